@@ -1,0 +1,211 @@
+"""Compiled half of the meter: request scan, response head, body pipe, usage reading, exact prices.
+
+Nothing here does I/O, keeps global state or holds money as a float. Every function accepts `bytes` only
+(immutable, so it is safe to read with the interpreter lock released) and raises only the errors named.
+"""
+
+from typing import Final, final
+
+CHUNKED: Final[int]
+"""`Pipe(framing=...)`: the upstream body uses chunked transfer coding."""
+UNTIL_CLOSE: Final[int]
+"""`Pipe(framing=...)`: the upstream body ends when the connection closes."""
+
+TERMINAL: Final[int]
+"""State bit: `held` begins with the wire format's terminal event; settle before it is sent."""
+END: Final[int]
+"""State bit: the body is complete; `held` is its last bytes (possibly empty)."""
+REUSABLE: Final[int]
+"""State bit, with END: the upstream connection stands exactly at a message boundary."""
+BROKEN: Final[int]
+"""State bit: transfer framing is invalid or the body was cut; the client must see a truncation."""
+OVERSIZE: Final[int]
+"""State bit, with BROKEN: a limit of the meter was crossed (inflated size, event size under strip)."""
+
+class ScanError(ValueError):
+    """The request body cannot be served; `code` is stable, `str()` says what to change."""
+
+    code: str
+    """One of: utf8, json, depth, duplicate_key, type, missing, range, limit."""
+    field: str
+    """JSON path of the culprit (`messages[3].content`), or empty."""
+
+class HeadError(ValueError):
+    """The upstream's response head is not acceptable HTTP/1.x."""
+
+class PriceError(ValueError):
+    """A price, multiplier or tier is not an exact non-negative decimal, or a charge would overflow."""
+
+@final
+class Scan:
+    """What admission needs from a request body, found in one pass without building objects."""
+
+    model: str
+    stream: bool
+    output_limit: int | None
+    """Tokens per choice the client allows: max_tokens, max_completion_tokens or max_output_tokens."""
+    choices: int
+    """n, or best_of where larger; at least 1. Array prompts multiply it."""
+    include_usage: bool | None
+    """stream_options.include_usage as sent; None when absent."""
+    text_bytes: int
+    """Upper bound of prompt text in bytes: the body's length less inline media (`data_bytes`)."""
+    data_bytes: int
+    """Bytes of inline base64 images, audio and files."""
+    image_count: int
+    audio_count: int
+    file_count: int
+    message_count: int
+    server_context: bool
+    """The prompt contains more than the body shows: previous_response_id, conversation, prompt, container, file ids."""
+    price_fields: dict[str, str]
+    """Request fields that change the price or the way of serving, as JSON text without quotes:
+    service_tier, speed, inference_geo, background, store-independent ones only."""
+    hosted_tools: list[str]
+    """Types of tools the upstream runs itself (web_search_20250305, file_search, code_interpreter, mcp, ...)."""
+
+    def edited(self, body: bytes, model: str | None, include_usage: bool) -> bytes:
+        """The same body with `model` replaced (None: kept) and stream_options.include_usage set to true if asked.
+
+        Edits are spliced; every other byte stays. `body` must be the bytes that were scanned.
+        """
+
+def scan(body: bytes, wire_format: str, depth_max: int = 128) -> Scan:
+    """Read a request body of `wire_format` (chat, completions, responses, messages, embeddings). Raises ScanError."""
+
+@final
+class Head:
+    """One parsed response head."""
+
+    status: int
+    minor_version: int
+    headers: list[tuple[bytes, bytes]]
+    """Names lower-cased, values stripped, in order; transfer framing headers included."""
+    framing: int
+    """CHUNKED, UNTIL_CLOSE or the content length."""
+    keep_alive: bool
+    length: int
+    """Bytes of the head; the body starts here."""
+
+def parse_head(data: bytes, no_body: bool, bytes_max: int, headers_max: int) -> Head | None:
+    """Parse a response head; None while incomplete. 1xx heads are returned like others (framing 0). Raises HeadError.
+
+    Refused: both Content-Length and Transfer-Encoding, differing lengths, codings but `chunked`, obs-fold, bare CR or
+    LF, control bytes, status outside 100-599. `no_body`: the request was HEAD (204 and 304 are known).
+    """
+
+@final
+class Reading:
+    """What a response body says about its usage."""
+
+    usage: dict[str, object] | None
+    """The corpus index's `expected` members (a member is None when not reported); None when there is no usage."""
+    counts: dict[str, int]
+    """Normal form for pricing: only kinds with a count above 0 (see `Price`). Disjoint kinds."""
+    input_total: int
+    """All prompt tokens of one inference, cached included: chooses the context tier."""
+    other_models: dict[str, dict[str, int]]
+    """Sub-inferences served by another model: model -> counts."""
+    complete: bool
+    """The terminal event (or the whole JSON body) was seen."""
+    final: bool
+    """The usage is the format's final statement, not a preliminary one."""
+    failed: bool
+    """The body is, or contains, an upstream error."""
+    flags: list[str]
+    """Anomalies, the corpus index's names among them; sorted, unique."""
+    model: str | None
+    response_id: str | None
+    service_tier: str | None
+    speed: str | None
+    inference_geo: str | None
+    raw: bytes
+    """The usage object(s) as sent, JSON, at most 4 KiB; empty when none."""
+    output_bytes: int
+    """UTF-8 bytes of generated text, reasoning and tool arguments seen, for estimates."""
+
+@final
+class Pipe:
+    """One response body on its way through: transfer decoding, metering, and re-framing for the client.
+
+    One call per chunk. Body bytes are never changed, except that an injected usage chunk is removed (`strip_usage`).
+    """
+
+    def __new__(
+        cls,
+        wire_format: str,
+        framing: int,
+        *,
+        chunked_out: bool = False,
+        strip_usage: bool = False,
+        content_encoding: str = "",
+        cache_semantics: str = "auto",
+        inflated_bytes_max: int = 268435456,
+        event_bytes_max: int = 67108864,
+    ) -> Pipe:
+        """`wire_format` "" meters nothing. `cache_semantics`: auto, inclusive, exclusive (prompt counts include cache).
+
+        `content_encoding`: "", identity, gzip, deflate are metered through a bounded inflater and relayed as they are;
+        others raise ValueError. `chunked_out`: outputs are chunk-framed (without the last chunk).
+        """
+
+    def feed(self, data: bytes) -> bytes | tuple[bytes, bytes, int] | None:
+        """Take bytes from the upstream socket.
+
+        None: send `data` itself. bytes: send these (possibly none). Tuple (now, held, state): send `now`; send `held`
+        only after what `state` asks for (settle on TERMINAL or END). After TERMINAL was returned once, later bytes come
+        back as plain results. Bytes beyond the end of the body make the state lack REUSABLE and are dropped.
+        """
+
+    def finish(self) -> tuple[bytes, bytes, int]:
+        """The upstream closed: like `feed`, with END (until-close bodies) or BROKEN."""
+
+    @property
+    def output_bytes(self) -> int:
+        """Generated text seen so far, in bytes; for holds that grow with the stream."""
+
+    def reading(self) -> Reading:
+        """The usage as known now; callable at any moment."""
+
+@final
+class Charge:
+    """Priced usage: `amount_pico` is rounded once, half to even."""
+
+    amount_pico: int
+    lines: list[tuple[str, int, str, str]]
+    """(kind, count, unit price as configured, exact amount in USD before the multiplier), in the order of the kinds."""
+    multiplier: str
+    tier: int
+    """Index of the context tier that priced it; -1 for the base lines."""
+    missing: list[str]
+    """Kinds with a count above 0 and no price line; non-empty means amount_pico is 0 and must not be booked."""
+
+@final
+class Price:
+    """Compiled, immutable prices of one model.
+
+    Token kinds are priced per million: input, cache_read, cache_write_5m, cache_write_1h, output, audio_input,
+    audio_output, image_input, image_output. Others per unit: web_search, file_search, code_interpreter, image, second,
+    call (one per exchange).
+    """
+
+    def __new__(
+        cls,
+        lines: dict[str, str],
+        multiplier: str = "1",
+        *,
+        tiers: list[tuple[int, bool, dict[str, str]]] = ...,
+        variants: dict[str, dict[str, str]] = ...,
+    ) -> Price:
+        """`tiers`: (threshold in prompt tokens, inclusive, lines that replace the base lines), ascending; the highest
+        reached applies to the whole request. `variants`: lines by service tier (batch, priority, flex) that replace
+        base lines. Raises PriceError."""
+
+    def charge(self, counts: dict[str, int], input_total: int, variant: str | None = None) -> Charge:
+        """Price counts. A variant without an entry uses the base lines. Raises PriceError on overflow or negatives."""
+
+def parse_pico(amount: str) -> int:
+    """USD decimal string to pico-USD; exact. Raises PriceError on more than 12 decimals, exponents beyond reach, junk."""
+
+def format_pico(amount_pico: int) -> str:
+    """Pico-USD to the shortest exact USD decimal string ("0.027405", "6.6", "-1", "0")."""

@@ -1,0 +1,78 @@
+"""Counters for the hot path: plain integers in shared memory, summed by whoever serves /metrics.
+
+A bound counter of the metrics library costs a microsecond an increment; adding to an array element costs a tenth.
+Each worker owns one `Counters` backed by a memory-mapped file of its own, so nobody locks; readers may see a value a
+moment late, never a torn one (aligned 8-byte stores).
+"""
+
+import mmap
+from pathlib import Path
+from typing import Final
+
+NAMES: Final = (
+    "exchanges_total",
+    "exchanges_streamed_total",
+    "refused_401_total",
+    "refused_402_total",
+    "refused_404_total",
+    "refused_429_total",
+    "refused_other_total",
+    "upstream_errors_total",
+    "client_gone_total",
+    "settled_exact_total",
+    "settled_partial_total",
+    "settled_estimated_total",
+    "quarantined_total",
+    "voided_total",
+    "charged_pico_total",
+    "written_off_pico_total",
+    "tokens_input_total",
+    "tokens_cache_read_total",
+    "tokens_cache_write_total",
+    "tokens_output_total",
+    "chunks_total",
+    "bytes_down_total",
+    "bytes_up_total",
+    "journal_bytes_total",
+    "journal_writes_total",
+    "journal_syncs_total",
+    "lease_grants_total",
+    "lease_returns_total",
+    "lease_fences_total",
+    "lease_waits_total",
+    "exchanges_open",
+    "upstream_connections_open",
+    "latency_ms_total",
+    "first_byte_ms_total",
+)
+INDEX: Final = {name: index for index, name in enumerate(NAMES)}
+_SIZE = 8 * len(NAMES)
+
+
+class Counters:
+    """One worker's counters: `values[INDEX["exchanges_total"]] += 1`."""
+
+    __slots__ = ("_map", "values")
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Map `path` (created, zeroed) so that others can read it; without a path the counters are private."""
+        self._map = _shared_map(path) if path is not None else mmap.mmap(-1, _SIZE)
+        self.values = memoryview(self._map).cast("q")
+
+    def close(self) -> None:
+        """Release the mapping."""
+        self.values.release()
+        self._map.close()
+
+
+def _shared_map(path: Path) -> mmap.mmap:
+    path.write_bytes(bytes(_SIZE))
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), _SIZE)
+
+
+def read_counters(path: Path) -> dict[str, int]:
+    """The counters another process keeps in `path`; zeros for names it does not know yet."""
+    data = path.read_bytes()
+    values = memoryview(data[: len(data) // 8 * 8]).cast("q")
+    return {name: values[index] if index < len(values) else 0 for index, name in enumerate(NAMES)}

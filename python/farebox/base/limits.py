@@ -1,0 +1,80 @@
+"""Every bound in the system, in one place (M10). Names end in their unit; crossing one is a clear error."""
+
+# Requests from clients
+request_line_bytes_max = 8190
+header_bytes_max = 8190
+headers_max = 100
+request_body_bytes_max = 50 * 2**20
+request_bodies_bytes_total_max = 1 * 2**30
+header_timeout_s = 15.0
+body_timeout_s = 120.0
+keepalive_timeout_s = 75.0
+json_depth_max = 128
+model_name_bytes_max = 256
+api_key_bytes_max = 256
+scan_in_thread_bytes_min = 2**20
+pipelined_requests_max = 32
+client_write_timeout_s = 60.0
+
+# Answers
+answer_held_bytes_max = 2**20
+response_head_bytes_max = 64 * 2**10
+response_headers_max = 256
+inflated_bytes_max = 256 * 2**20
+event_bytes_max = 64 * 2**20
+usage_raw_bytes_max = 4096
+error_body_bytes_max = 2**20
+relay_buffer_bytes_max = 256 * 2**10
+
+# Upstream connections
+upstream_connections_max = 2048
+upstream_idle_connections_max = 256
+upstream_idle_timeout_s = 55.0
+upstream_connect_timeout_s = 10.0
+upstream_first_byte_timeout_s = 360.0
+upstream_idle_stream_timeout_s = 300.0
+upstream_total_timeout_s = 3600.0
+
+# Exchanges
+exchanges_open_max = 20_000
+drain_after_client_gone_s = 60.0
+drains_after_client_gone_max = 64
+shutdown_drain_s = 30.0
+assumed_output_tokens = 4096
+stream_slice_output_tokens = 512
+
+# Leases
+lease_wait_s = 2.0
+lease_waiters_per_user_max = 2048
+lease_idle_return_s = 2.0
+beat_interval_s = 5.0
+fence_after_s = 600.0
+abandon_after_s = 900.0
+quarantined_per_user_max = 20
+written_off_per_user_pico_max = 1 * 10**12
+
+# Journal
+frame_bytes_max = 64 * 2**10
+segment_bytes_max = 64 * 2**20
+settle_reserve_bytes = 8 * 2**10
+journal_bytes_max = 8 * 2**30
+sync_interval_s = 0.010
+progress_interval_s = 1.0
+
+# Store and writer
+users_per_transaction_max = 100
+records_per_batch_max = 2000
+apply_interval_s = 0.05
+changes_poll_interval_s = 0.25
+store_timeout_s = 10.0
+sqlite_busy_timeout_s = 30.0
+store_retry_max_s = 5.0
+rpc_message_bytes_max = 16 * 2**20
+rpc_pending_max = 10_000
+request_log_ttl_days = 30
+
+# Accounts and rates
+account_cache_entries_max = 200_000
+unknown_key_cache_entries_max = 10_000
+unknown_key_cache_s = 5.0
+requests_per_minute = 600

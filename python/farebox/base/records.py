@@ -1,0 +1,321 @@
+"""Records that rooms hand to each other: accounts, leases, settlements, ledger rows.
+
+Plain values, no behaviour beyond their wire form. Amounts are integer pico-USD. A `Settlement` is what a journal's
+settle frame holds and what the writer books; it carries everything, so that booking never prices and never asks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import orjson
+
+WALLETS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ohmygpt": ("credits", "refCredits"),
+    "openhands": ("creditsNew",),
+    "subscription": ("credits_permanent", "credits_monthly"),
+}
+"""Wallet -> its pools in spending order. The names say nothing about the provider (DESIGN section 1)."""
+
+POOLS: Final = ("credits", "refCredits", "creditsNew", "credits_permanent", "credits_monthly")
+
+OPEN_LOT: Final = "0" * 24
+"""Lot id of a pool's opening balance."""
+
+
+class LotAmount(NamedTuple):
+    """An amount of one lot of one pool."""
+
+    lot: str
+    pool: str
+    amount_pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Credit bought or granted at one time; `left_pico` is unspent, `leased_pico` is set aside of it."""
+
+    lot: str
+    pool: str
+    left_pico: int
+    leased_pico: int
+    expires_at_ms: int | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Money a debit waits for; a claim without a lot covers its whole pool."""
+
+    reference: str
+    pool: str
+    lot: str | None
+    amount_pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEntry:
+    """One journal's slice of a user's lots as the store holds it (MONEY section 2)."""
+
+    journal: str
+    owner_epoch: int
+    op: int
+    dead: bool
+    lots: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One user's money in one snapshot of the store."""
+
+    user: str
+    rev: int
+    is_active: bool
+    parked: str | None
+    balances: Mapping[str, int]
+    seen: Mapping[str, int]
+    lots: tuple[Lot, ...]
+    leases: Mapping[str, LeaseEntry]
+    reserved: Mapping[str, Mapping[str, int]]
+    claims: tuple[Claim, ...]
+    wants: frozenset[str]
+    written_off_pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key's row joined with what admission needs of its owner; `digest` is the key's SHA-256."""
+
+    digest: str
+    user: str
+    prefix: str
+    label: str
+    key_active: bool
+    user_active: bool
+    role: str
+    requests_per_minute: int | None
+    allowed_models: tuple[str, ...] | None
+    expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Answer to a lease grant. `added` is new money; on a refusal it is empty and `reason` says why.
+
+    reason: "" (granted), "short" (not enough free money now), "stale" (owner or op differ: fence), "inactive",
+    "parked", "unknown" (no such user), "expired" (only expired money is left).
+    `remaining_pico` is the wallet's balance over unexpired lots, `available_pico` what nobody leases or claims,
+    `entry` the lease after the call.
+    """
+
+    reason: str
+    op: int
+    added: tuple[tuple[LotAmount, int | None], ...]
+    remaining_pico: int
+    available_pico: int
+    written_off_pico: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """A fence's one snapshot: the lease entry after its op was raised, and which exchanges asked about are booked."""
+
+    op: int
+    dead: bool
+    lots: tuple[tuple[LotAmount, int | None], ...]
+    booked: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An `open` frame: what recovery needs to end an exchange that was cut off by a crash."""
+
+    exchange: str
+    user: str
+    wallet: str
+    key: str
+    model: str
+    wire_format: str
+    price_version: int
+    upstream: str
+    stream: bool
+    started_ms: int
+    input_bound_tokens: int
+    hold: tuple[LotAmount, ...]
+
+    def encode(self) -> bytes:
+        """Wire form: a JSON array in field order."""
+        return orjson.dumps(
+            (
+                self.exchange,
+                self.user,
+                self.wallet,
+                self.key,
+                self.model,
+                self.wire_format,
+                self.price_version,
+                self.upstream,
+                self.stream,
+                self.started_ms,
+                self.input_bound_tokens,
+                [tuple(part) for part in self.hold],
+            )
+        )
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Opened":
+        """Inverse of `encode`. Raises ValueError on anything else."""
+        fields = _array(payload, 12)
+        return cls(*fields[:11], hold=_lot_amounts(fields[11]))
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The one end of an exchange that reached an upstream (or of a refusal worth a log row: amount 0, no takes).
+
+    `amount_pico` is the full charge; `takes` say which lots of the journal's own lease pay for it; what they do not
+    cover is for the writer's late path. `quarantine` is empty, or why an operator must decide: then `takes` are the
+    hold, moved to `reserved`, and nothing is charged. `counts` are the normal form; `others` (model -> counts) were
+    charged at those models' own prices. `evidence`: exact, partial, estimated, none.
+    """
+
+    exchange: str
+    user: str
+    wallet: str
+    key: str
+    model: str
+    wire_format: str
+    price_version: int
+    multiplier: str
+    evidence: str
+    flags: tuple[str, ...]
+    counts: Mapping[str, int]
+    others: Mapping[str, Mapping[str, int]]
+    input_total: int
+    variant: str
+    amount_pico: int
+    takes: tuple[LotAmount, ...]
+    quarantine: str
+    outcome: str
+    status: int
+    upstream: str
+    upstream_model: str
+    upstream_request: str
+    stream: bool
+    started_ms: int
+    first_byte_ms: int
+    ended_ms: int
+    raw_usage: str = ""
+    free: bool = False
+
+    def encode(self) -> bytes:
+        """Wire form: a JSON array in field order."""
+        return orjson.dumps(
+            (
+                self.exchange,
+                self.user,
+                self.wallet,
+                self.key,
+                self.model,
+                self.wire_format,
+                self.price_version,
+                self.multiplier,
+                self.evidence,
+                self.flags,
+                self.counts,
+                self.others,
+                self.input_total,
+                self.variant,
+                self.amount_pico,
+                [tuple(take) for take in self.takes],
+                self.quarantine,
+                self.outcome,
+                self.status,
+                self.upstream,
+                self.upstream_model,
+                self.upstream_request,
+                self.stream,
+                self.started_ms,
+                self.first_byte_ms,
+                self.ended_ms,
+                self.raw_usage,
+                self.free,
+            )
+        )
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Settlement":
+        """Inverse of `encode`. Raises ValueError on anything else."""
+        f = _array(payload, 28)
+        return cls(
+            *f[:9],
+            tuple(f[9]),
+            *f[10:15],
+            _lot_amounts(f[15]),
+            *f[16:],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """The other end: the upstream was never reached, nothing is charged, the hold is free again."""
+
+    exchange: str
+    user: str
+    reason: str
+
+    def encode(self) -> bytes:
+        """Wire form: a JSON array in field order."""
+        return orjson.dumps((self.exchange, self.user, self.reason))
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Void":
+        """Inverse of `encode`. Raises ValueError on anything else."""
+        return cls(*_array(payload, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One immutable ledger row. `_id` is `{user}:{type}:{reference}:{pool}`; the amount is signed."""
+
+    user: str
+    type: str
+    reference: str
+    pool: str
+    amount_pico: int
+    lots: tuple[LotAmount, ...]
+    cause: str
+    created_ms: int
+    charge: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The row's unique id."""
+        return f"{self.user}:{self.type}:{self.reference}:{self.pool}"
+
+
+TRANSACTION_TYPES: Final = (
+    "earned_purchase",
+    "earned_bonus",
+    "earned_subscription",
+    "earned_referral",
+    "spent",
+    "written_off",
+    "transfer_out",
+    "transfer_in",
+    "adjustment",
+    "refund",
+    "expired",
+    "opening",
+)
+
+
+def _array(payload: bytes, length: int) -> list:  # type: ignore[type-arg]
+    fields = orjson.loads(payload)
+    if not isinstance(fields, list) or len(fields) != length:
+        raise ValueError(f"a record of {length} fields was expected")
+    return fields
+
+
+def _lot_amounts(rows: list[list[object]]) -> tuple[LotAmount, ...]:
+    return tuple(LotAmount(*row) for row in rows)  # type: ignore[arg-type]

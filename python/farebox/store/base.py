@@ -1,0 +1,223 @@
+"""The `Store` protocol: everything Farebox asks of a database, as operations with a meaning.
+
+Each method that changes money is exactly one transaction of the store (MONEY, first rule) and is guarded so that
+repeating it changes nothing. Implementations: `sqlite.py` (embedded), `mongo.py` (production); one contract suite
+holds them to the same results. Pure choices (which lots, how a late charge is split) come from `ledger`; a store only
+reads, calls them, and writes the outcome in one transaction.
+
+Errors (base/errors.py), the same for every method: StoreDownError (nothing happened), StoreConflictError (nothing
+happened, try again), StoreUnknownError (may have happened: for leases fence, for bookings ask again),
+StoreRefusedError (unusable as it is).
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
+
+
+class Booked(Enum):
+    """What became of one record of a booking transaction."""
+
+    BOOKED = "booked"
+    """Rows written, balance and lease moved."""
+    LATE = "late"
+    """Booked on the late path: the lease was dead or short; the worker's memory is stale and must be fenced."""
+    DUPLICATE = "duplicate"
+    """Its rows are there already, with the same content: dropped."""
+    PARKED = "parked"
+    """Put into parked_settlements for an operator: account parked or damaged, or other content under the same id."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """The store's row of a journal (MONEY section 1)."""
+
+    journal: str
+    epoch: int
+    applied: int
+    rolled: int
+    state: str
+    host: str
+    beat_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of money that is not an exchange: all its rows, applied to all its users, in one transaction.
+
+    A positive row creates or tops up the lots it names (`expires_at_ms` applies to new lots); a negative one takes
+    from unleased money of its lots, or of the pool's lots earliest expiry first when it names none.
+    """
+
+    rows: tuple[Transaction, ...]
+    expires_at_ms: int | None = None
+    source: str = ""
+    actor: str = ""
+
+
+class EventResult(Enum):
+    """What became of an event."""
+
+    DONE = "done"
+    DUPLICATE = "duplicate"
+    SHORT = "short"
+    """A debit met less unleased money than it needs; nothing was changed."""
+    UNKNOWN_USER = "unknown_user"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the feed that tells workers their memory of a user or key is old; `number` rises."""
+
+    number: int
+    kind: str
+    """user, key, want (another journal is short of this user's money), fence (this journal's lease is stale)."""
+    subject: str
+    """User name, or key digest."""
+    journal: str = ""
+
+
+class Store(Protocol):
+    """One database. All methods may be called concurrently from one event loop; `close` ends it."""
+
+    # -- life --------------------------------------------------------------------------------------------------
+    async def open(self) -> None:
+        """Connect, create or migrate the schema, check that it can be used. Raises StoreRefusedError."""
+
+    async def close(self) -> None:
+        """Release everything; pending calls fail with StoreDownError."""
+
+    # -- journals ----------------------------------------------------------------------------------------------
+    async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState:
+        """Raise the journal's epoch from `epoch - 1` to `epoch` by compare-and-set, creating its row at epoch 1.
+
+        A dead lease entry of this journal revives (amounts 0, owner the new epoch). Raises StoreRefusedError when the
+        store's epoch is ahead or behind: a stale copy, a clone or a restored store.
+        """
+
+    async def journal_states(self) -> list[JournalState]:
+        """All journals known to the store."""
+
+    async def beat(self, journal: str, epoch: int, now_ms: int) -> bool:
+        """Record a sign of life; False when the epoch is not this one any more."""
+
+    async def advance_applied(self, journal: str, epoch: int, pos: int) -> None:
+        """Raise `applied` (never lowers it). Everything up to `pos` is booked or parked."""
+
+    async def end_journal(self, journal: str, state: str) -> None:
+        """Mark retired or lost: its lease entries are ended (amounts returned to their lots) in the same transaction."""
+
+    # -- booking -----------------------------------------------------------------------------------------------
+    async def book(self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int) -> list[Booked]:
+        """Book settled exchanges of one journal in one transaction, in order (MONEY section 4, steps 1 to 4).
+
+        Writes ledger rows, balances, lots, leases, lifetime counters. One result per record.
+        """
+
+    async def log(self, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
+        """Insert request-log rows by exchange id, duplicates ignored; returns the ids that failed.
+
+        `charged`: exchange -> pico-USD taken from pools, where it differs from the charge.
+        """
+
+    async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
+        """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
+
+    # -- leases ------------------------------------------------------------------------------------------------
+    async def grant(
+        self, user: str, wallet: str, journal: str, epoch: int, op: int, need_pico: int, want_pico: int, now_ms: int
+    ) -> Grant:
+        """Lease between `need_pico` and `want_pico` of a wallet to a journal; all or nothing below `need_pico`.
+
+        `op` is the entry's expected operation number (0: no entry known).
+        """
+
+    async def give_back(
+        self, user: str, journal: str, epoch: int, op: int, amounts: Sequence[LotAmount], now_ms: int
+    ) -> int | None:
+        """Return leased money; the new op, or None when owner, op or amounts do not match (fence)."""
+
+    async def fence(
+        self, user: str, journal: str, epoch: int, exchanges: Sequence[str], now_ms: int
+    ) -> Fenced | None:
+        """Raise the entry's op (creating it), then read in the same snapshot; None: no such user."""
+
+    async def want(self, user: str, journal: str, wanted: bool) -> None:
+        """Set or clear `wants.{journal}` so that others give back free money."""
+
+    async def leases_of(self, journal: str) -> list[str]:
+        """Users with a lease entry of this journal, for recovery."""
+
+    # -- accounts and keys -------------------------------------------------------------------------------------
+    async def create_user(self, user: str, role: str, actor: str, now_ms: int) -> bool:
+        """Create an account with empty pools; False when it exists."""
+
+    async def set_user_active(self, user: str, active: bool, actor: str, now_ms: int) -> bool:
+        """Enable or disable; False when there is no such user. Appends to the change feed."""
+
+    async def account(self, user: str) -> Account | None:
+        """One user's money in one snapshot."""
+
+    def accounts(self, after: str = "") -> AsyncIterator[Account]:
+        """All accounts, by name, each in a snapshot of its own."""
+
+    async def create_key(self, key: KeyRecord, actor: str, now_ms: int) -> bool:
+        """Insert a key by its digest; False when the digest or no such user exists."""
+
+    async def key(self, digest: str) -> KeyRecord | None:
+        """Look a key up by digest, joined with its owner."""
+
+    async def keys_of(self, user: str) -> list[KeyRecord]:
+        """A user's keys, newest first."""
+
+    async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
+        """Revoke or restore; False when unknown. Appends to the change feed."""
+
+    # -- events ------------------------------------------------------------------------------------------------
+    async def apply_event(self, event: Event, now_ms: int) -> EventResult:
+        """One money event (MONEY section 5). Raises InvariantBrokenError on rows of a shape it cannot book."""
+
+    # -- reading -----------------------------------------------------------------------------------------------
+    async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
+        """Ledger rows of a user, newest first."""
+
+    async def account_with_rows(self, user: str) -> tuple[Account, list[Transaction]] | None:
+        """A user and all his rows in one snapshot, for verify."""
+
+    async def row_ids(self, exchanges: Sequence[tuple[str, str]]) -> set[str]:
+        """Of (user, exchange) pairs, the exchanges that have at least one ledger row or are parked."""
+
+    async def request_log(self, exchange: str) -> Mapping[str, object] | None:
+        """One request-log row, field names of the replaced system."""
+
+    async def request_logs(self, user: str, limit: int, before_ms: int | None = None) -> list[Mapping[str, object]]:
+        """A user's request-log rows, newest first."""
+
+    # -- prices, quarantine, changes ---------------------------------------------------------------------------
+    async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:
+        """The version number of a price book with this content: the existing one, or a new one."""
+
+    async def price_book(self, version: int) -> Mapping[str, object] | None:
+        """A stored price book."""
+
+    async def price_versions(self) -> list[tuple[int, str, int]]:
+        """(version, content hash, effective_ms), ascending."""
+
+    async def parked(self) -> list[Mapping[str, object]]:
+        """Quarantined and parked settlements that await an operator."""
+
+    async def resolve_parked(self, exchange: str, amount_pico: int | None, actor: str, now_ms: int) -> Booked | None:
+        """Settle a quarantined or parked exchange at an amount (None: void, 0 charged). None: not found."""
+
+    async def changes_after(self, number: int, limit: int) -> list[Change]:
+        """The change feed."""
+
+    async def append_change(self, kind: str, subject: str, journal: str = "") -> None:
+        """Tell every worker on every host."""
+
+    async def audit(self, actor: str, action: str, subject: str, details: Mapping[str, object], now_ms: int) -> None:
+        """Append to the audit log."""
