@@ -1,0 +1,4 @@
+//! The compiled meter of Farebox.
+
+#[cfg(feature = "python")]
+mod py;
