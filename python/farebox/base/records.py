@@ -128,7 +128,10 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An `open` frame: what recovery needs to end an exchange that was cut off by a crash."""
+    """An `open` frame: what recovery needs to end an exchange that was cut off by a crash.
+
+    `hold_pico` is set aside from the wallet, not from single lots: the lots are chosen at settlement.
+    """
 
     exchange: str
     user: str
@@ -141,7 +144,7 @@ class Opened:
     stream: bool
     started_ms: int
     input_bound_tokens: int
-    hold: tuple[LotAmount, ...]
+    hold_pico: int
 
     def encode(self) -> bytes:
         """Wire form: a JSON array in field order."""
@@ -158,15 +161,14 @@ class Opened:
                 self.stream,
                 self.started_ms,
                 self.input_bound_tokens,
-                [tuple(part) for part in self.hold],
+                self.hold_pico,
             )
         )
 
     @classmethod
     def decode(cls, payload: bytes) -> "Opened":
         """Inverse of `encode`. Raises ValueError on anything else."""
-        fields = _array(payload, 12)
-        return cls(*fields[:11], hold=_lot_amounts(fields[11]))
+        return cls(*_array(payload, 12))
 
 
 @dataclass(frozen=True, slots=True)
