@@ -1,0 +1,146 @@
+# Everything a person does with this repository. `make help` lists it.
+#
+# Nothing here needs more than Python >= 3.11, a Rust toolchain, a C compiler and make; the language registries give the
+# rest, at the versions and hashes of requirements/*.txt and Cargo.lock. Finished steps leave a stamp, so a second run is
+# quick.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+ARGS ?=
+FUZZ_SECONDS ?= 60
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps
+LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+	--no-emit-find-links --no-emit-trusted-host --no-emit-options --annotation-style=line
+METER_SOURCES := $(shell find rust_meter/src -name '*.rs') Cargo.toml Cargo.lock rust_meter/Cargo.toml pyproject.toml
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- build -----------------------------------------------------------------------------------------------------------
+
+.PHONY: tools
+tools:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "Missing: Python 3.11 or newer. Install python3 and python3-venv, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Missing: the venv module of $(PYTHON). Install your system's python3-venv package."; exit 1; }
+	@command -v cargo >/dev/null || \
+	  { echo "Missing: cargo, the Rust build tool. Install a stable Rust toolchain (rustup, or your system's cargo package)."; exit 1; }
+	@command -v cc >/dev/null || \
+	  { echo "Missing: cc, a C compiler and linker. Install your system's build-essential or gcc package."; exit 1; }
+
+$(STAMPS)/venv: | tools
+	@echo "== virtual environment: $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/%: requirements/%.txt $(STAMPS)/venv
+	@echo "== Python packages: $<"
+	@$(PIP_INSTALL) --requirement $<
+	@touch $@
+
+$(STAMPS)/farebox: $(METER_SOURCES) $(STAMPS)/build $(STAMPS)/run
+	@echo "== compiled meter and the farebox command (release build)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --verbose --editable .
+	@touch $@
+
+.PHONY: build
+build: tools $(STAMPS)/farebox ## virtual environment, locked dependencies, compiled meter
+
+.PHONY: demo
+demo: build ## scripted upstream, Farebox and charged exchanges; stays up (ONCE=1: exits after the verdict)
+	@$(BIN)/farebox demo $(if $(ONCE),--once) $(ARGS)
+
+.PHONY: wheel
+wheel: build ## dist/farebox-*.whl
+	@$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+.PHONY: clean
+clean: ## remove everything that can be built again
+	@rm -rf $(VENV) target dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .import_linter_cache python/farebox/_meter*.so bench/results
+	@find python tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: build $(STAMPS)/test ## Rust tests, then Python tests (ARGS= goes to pytest)
+	@cargo test --workspace --locked --quiet
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: fuzz
+fuzz: build $(STAMPS)/test ## every fuzz target for FUZZ_SECONDS each (default 60)
+	@command -v cargo-fuzz >/dev/null || { echo "Missing: cargo-fuzz. Install it: cargo install cargo-fuzz --locked"; exit 1; }
+	@cd rust_meter && for target in $$(cargo fuzz list); do \
+	  echo "== fuzz $$target, $(FUZZ_SECONDS) s"; \
+	  cargo $${FUZZ_TOOLCHAIN-+nightly} fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; \
+	done
+	@FAREBOX_HYPOTHESIS=thorough $(BIN)/python -m pytest -m fuzz
+
+.PHONY: system-deps
+system-deps: ## nginx and wrk, which some tests and the benchmark need (apt, root)
+	@missing=""; for program in nginx wrk; do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then echo "system packages: all present"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else echo "Not root or no apt here; run: sudo apt-get install$$missing"; fi
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: build $(STAMPS)/test $(STAMPS)/check ## lints, types, stubs, formats, import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest farebox._meter
+	cargo fmt --all --check
+	cargo clippy --workspace --locked --all-targets --quiet -- -D warnings
+	cargo clippy --workspace --locked --all-targets --features python --quiet -- -D warnings
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: audit
+audit: build $(STAMPS)/check ## known vulnerabilities and licences of everything Farebox is made of
+	@$(BIN)/python .ci/audit.py
+
+.PHONY: lock
+lock: $(STAMPS)/check ## requirements/*.txt anew from pyproject.toml (pip-tools is fetched for it)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet 'pip-tools>=7.5'
+	@export CUSTOM_COMPILE_COMMAND="make lock"; unset PIP_FIND_LINKS; \
+	$(LOCK) --output-file requirements/build.txt requirements/build.in; \
+	$(LOCK) --output-file requirements/run.txt pyproject.toml; \
+	$(LOCK) --extra test --constraint requirements/run.txt --output-file requirements/test.txt pyproject.toml; \
+	$(LOCK) --extra check --constraint requirements/run.txt --constraint requirements/test.txt \
+	  --output-file requirements/check.txt pyproject.toml; \
+	$(LOCK) --extra bench --constraint requirements/run.txt --constraint requirements/test.txt \
+	  --output-file requirements/bench.txt pyproject.toml
+
+# ---- speed -----------------------------------------------------------------------------------------------------------
+
+.PHONY: bench-ratio
+bench-ratio: build $(STAMPS)/bench ## requests a second and CPU a request, Farebox and nginx in one run
+	@$(BIN)/python bench/ratio.py $(ARGS)
+
+.PHONY: locust
+locust: build $(STAMPS)/bench ## load with locust: chat plain, chat streamed
+	@$(BIN)/python bench/locust/run.py $(ARGS)
+
+.PHONY: profile
+profile: build $(STAMPS)/bench ## where the time of a request goes
+	@$(BIN)/python bench/profile.py $(ARGS)

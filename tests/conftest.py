@@ -1,0 +1,56 @@
+"""What every test shares: reference folder, programs, hypothesis profiles, and that CI skips nothing."""
+
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+import needs
+
+IN_CI = os.environ.get("CI", "").lower() == "true"
+
+hypothesis.settings.register_profile(
+    "fast", max_examples=60, deadline=None, derandomize=IN_CI, print_blob=True
+)
+hypothesis.settings.register_profile("thorough", max_examples=5000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("FAREBOX_HYPOTHESIS", "fast"))
+
+
+@pytest.fixture(scope="session")
+def shared_path() -> Path:
+    """The folder of reference facts and recorded bodies."""
+    return needs.shared_directory()
+
+
+@pytest.fixture(scope="session")
+def needs_program() -> Callable[[str], str]:
+    """A function from a program's name to its path, which skips the test where there is none."""
+    return needs.needs_program
+
+
+def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not IN_CI or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid}: a skip is a failure in CI: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _skip_is_failure(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _skip_is_failure(report)
+    return report
