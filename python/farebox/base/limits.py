@@ -68,9 +68,14 @@ apply_interval_s = 0.05
 changes_poll_interval_s = 0.25
 store_timeout_s = 10.0
 sqlite_busy_timeout_s = 30.0
+sqlite_check_bytes_max = 64 * 2**20
+changes_kept_max = 100_000
+accounts_page_max = 500
 store_retry_max_s = 5.0
 rpc_message_bytes_max = 16 * 2**20
 rpc_pending_max = 10_000
+rpc_connections_max = 256
+rpc_reconnect_max_s = 1.0
 request_log_ttl_days = 30
 
 # Accounts and rates
