@@ -1,0 +1,318 @@
+"""The client's side of the wire: one HTTP/1.x connection, its parser, its queue of requests, its deadlines.
+
+aiohttp's request handler brings the parser (llhttp) and its flow control; its task loop, request objects and error
+pages are replaced, so that an exchange costs one task and one write. Promises: requests of a connection are answered
+in their order, one at a time; a request that could be read in two ways is refused and ends the connection; a client
+that leaves never cancels the work done for it.
+
+A half-close counts as leaving: a client that stops sending in mid-exchange is told apart from one that has gone by
+nothing on the wire.
+"""
+
+import asyncio
+import logging
+import re
+from collections import deque
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpVersion10, HttpVersion11
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.tcp_helpers import tcp_keepalive
+from aiohttp.web_protocol import RequestHandler
+
+from farebox.base.errors import Refusal, Refused
+from farebox.wire.errors import protocol_fault, render
+from farebox.wire.incoming import Incoming
+from farebox.wire.routes import family_of
+
+if TYPE_CHECKING:
+    from aiohttp.http import RawRequestMessage
+    from aiohttp.streams import StreamReader
+
+    from farebox.wire.server import Server
+
+_log = logging.getLogger("farebox.wire")
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_HOSTS_REMEMBERED_MAX = 1024
+_hosts_seen: set[str] = set()
+
+
+class ClientConnection(RequestHandler):
+    """One client connection. Owned by its `Server`, which sweeps the deadlines kept here as plain times."""
+
+    __slots__ = (
+        "_body_fed_bytes",
+        "_lingering",
+        "body_since_s",
+        "current",
+        "head_since_s",
+        "idle_since_s",
+        "linger_since_s",
+        "peer",
+        "server",
+        "stalled_since_s",
+        "stalled_taken_bytes",
+        "task",
+        "written_before",
+    )
+
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
+        options = server.options
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=0,
+            max_line_size=options.request_line_bytes_max,
+            max_field_size=options.header_bytes_max,
+            max_headers=options.headers_max,
+            auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]  # None turns it off, as its own `if` says
+        )
+        self._messages: deque[tuple[RawRequestMessage, StreamReader]] = deque()  # type: ignore[assignment]
+        self.server = server
+        self.current: Incoming | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.peer: object = None
+        self._lingering = False
+        self._body_fed_bytes = 0
+        self.body_since_s = 0.0
+        self.head_since_s = 0.0
+        self.idle_since_s = 0.0
+        self.linger_since_s = 0.0
+        self.stalled_since_s = 0.0
+        self.stalled_taken_bytes = 0
+        self.written_before = 0
+
+    def now_s(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
+    # ---- transport callbacks -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        BaseProtocol.connection_made(self, transport)
+        if self.transport is None:
+            return
+        tcp_keepalive(self.transport)
+        self.peer = self.transport.get_extra_info("peername")
+        self.transport.set_write_buffer_limits(high=self.server.options.write_buffer_bytes_max)
+        self.head_since_s = self.now_s()
+        self.server.connection_made(self, self.transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._force_close = True
+        self.transport = None
+        self._parser = None
+        self._messages.clear()
+        current = self.current
+        self.current = None
+        if current is not None:
+            current.fail_body(Refused(Refusal.BODY_INVALID, "The client left.", close=True))
+            self.server.exchange_lost(self.task)
+            current.client_left()
+        self.task = None
+        self.server.connection_lost(self, exc)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self.current is not None:
+            self.current.writing(paused=True)
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self.current is not None:
+            self.current.writing(paused=False)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Spare the transport calls aiohttp's body reader makes after every read."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if self._lingering or parser is None:
+            return
+        try:
+            messages, upgraded, _ = parser.feed_data(data)
+        except HttpProcessingError as error:
+            self._unreadable(error)
+            return
+        if upgraded:
+            self._close = True
+        if messages:
+            self.head_since_s = 0.0
+            if self.current is None and len(messages) == 1 and not self._messages:
+                message, payload = messages[0]
+                self._begin(message, payload)
+            else:
+                self._queue(messages)
+        elif self.current is None:
+            if not self.head_since_s and data:
+                self.head_since_s = self.now_s()
+        elif self.body_since_s:
+            self._body_fed_bytes += len(data)
+            if self.current.framing_wasteful(self._body_fed_bytes):
+                self.current.fail_body(
+                    Refused(Refusal.BODY_INVALID, "The body's chunks are too small.", close=True)
+                )
+
+    # ---- requests ----------------------------------------------------------------------------------------------
+
+    def _queue(self, messages: "list[tuple[RawRequestMessage, StreamReader]]") -> None:
+        self._messages.extend(messages)
+        if not self._buffer_paused and len(self._messages) + 1 >= self._max_msg_queue_size:
+            self._pause_reading_for_buffer()
+        if self.current is None:
+            self._begin(*self._messages.popleft())
+
+    def _begin(self, message: "RawRequestMessage", payload: "StreamReader") -> None:
+        version = message.version
+        incoming = Incoming(self, message, payload, chunked_ok=version is HttpVersion11)
+        self.current = incoming
+        self._body_fed_bytes = 0
+        self.server.open_count += 1
+        fault = _ambiguity(message, version)
+        if fault is not None:
+            self._refuse_unreadable(incoming, fault)
+            return
+        self.task = self._loop.create_task(self._run(incoming))
+
+    async def _run(self, incoming: Incoming) -> None:
+        try:
+            await self.server.handle(incoming)
+        except Refused as refused:
+            self._refuse(incoming, refused)
+        except Exception:
+            _log.exception("an exchange failed")
+            self._refuse(incoming, Refused(Refusal.INTERNAL, "Internal error.", close=True))
+
+    def _refuse(self, incoming: Incoming, refused: Refused) -> None:
+        if refused.close:
+            incoming.keep_alive = False
+        if incoming.answered:
+            incoming.abort()
+            return
+        incoming.answer(*render(refused, family_of(incoming.path), ""))
+
+    def exchange_finished(self, keep_alive: bool) -> None:
+        """The current answer is complete (or cut): go on with the next request, or close."""
+        self.server.open_count -= 1
+        if self.current is not None:
+            self.written_before += self.current.bytes_written
+        self.current = None
+        self.task = None
+        if self._force_close or self._parser is None:
+            return
+        if not keep_alive or self._close:
+            self._close_gently()
+            return
+        self._parser.message_consumed()
+        if self._messages:
+            self._begin(*self._messages.popleft())
+        else:
+            self.idle_since_s = self.now_s()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    # ---- closing -----------------------------------------------------------------------------------------------
+
+    def _unreadable(self, error: HttpProcessingError) -> None:
+        """Answer bytes that are no acceptable HTTP, after the answers still owed, and close."""
+        current = self.current
+        if current is not None and not current.body_complete:
+            current.keep_alive = False
+            current.fail_body(
+                Refused(Refusal.BODY_INVALID, "The body's transfer framing is broken.", close=True)
+            )
+            self._close = True
+            return
+        self._close = True
+        self._messages.clear()
+        if current is None:
+            status = 431 if isinstance(error, LineTooLong) else 400
+            self._write_fault(status, "The request is not valid HTTP/1.1, or its head is too large.")
+
+    def _refuse_unreadable(self, incoming: Incoming, fault: str) -> None:
+        incoming.keep_alive = False
+        status, lines, body = protocol_fault(400, fault)
+        incoming.answer(status, lines, body)
+
+    def _write_fault(self, status: int, message: str) -> None:
+        if self.transport is None:
+            return
+        status, lines, body = protocol_fault(status, message)
+        head = self.server.head_start(status)
+        close = b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.transport.write(head + lines + close + body)
+        self._close_gently()
+
+    def _close_gently(self) -> None:
+        """Close after what was written is delivered, unread input notwithstanding.
+
+        Closing a socket with unread input resets it, and the answer may be lost with it: so our side is shut first,
+        and what still arrives is dropped until the client closes or the sweep does.
+        """
+        self._close = True
+        if self.transport is None or self._lingering:
+            return
+        self._lingering = True
+        self.linger_since_s = self.now_s()
+        self._messages.clear()
+        if self._reading_paused or self._buffer_paused:
+            self._reading_paused = self._buffer_paused = False
+            self._resume_transport_reading()
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def drop(self) -> None:
+        """Close at once; what is buffered is lost."""
+        self._force_close = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def close_idle(self) -> None:
+        """Close now when nothing is being answered, else after the current answer."""
+        self._close = True
+        if self.current is None:
+            self._close_gently()
+
+    def time_out_body(self) -> None:
+        """The body took too long: the reader is told, and the connection ends."""
+        self.body_since_s = 0.0
+        if self.current is not None:
+            self.current.fail_body(
+                Refused(Refusal.BODY_TIMEOUT, "The body did not arrive in time.", close=True)
+            )
+
+    def time_out_head(self) -> None:
+        """The head took too long."""
+        self._write_fault(408, "The request head did not arrive in time.")
+
+
+def _ambiguity(message: "RawRequestMessage", version: object) -> str | None:
+    """Why a head that the parser let pass could be read differently by someone else; None when it could not."""
+    if version is not HttpVersion11 and version is not HttpVersion10:
+        return "Only HTTP/1.0 and HTTP/1.1 are spoken here."
+    if message.path[:1] != "/":
+        return "The request target must be a path."
+    headers = message.headers
+    host = headers.get(hdrs.HOST)
+    if host is not None and host not in _hosts_seen:
+        if _HOST.fullmatch(host) is None:
+            return "The Host header is not a host."
+        if len(_hosts_seen) < _HOSTS_REMEMBERED_MAX:
+            _hosts_seen.add(host)
+    if message.chunked or hdrs.TRANSFER_ENCODING in headers:
+        if version is HttpVersion10 or hdrs.CONTENT_LENGTH in headers:
+            return "Transfer-Encoding stands alone, and only in HTTP/1.1."
+        if [value.lower() for value in headers.getall(hdrs.TRANSFER_ENCODING)] != ["chunked"]:
+            return "Transfer-Encoding may only be chunked."
+    elif hdrs.CONTENT_LENGTH in headers:
+        length = headers[hdrs.CONTENT_LENGTH]
+        if not (length.isascii() and length.isdecimal() and len(length) <= 19):
+            return "Content-Length must be a decimal number."
+    if message.upgrade and headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+        return "WebSocket is not served here."
+    return None

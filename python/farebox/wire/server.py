@@ -1,0 +1,191 @@
+"""The listening side: accepts client connections, sweeps their deadlines, drains and closes them.
+
+One timer per server looks at all connections a few times per shortest deadline; no exchange owns a timer. The proxy
+supplies `handle`, which is called once per request with an `Incoming` and is never cancelled by a client that leaves.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from farebox.base import limits
+from farebox.wire.client import ClientConnection
+from farebox.wire.incoming import Incoming
+
+if TYPE_CHECKING:
+    from socket import socket
+
+_BACKLOG = 2048
+_SWEEP_INTERVAL_MAX_S = 1.0
+_SWEEPS_PER_DEADLINE = 4
+_DRAIN_POLL_S = 0.02
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Bounds of the client side; the defaults are those of base/limits.py."""
+
+    request_line_bytes_max: int = limits.request_line_bytes_max
+    header_bytes_max: int = limits.header_bytes_max
+    headers_max: int = limits.headers_max
+    bodies_bytes_total_max: int = limits.request_bodies_bytes_total_max
+    write_buffer_bytes_max: int = limits.relay_buffer_bytes_max
+    header_timeout_s: float = limits.header_timeout_s
+    body_timeout_s: float = limits.body_timeout_s
+    keepalive_timeout_s: float = limits.keepalive_timeout_s
+    client_write_timeout_s: float = limits.client_write_timeout_s
+    linger_timeout_s: float = 2.0
+    connections_max: int = limits.exchanges_open_max
+
+    def sweep_interval_s(self) -> float:
+        """How often deadlines are looked at: an overrun is at most a quarter of the shortest one."""
+        shortest = min(
+            self.header_timeout_s,
+            self.body_timeout_s,
+            self.keepalive_timeout_s,
+            self.client_write_timeout_s,
+            self.linger_timeout_s,
+        )
+        return min(_SWEEP_INTERVAL_MAX_S, shortest / _SWEEPS_PER_DEADLINE)
+
+
+class Server(web.Server):
+    """Serves `handle` on any number of listening sockets. Create it inside the running loop.
+
+    `handle` answers the exchange before or after it returns. A `Refused` it raises is answered in the route's format,
+    any other exception as a 500; where the answer has begun the connection is cut instead.
+    `open_count`: exchanges whose answer is not finished and whose client is still there.
+    """
+
+    def __init__(
+        self, handle: Callable[[Incoming], Awaitable[None]], options: ServerOptions | None = None
+    ) -> None:
+        super().__init__(handle)  # type: ignore[arg-type]  # our connection calls it with an Incoming
+        self.handle = handle
+        self.options = options or ServerOptions()
+        self.open_count = 0
+        self.body_bytes_held = 0
+        self.draining = False
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._detached: set[asyncio.Task[None]] = set()
+        self._head_starts: dict[int, bytes] = {}
+        self._open_connections: set[ClientConnection] = set()
+        self._sweep_interval_s = self.options.sweep_interval_s()
+        self._sweep_handle: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(self, self._loop)
+
+    # ---- life --------------------------------------------------------------------------------------------------
+
+    async def start(self, sock: "socket") -> None:
+        """Accept connections on a bound socket; may be called for several sockets."""
+        self._listeners.append(await self._loop.create_server(self, sock=sock, backlog=_BACKLOG))
+        if self._sweep_handle is None:
+            self._sweep()
+
+    def stop_listening(self) -> None:
+        """Accept no more connections; those open go on."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Stop listening, close idle connections, let running exchanges end; True when all did within `deadline_s`."""
+        self.draining = True
+        self.stop_listening()
+        for connection in tuple(self._open_connections):
+            connection.close_idle()
+        end_s = self._loop.time() + deadline_s
+        while self.open_count or self._detached:
+            if self._loop.time() >= end_s:
+                return False
+            await asyncio.sleep(_DRAIN_POLL_S)
+        return True
+
+    async def close(self) -> None:
+        """Drop every connection; exchanges see their client leave."""
+        self.draining = True
+        self.stop_listening()
+        for connection in tuple(self._open_connections):
+            connection.drop()
+        while self._open_connections:
+            await asyncio.sleep(0)
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+            self._sweep_handle = None
+
+    # ---- called by connections ---------------------------------------------------------------------------------
+
+    def connection_made(self, handler: ClientConnection, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Register a connection; one too many is dropped at once."""
+        self._open_connections.add(handler)
+        if len(self._open_connections) > self.options.connections_max:
+            transport.abort()
+
+    def connection_lost(self, handler: ClientConnection, exc: BaseException | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Forget a connection."""
+        self._open_connections.discard(handler)
+
+    def exchange_lost(self, task: asyncio.Task[None] | None) -> None:
+        """A client left in mid-exchange; its handler keeps running and is kept alive here."""
+        self.open_count -= 1
+        if task is not None and not task.done():
+            self._detached.add(task)
+            task.add_done_callback(self._detached.discard)
+
+    def head_start(self, status: int) -> bytes:
+        """Status line and Date header, made once per second and status."""
+        start = self._head_starts.get(status)
+        if start is None:
+            reason = _REASONS.get(status, "Unknown")
+            start = f"HTTP/1.1 {status} {reason}\r\nDate: {formatdate(usegmt=True)}\r\n".encode("ascii")
+            self._head_starts[status] = start
+        return start
+
+    # ---- deadlines ---------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        self._sweep_handle = self._loop.call_later(self._sweep_interval_s, self._sweep)
+        self._head_starts.clear()
+        now_s = self._loop.time()
+        for connection in tuple(self._open_connections):
+            self._check(connection, now_s)
+
+    def _check(self, connection: ClientConnection, now_s: float) -> None:
+        options = self.options
+        if self._stalled(connection, now_s):
+            connection.drop()
+        elif connection.linger_since_s:
+            if now_s - connection.linger_since_s > options.linger_timeout_s:
+                connection.drop()
+        elif connection.body_since_s:
+            if now_s - connection.body_since_s > options.body_timeout_s:
+                connection.time_out_body()
+        elif connection.current is None:
+            if connection.head_since_s:
+                if now_s - connection.head_since_s > options.header_timeout_s:
+                    connection.time_out_head()
+            elif now_s - connection.idle_since_s > options.keepalive_timeout_s:
+                connection.close_idle()
+
+    def _stalled(self, connection: ClientConnection, now_s: float) -> bool:
+        """Whether the client has taken none of the bytes waiting for it for too long."""
+        transport = connection.transport
+        waiting = 0 if transport is None else transport.get_write_buffer_size()
+        if not waiting:
+            connection.stalled_since_s = 0.0
+            return False
+        current = connection.current
+        written = connection.written_before + (current.bytes_written if current is not None else 0)
+        if not connection.stalled_since_s or written - waiting != connection.stalled_taken_bytes:
+            connection.stalled_since_s = now_s
+            connection.stalled_taken_bytes = written - waiting
+            return False
+        return now_s - connection.stalled_since_s > self.options.client_write_timeout_s

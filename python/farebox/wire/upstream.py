@@ -1,0 +1,424 @@
+"""Upstream connections: HTTP/1.1 over our own protocol, with a keep-alive pool per endpoint.
+
+Promises: a request is written at most once and never re-sent here; a connection is used again only when the answer
+ended exactly at its boundary, the whole request had left and not a byte came while it was idle. Deadlines are looked
+at by one sweep per pool, so an exchange owns no timer.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol, cast
+
+from farebox._meter import Head, HeadError, parse_head
+from farebox.base import limits
+from farebox.base.errors import (
+    UpstreamBrokenError,
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
+from farebox.base.redaction import Secret
+from farebox.wire.headers import request_lines
+
+_SWEEP_INTERVAL_MAX_S = 1.0
+_SWEEPS_PER_DEADLINE = 4
+_TLS_CLOSE_TIMEOUT_S = 1.0
+_INFORMATIONAL_HEADS_MAX = 16
+_SWITCHING_PROTOCOLS = 101
+_FIRST_FINAL_STATUS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests of one upstream go, with which credential and within which bounds.
+
+    `path_prefix` stands before every path ("" or "/x", no slash at its end). `tls` is None for plain HTTP; a context
+    made here verifies the server. `credential` is None for an upstream that wants none.
+    """
+
+    name: str
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+    path_prefix: str = ""
+    credential: Secret | None = None
+    credential_style: Literal["bearer", "x-api-key"] = "bearer"
+    user_agent: str = "farebox"
+    connect_timeout_s: float = limits.upstream_connect_timeout_s
+    first_byte_timeout_s: float = limits.upstream_first_byte_timeout_s
+    idle_stream_timeout_s: float = limits.upstream_idle_stream_timeout_s
+    total_timeout_s: float = limits.upstream_total_timeout_s
+    keepalive_timeout_s: float = limits.upstream_idle_timeout_s
+    connections_max: int = limits.upstream_connections_max
+    idle_connections_max: int = limits.upstream_idle_connections_max
+    tls: ssl.SSLContext | None = None
+    _head_starts: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    def head_start(self, path: str) -> bytes:
+        """The constant part of a POST's head, made once per path. Holds the credential: never log it."""
+        start = self._head_starts.get(path)
+        if start is None:
+            default_port = 443 if self.scheme == "https" else 80
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            lines = [
+                f"POST {self.path_prefix}{path} HTTP/1.1",
+                f"Host: {host}" if self.port == default_port else f"Host: {host}:{self.port}",
+                f"User-Agent: {self.user_agent}",
+                "Accept-Encoding: identity",
+                "Content-Type: application/json",
+            ]
+            if self.credential is not None:
+                bearer = self.credential_style == "bearer"
+                lines.append(
+                    ("Authorization: Bearer " if bearer else "X-Api-Key: ") + self.credential.reveal()
+                )
+            start = "".join(line + "\r\n" for line in lines).encode("ascii")
+            self._head_starts[path] = start
+        return start
+
+
+def verifying_tls(ca_file: str | None = None) -> ssl.SSLContext:
+    """A client context that verifies certificate and host name; `ca_file` replaces the system's authorities."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def request_head(
+    endpoint: Endpoint, path: str, content_length: int, raw_headers: Sequence[tuple[bytes, bytes]]
+) -> bytes:
+    """The head of a POST to `path` with the client's allowed headers. Never log it: it holds the credential."""
+    lines = request_lines(raw_headers, default_anthropic_version=path.startswith("/v1/messages"))
+    return b"%b%bContent-Length: %d\r\n\r\n" % (endpoint.head_start(path), lines, content_length)
+
+
+class Receiver(Protocol):
+    """Takes the answer of one request. Calls come from the loop, in order: a head, data, at most one close."""
+
+    def on_head(self, head: Head, rest: bytes) -> None:
+        """The final head (1xx are skipped) and the body bytes that came with it, possibly none."""
+
+    def on_data(self, data: bytes) -> None:
+        """More body bytes."""
+
+    def on_closed(self, error: UpstreamError | None) -> None:
+        """The connection ended: None when the upstream closed properly after the head."""
+
+
+class Connection(asyncio.Protocol):
+    """One upstream connection; belongs to its pool, and to one exchange between `send` and `release` or `abort`."""
+
+    __slots__ = (
+        "_deadline_last_s",
+        "_head_bytes",
+        "_heads_skipped",
+        "_in_body",
+        "_pool",
+        "_started_s",
+        "_stirred",
+        "closed",
+        "idle_since_s",
+        "receiver",
+        "transport",
+    )
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.receiver: Receiver | None = None
+        """Who takes the answer; may be replaced within on_head."""
+        self.closed = False
+        self.idle_since_s = 0.0
+        self._in_body = False
+        self._head_bytes = b""
+        self._heads_skipped = 0
+        self._started_s = 0.0
+        self._deadline_last_s = 0.0
+        self._stirred = False
+
+    # ---- for the exchange --------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
+        """Write one request and name who takes its answer.
+
+        Raises UpstreamConnectError when the connection is known to be closed: nothing was sent, take another.
+        """
+        transport = self.transport
+        if self.closed or transport is None or transport.is_closing():
+            msg = "the connection was closed before the request was sent"
+            raise UpstreamConnectError(msg)
+        self.receiver = receiver
+        self._started_s = self._deadline_last_s = self._pool.loop.time()
+        self._stirred = False
+        transport.writelines((head, body))
+
+    def release(self, reusable: bool) -> None:
+        """The answer is over. Kept when `reusable` and the request had left completely, else closed."""
+        transport = self.transport
+        self.receiver = None
+        if not reusable or self.closed or transport is None or transport.get_write_buffer_size():
+            self.abort()
+            return
+        self._in_body = False
+        self._pool.put_back(self)
+
+    def abort(self) -> None:
+        """Close at once, telling nobody. Harmless when closed already."""
+        self.receiver = None
+        self._forget()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause_reading(self) -> None:
+        """Take no more from the upstream; the idle deadline rests meanwhile."""
+        if self.transport is not None and not self.closed and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more from the upstream."""
+        if self.transport is not None and not self.closed and not self.transport.is_closing():
+            self._stirred = True
+            self.transport.resume_reading()
+
+    # ---- transport callbacks -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._stirred = True
+        receiver = self.receiver
+        if receiver is None:
+            self.abort()
+        elif self._in_body:
+            receiver.on_data(data)
+        else:
+            self._take_head(receiver, data)
+
+    def _take_head(self, receiver: Receiver, data: bytes) -> None:
+        data = self._head_bytes + data if self._head_bytes else data
+        self._head_bytes = b""
+        while True:
+            try:
+                head = parse_head(data, False, limits.response_head_bytes_max, limits.response_headers_max)
+            except HeadError as error:
+                self._fail(UpstreamBrokenError(f"the response head is not acceptable: {error}", sent=True))
+                return
+            if head is None:
+                self._head_bytes = data
+                return
+            if head.status >= _FIRST_FINAL_STATUS:
+                break
+            self._heads_skipped += 1
+            if head.status == _SWITCHING_PROTOCOLS or self._heads_skipped > _INFORMATIONAL_HEADS_MAX:
+                self._fail(UpstreamBrokenError("the upstream switched protocols or never answers", sent=True))
+                return
+            data = data[head.length :]
+        self._heads_skipped = 0
+        self._in_body = True
+        receiver.on_head(head, data[head.length :])
+
+    def eof_received(self) -> None:
+        """Close our side too: a half-closed upstream has nothing more to say."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        receiver = self.receiver
+        in_body = self._in_body
+        self.receiver = None
+        self._forget()
+        self.transport = None
+        if receiver is None:
+            return
+        if exc is None and in_body:
+            receiver.on_closed(None)
+        else:
+            where = "inside the answer" if in_body else "before answering"
+            receiver.on_closed(UpstreamBrokenError(f"the upstream closed the connection {where}", sent=True))
+
+    # ---- for the pool ------------------------------------------------------------------------------------------
+
+    def check(self, now_s: float, endpoint: Endpoint) -> None:
+        """Close an overdue connection; its receiver hears UpstreamTimeoutError."""
+        if self.receiver is None:
+            if self.idle_since_s and now_s - self.idle_since_s > endpoint.keepalive_timeout_s:
+                self.abort()
+            return
+        if self._stirred:
+            self._stirred = False
+            self._deadline_last_s = now_s
+        transport = self.transport
+        resting = transport is not None and self._in_body and not transport.is_reading()
+        if now_s - self._started_s > endpoint.total_timeout_s:
+            self._fail(UpstreamTimeoutError("the answer took too long", phase="total"))
+        elif not self._in_body:
+            if now_s - self._started_s > endpoint.first_byte_timeout_s:
+                self._fail(UpstreamTimeoutError("the upstream did not answer in time", phase="first_byte"))
+        elif not resting and now_s - self._deadline_last_s > endpoint.idle_stream_timeout_s:
+            self._fail(UpstreamTimeoutError("the upstream fell silent inside the answer", phase="idle"))
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver = self.receiver
+        self.abort()
+        if receiver is not None:
+            receiver.on_closed(error)
+
+    def _forget(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._pool.connection_closed(self)
+
+
+class Pool:
+    """The connections to one endpoint. Bounded; idle ones are reused newest first, so the rest can expire."""
+
+    def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+        self.endpoint: Final = endpoint
+        self.loop: Final = loop
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._connecting = 0
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._closed = False
+        shortest = min(
+            endpoint.first_byte_timeout_s,
+            endpoint.idle_stream_timeout_s,
+            endpoint.total_timeout_s,
+            endpoint.keepalive_timeout_s,
+        )
+        self._sweep_interval_s = min(_SWEEP_INTERVAL_MAX_S, shortest / _SWEEPS_PER_DEADLINE)
+        self._sweep_handle: asyncio.TimerHandle | None = None
+
+    @property
+    def open_count(self) -> int:
+        """Connections open or being opened."""
+        return len(self._open) + self._connecting
+
+    @property
+    def idle_count(self) -> int:
+        """Connections open and unused."""
+        return len(self._idle)
+
+    def take(self) -> Connection | None:
+        """The newest idle connection that looks healthy; None: `connect` instead. Nothing is awaited."""
+        while self._idle:
+            connection = self._idle.pop()
+            transport = connection.transport
+            if not connection.closed and transport is not None and not transport.is_closing():
+                connection.idle_since_s = 0.0
+                return connection
+        return None
+
+    async def connect(self) -> Connection:
+        """A connection of the caller's own: a new one, or where all are in use the next that is free (FIFO).
+
+        Raises UpstreamConnectError: refused, unresolved, TLS not verified, none free within the timeout.
+        """
+        try:
+            async with asyncio.timeout(self.endpoint.connect_timeout_s):
+                while self.open_count >= self.endpoint.connections_max:
+                    connection = await self._wait_for_one()
+                    if connection is not None and not connection.closed:
+                        return connection
+                return await self._open_new()
+        except TimeoutError:
+            msg = f"no connection to upstream {self.endpoint.name} in time"
+            raise UpstreamConnectError(msg) from None
+
+    async def _wait_for_one(self) -> Connection | None:
+        waiter: asyncio.Future[Connection | None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not waiter.cancelled():
+                self._pass_on(waiter.result())
+            raise
+
+    def _pass_on(self, connection: Connection | None) -> None:
+        """Give what a waiter received but no longer wants to the next one."""
+        if connection is not None:
+            self.put_back(connection)
+        else:
+            self._wake_one(None)
+
+    async def _open_new(self) -> Connection:
+        if self._closed:
+            msg = "shutting down"
+            raise UpstreamConnectError(msg)
+        endpoint = self.endpoint
+        self._connecting += 1
+        try:
+            _, connection = await self.loop.create_connection(
+                lambda: Connection(self),
+                endpoint.host,
+                endpoint.port,
+                ssl=endpoint.tls,
+                ssl_shutdown_timeout=None if endpoint.tls is None else _TLS_CLOSE_TIMEOUT_S,
+            )
+        except (OSError, ssl.SSLError, UnicodeError) as error:
+            self._wake_one(None)
+            msg = f"no connection to upstream {endpoint.name}: {type(error).__name__}"
+            raise UpstreamConnectError(msg) from error
+        except asyncio.CancelledError:
+            self._wake_one(None)
+            raise
+        finally:
+            self._connecting -= 1
+        self._open.add(connection)
+        if self._sweep_handle is None:
+            self._sweep_handle = self.loop.call_later(self._sweep_interval_s, self._sweep)
+        return connection
+
+    def put_back(self, connection: Connection) -> None:
+        """Take a healthy connection back: to the first that waits, else among the idle ones."""
+        if self._wake_one(connection):
+            return
+        if self._closed or len(self._idle) >= self.endpoint.idle_connections_max:
+            connection.abort()
+            return
+        connection.idle_since_s = self.loop.time()
+        self._idle.append(connection)
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Forget a connection; one that waits may open another."""
+        self._open.discard(connection)
+        if connection.idle_since_s and connection in self._idle:
+            self._idle.remove(connection)
+        self._wake_one(None)
+
+    def _wake_one(self, connection: Connection | None) -> bool:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    def _sweep(self) -> None:
+        self._sweep_handle = None
+        now_s = self.loop.time()
+        for connection in tuple(self._open):
+            connection.check(now_s, self.endpoint)
+        if self._open and not self._closed:
+            self._sweep_handle = self.loop.call_later(self._sweep_interval_s, self._sweep)
+
+    def close(self) -> None:
+        """Close idle connections now and those in use when they are released; open no more."""
+        self._closed = True
+        for connection in tuple(self._idle):
+            connection.abort()
+
+    def abort(self) -> None:
+        """Close every connection; receivers hear that the upstream closed."""
+        self.close()
+        for connection in tuple(self._open):
+            connection._fail(UpstreamBrokenError("shutting down", sent=True))
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+            self._sweep_handle = None
