@@ -2,3 +2,8 @@
 
 #[cfg(feature = "python")]
 mod py;
+
+pub mod head;
+pub mod money;
+pub mod price;
+pub mod scan;

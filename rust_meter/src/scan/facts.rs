@@ -1,0 +1,513 @@
+//! Facts gathered while a body is walked: what each value that is read means, and what its type must be.
+
+use std::ops::Range;
+
+use super::json::{Fault, Text, Token, unescaped};
+use super::keys::{Format, Key, Place, Slot, price_field, runs_at_client};
+use super::{Scan, ScanError};
+
+/// Largest limit or count a request may name.
+const COUNT_MAX: u64 = 0x7fff_ffff;
+/// Bytes of a model's name.
+const MODEL_BYTES_MAX: usize = 256;
+/// Bytes of a price field's value or a tool's type.
+const WORD_BYTES_MAX: usize = 128;
+/// Different hosted tools in one request.
+const HOSTED_TOOLS_MAX: usize = 32;
+
+/// How the value being read was reached from its container.
+#[derive(Debug, Clone, Copy)]
+pub enum Label {
+    /// A member that is read.
+    Key(Key),
+    /// An element.
+    Index(u64),
+    /// A member that is not read.
+    Other,
+}
+
+/// One open container.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// What it is.
+    pub place: Place,
+    /// `[` rather than `{`.
+    pub is_array: bool,
+    /// The child being read.
+    pub label: Label,
+    /// Number of the next element.
+    pub next_index: u64,
+    seen: u64,
+    marks: Marks,
+}
+
+impl Frame {
+    /// A container just opened.
+    pub fn new(place: Place, is_array: bool) -> Self {
+        Self { place, is_array, label: Label::Other, next_index: 0, seen: 0, marks: Marks::default() }
+    }
+
+    /// Note that `key` stands in this object; false if it did already.
+    pub fn first_time(&mut self, key: Key) -> bool {
+        let bit = 1_u64.wrapping_shl(u32::from(key as u8));
+        let first = self.seen & bit == 0;
+        self.seen |= bit;
+        first
+    }
+}
+
+/// What an object of the prompt turned out to be, known when it closes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks {
+    image: bool,
+    audio: bool,
+    file: bool,
+    /// Refers to content by URL.
+    remote: bool,
+    /// Its type says it is base64.
+    base64: bool,
+    /// Its type was read and names a kind of part other than a file.
+    not_file: bool,
+    /// Length of `data`, which is inline media only where the type says so.
+    data: usize,
+}
+
+/// The facts of one body, while it is read.
+pub struct Facts {
+    /// The route's request format.
+    pub format: Format,
+    scan: Scan,
+    choices: u64,
+    best_of: u64,
+    max_completion_tokens: Option<u32>,
+    has_model: bool,
+    prompts: u64,
+}
+
+impl Facts {
+    /// Nothing read yet.
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            scan: Scan::default(),
+            choices: 1,
+            best_of: 1,
+            max_completion_tokens: None,
+            has_model: false,
+            prompts: 0,
+        }
+    }
+
+    /// A container begins: what it is. `inside` is the first byte after its bracket.
+    pub fn open(&mut self, slot: Slot, is_array: bool, inside: usize) -> Result<Place, Fault> {
+        match slot {
+            Slot::Body if is_array => type_fault("the body", "an object"),
+            Slot::Body => {
+                self.scan.spans.root = inside;
+                Ok(Place::Root)
+            }
+            Slot::Skip => Ok(Place::Opaque),
+            Slot::Element(place) => Ok(self.open_element(place, is_array)),
+            Slot::Member(Place::Root, key) => self.open_root(key, is_array, inside),
+            Slot::Member(_, key) => self.open_nested(key, is_array),
+        }
+    }
+
+    fn open_element(&mut self, place: Place, is_array: bool) -> Place {
+        match place {
+            Place::Turns => {
+                self.scan.message_count = self.scan.message_count.saturating_add(1);
+                self.prompts = self.prompts.saturating_add(1);
+                if is_array || self.format == Format::Embeddings { Place::Opaque } else { Place::Part }
+            }
+            Place::Parts if !is_array => Place::Part,
+            Place::Tools if !is_array => Place::Tool,
+            Place::McpServers => {
+                self.hosted("mcp");
+                Place::Opaque
+            }
+            _ => Place::Opaque,
+        }
+    }
+
+    fn open_root(&mut self, key: Key, is_array: bool, inside: usize) -> Result<Place, Fault> {
+        match key {
+            Key::StreamOptions if !is_array => {
+                self.scan.spans.stream_options = Some(inside);
+                Ok(Place::StreamOptions)
+            }
+            Key::CacheOptions if !is_array => Ok(Place::CacheOptions),
+            Key::Messages | Key::Input | Key::Prompt if is_array => Ok(Place::Turns),
+            Key::System if is_array => Ok(Place::Parts),
+            Key::Tools if is_array => Ok(Place::Tools),
+            Key::McpServers if is_array => Ok(Place::McpServers),
+            Key::Modalities if is_array => Ok(Place::Modalities),
+            Key::Prompt | Key::PreviousResponse | Key::Conversation | Key::Container | Key::Thread => {
+                self.scan.server_context = true;
+                Ok(Place::Opaque)
+            }
+            Key::WebSearchOptions => {
+                self.hosted(key.name());
+                Ok(Place::Opaque)
+            }
+            key if price_field(key) => {
+                let shape = if is_array { "array" } else { "object" };
+                self.scan.price_fields.push((key.name(), shape.to_owned()));
+                Ok(Place::Opaque)
+            }
+            Key::Messages | Key::Tools | Key::McpServers => type_fault(key.name(), "an array"),
+            other => type_fault(other.name(), wanted_type(other)),
+        }
+    }
+
+    fn open_nested(&mut self, key: Key, is_array: bool) -> Result<Place, Fault> {
+        Ok(match key {
+            Key::IncludeUsage => return type_fault("include_usage", "true or false"),
+            Key::Content | Key::Output if is_array => Place::Parts,
+            Key::Content | Key::Output => Place::Part,
+            Key::ImageUrl | Key::VideoUrl | Key::InputAudio | Key::File if !is_array => Place::Media,
+            Key::Source if !is_array => Place::Source,
+            Key::Tools if is_array => Place::Tools,
+            Key::Tool if !is_array => Place::Tool,
+            Key::Audio => {
+                self.scan.server_context = true;
+                Place::Opaque
+            }
+            _ => Place::Opaque,
+        })
+    }
+
+    /// A complete scalar at `span` of `body`; `frame` is the container it stands in.
+    pub fn scalar(
+        &mut self,
+        slot: Slot,
+        token: Token,
+        body: &[u8],
+        span: Range<usize>,
+        frame: Option<&mut Frame>,
+    ) -> Result<(), Fault> {
+        match slot {
+            Slot::Skip => Ok(()),
+            Slot::Body => type_fault("the body", "an object"),
+            Slot::Element(place) => self.element(place, token, body),
+            Slot::Member(Place::Root, key) => self.root_member(key, token, body, span),
+            Slot::Member(Place::StreamOptions, _) => {
+                self.scan.include_usage = match token {
+                    Token::Bool(value) => Some(value),
+                    Token::Null => None,
+                    _ => return type_fault("include_usage", "true or false"),
+                };
+                self.scan.spans.include_usage = Some(span);
+                Ok(())
+            }
+            Slot::Member(Place::CacheOptions, key) => match word(key.name(), token, body)? {
+                Some(ttl) if ttl != "30m" => {
+                    self.scan.price_fields.push(("prompt_cache_options.ttl", ttl));
+                    Ok(())
+                }
+                _ => Ok(()),
+            },
+            Slot::Member(place, key) => {
+                if let (Token::Text(text), Some(frame)) = (token, frame) {
+                    self.prompt_text(place, key, text, body, frame)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn element(&mut self, place: Place, token: Token, body: &[u8]) -> Result<(), Fault> {
+        match (place, token) {
+            (Place::Turns, Token::Text(_)) => {
+                self.scan.message_count = self.scan.message_count.saturating_add(1);
+                self.prompts = self.prompts.saturating_add(1);
+                Ok(())
+            }
+            (Place::Modalities, token) => match word("modalities", token, body)? {
+                Some(kind) if kind != "text" => {
+                    self.scan.price_fields.push(("modalities", kind));
+                    Ok(())
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn root_member(&mut self, key: Key, token: Token, body: &[u8], span: Range<usize>) -> Result<(), Fault> {
+        match (key, token) {
+            (Key::Model, Token::Text(text)) => self.model(text, body, span),
+            (Key::Stream, Token::Bool(stream)) => {
+                self.scan.stream = stream;
+                Ok(())
+            }
+            (Key::Model | Key::Stream, _) => type_fault(key.name(), wanted_type(key)),
+            (Key::StreamOptions, Token::Null) => {
+                self.scan.spans.null_options = Some(span);
+                Ok(())
+            }
+            (Key::Messages | Key::Input | Key::Prompt, Token::Text(_)) => {
+                self.scan.message_count = 1;
+                Ok(())
+            }
+            (_, Token::Null) | (Key::System, Token::Text(_)) => Ok(()),
+            (Key::MaxTokens | Key::MaxOutputTokens, token) => {
+                self.scan.output_limit = Some(count(key, token, body)?);
+                Ok(())
+            }
+            (Key::MaxCompletionTokens, token) => {
+                self.max_completion_tokens = Some(count(key, token, body)?);
+                Ok(())
+            }
+            (Key::N, token) => {
+                self.choices = u64::from(count(key, token, body)?);
+                Ok(())
+            }
+            (Key::BestOf, token) => {
+                self.best_of = u64::from(count(key, token, body)?);
+                Ok(())
+            }
+            (Key::PreviousResponse | Key::Conversation | Key::Container | Key::Thread, _) => {
+                self.scan.server_context = true;
+                Ok(())
+            }
+            (key, token) if price_field(key) => self.price_field(key, token, body),
+            (key, _) => type_fault(key.name(), wanted_type(key)),
+        }
+    }
+
+    fn model(&mut self, text: Text, body: &[u8], span: Range<usize>) -> Result<(), Fault> {
+        let escapes_allowance = MODEL_BYTES_MAX.saturating_mul(6);
+        let model = if text.end.saturating_sub(text.start) > escapes_allowance {
+            None
+        } else {
+            Some(unescaped(body, text)).filter(|model| model.len() <= MODEL_BYTES_MAX)
+        };
+        let Some(model) = model else {
+            let message = format!("`model` is longer than {MODEL_BYTES_MAX} bytes; name a model of the list");
+            return Err(Fault { code: "limit", message });
+        };
+        if model.is_empty() {
+            return Err(Fault { code: "missing", message: "`model` is empty; name a model".to_owned() });
+        }
+        self.scan.model = model;
+        self.scan.spans.model = span;
+        self.has_model = true;
+        Ok(())
+    }
+
+    /// A scalar field that changes the price; what says "as usual" is left out.
+    fn price_field(&mut self, key: Key, token: Token, body: &[u8]) -> Result<(), Fault> {
+        let value = match token {
+            Token::Bool(true) => "true".to_owned(),
+            Token::Text(_) => match word(key.name(), token, body)? {
+                Some(value) if key == Key::CacheRetention && matches!(value.as_str(), "in_memory" | "in-memory") => {
+                    return Ok(());
+                }
+                Some(value) => value,
+                None => return Ok(()),
+            },
+            Token::Number(..) => "number".to_owned(),
+            _ => return Ok(()),
+        };
+        if matches!(key, Key::ServiceTier | Key::Speed | Key::InferenceGeo) && !matches!(token, Token::Text(_)) {
+            return type_fault(key.name(), "a string");
+        }
+        if key == Key::Background && token != Token::Bool(true) {
+            return type_fault(key.name(), "true or false");
+        }
+        self.scan.price_fields.push((key.name(), value));
+        Ok(())
+    }
+
+    /// A string inside the prompt or the tools.
+    fn prompt_text(
+        &mut self,
+        place: Place,
+        key: Key,
+        text: Text,
+        body: &[u8],
+        frame: &mut Frame,
+    ) -> Result<(), Fault> {
+        let raw = body.get(text.start..text.end).unwrap_or_default();
+        match (place, key) {
+            (Place::Tool, Key::Type) => {
+                let tool = word("type", Token::Text(text), body)?.unwrap_or_default();
+                if !runs_at_client(&tool) {
+                    if self.scan.hosted_tools.len() >= HOSTED_TOOLS_MAX {
+                        let message = format!("more than {HOSTED_TOOLS_MAX} kinds of hosted tools");
+                        return Err(Fault { code: "limit", message });
+                    }
+                    self.hosted(&tool);
+                }
+            }
+            (Place::Part, Key::Type) => self.part_type(raw, text, body, frame),
+            (Place::Source, Key::Type) => frame.marks.base64 = raw == b"base64",
+            (Place::Source, Key::Data) => frame.marks.data = raw.len(),
+            (Place::Part, Key::Result) => frame.marks.data = raw.len(),
+            (Place::Media, Key::Data) | (_, Key::FileData) => {
+                self.inline(raw.len());
+                frame.marks.file |= place == Place::Part;
+            }
+            (_, Key::FileId) => {
+                self.scan.server_context = true;
+                frame.marks.file |= place == Place::Part;
+            }
+            (Place::Part, Key::ImageUrl) => {
+                frame.marks.image = true;
+                self.url(raw, frame);
+            }
+            (Place::Part, Key::FileUrl | Key::VideoUrl) => {
+                frame.marks.file = true;
+                self.url(raw, frame);
+            }
+            (Place::Media | Place::Source, Key::Url | Key::FileUrl) => self.url(raw, frame),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn part_type(&mut self, raw: &[u8], text: Text, body: &[u8], frame: &mut Frame) {
+        let spelled = if text.escaped && raw.len() <= WORD_BYTES_MAX { unescaped(body, text) } else { String::new() };
+        let kind = if text.escaped { spelled.as_bytes() } else { raw };
+        match kind {
+            b"image" | b"image_url" | b"input_image" | b"computer_screenshot" => {
+                frame.marks.image = true;
+                frame.marks.not_file = true;
+            }
+            b"image_generation_call" => {
+                frame.marks.image = true;
+                frame.marks.not_file = true;
+                frame.marks.base64 = true;
+            }
+            b"input_audio" | b"audio" => {
+                frame.marks.audio = true;
+                frame.marks.not_file = true;
+            }
+            b"file" | b"input_file" | b"document" | b"container_upload" | b"video_url" | b"input_video" => {
+                frame.marks.file = true;
+            }
+            b"item_reference" => self.scan.server_context = true,
+            _ => {}
+        }
+    }
+
+    fn url(&mut self, raw: &[u8], frame: &mut Frame) {
+        if raw.starts_with(b"data:") { self.inline(raw.len()) } else { frame.marks.remote = true }
+    }
+
+    fn inline(&mut self, bytes: usize) {
+        self.scan.data_bytes = self.scan.data_bytes.saturating_add(bytes);
+    }
+
+    fn hosted(&mut self, tool: &str) {
+        if !self.scan.hosted_tools.iter().any(|known| known == tool) {
+            self.scan.hosted_tools.push(tool.to_owned());
+        }
+    }
+
+    /// A container ends: count what it was, hand the rest of its marks to the container around it.
+    pub fn close(&mut self, frame: Frame, around: Option<&mut Frame>) {
+        let marks = frame.marks;
+        match frame.place {
+            Place::Media | Place::Source => {
+                self.inline(if marks.base64 { marks.data } else { 0 });
+                if let Some(around) = around {
+                    around.marks.remote |= marks.remote;
+                    match around.label {
+                        Label::Key(Key::ImageUrl) => around.marks.image = true,
+                        Label::Key(Key::InputAudio) => around.marks.audio = true,
+                        Label::Key(Key::File | Key::VideoUrl) => around.marks.file = true,
+                        _ => {}
+                    }
+                }
+            }
+            Place::Part => self.close_part(marks),
+            _ => {}
+        }
+    }
+
+    fn close_part(&mut self, marks: Marks) {
+        self.inline(if marks.base64 { marks.data } else { 0 });
+        let file = marks.file && !marks.not_file;
+        self.scan.image_count = self.scan.image_count.saturating_add(u64::from(marks.image));
+        self.scan.audio_count = self.scan.audio_count.saturating_add(u64::from(marks.audio));
+        self.scan.file_count = self.scan.file_count.saturating_add(u64::from(file));
+        // An image has a bounded size wherever it comes from; a remote document may fill the whole context.
+        self.scan.server_context |= marks.remote && !marks.image;
+    }
+
+    /// The facts, once the whole body was read.
+    pub fn finish(mut self, body_bytes: usize) -> Result<Scan, ScanError> {
+        let refused = |code, field: &str, message: &str| {
+            Err(ScanError { code, field: field.to_owned(), message: message.to_owned() })
+        };
+        if !self.has_model {
+            return refused("missing", "model", "`model` is missing; name a model");
+        }
+        match (self.scan.output_limit, self.max_completion_tokens) {
+            (Some(old), Some(new)) if old != new => {
+                let message = "`max_tokens` and `max_completion_tokens` differ; send only `max_completion_tokens`";
+                return refused("range", "max_completion_tokens", message);
+            }
+            (None, Some(new)) => self.scan.output_limit = Some(new),
+            _ => {}
+        }
+        let prompts = if self.format == Format::Completions { self.prompts.max(1) } else { 1 };
+        self.scan.choices = self.choices.max(self.best_of).saturating_mul(prompts);
+        self.scan.text_bytes = body_bytes.saturating_sub(self.scan.data_bytes);
+        Ok(self.scan)
+    }
+}
+
+fn wanted_type(key: Key) -> &'static str {
+    match key {
+        Key::Model => "a string",
+        Key::Stream | Key::Background => "true or false",
+        Key::StreamOptions | Key::CacheOptions | Key::WebSearchOptions | Key::Prompt => "an object",
+        Key::MaxTokens | Key::MaxCompletionTokens | Key::MaxOutputTokens | Key::N | Key::BestOf => {
+            "an integer between 1 and 2147483647"
+        }
+        Key::Messages | Key::Input | Key::System => "a string or an array",
+        Key::Tools | Key::McpServers | Key::Modalities => "an array",
+        _ => "of another type",
+    }
+}
+
+fn type_fault<T>(name: &str, wanted: &str) -> Result<T, Fault> {
+    let name = if name == "the body" { name.to_owned() } else { format!("`{name}`") };
+    Err(Fault { code: "type", message: format!("{name} must be {wanted}") })
+}
+
+/// An integer in [1, 2^31-1] written in plain digits.
+fn count(key: Key, token: Token, body: &[u8]) -> Result<u32, Fault> {
+    let Token::Number(start, end) = token else {
+        return type_fault(key.name(), wanted_type(key));
+    };
+    let digits = body.get(start..end).unwrap_or_default();
+    let unsigned = digits.strip_prefix(b"-").unwrap_or(digits);
+    if !unsigned.iter().all(u8::is_ascii_digit) {
+        return type_fault(key.name(), wanted_type(key));
+    }
+    let value: Option<u64> = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+    match value.filter(|value| (1..=COUNT_MAX).contains(value)).map(u32::try_from) {
+        Some(Ok(value)) => Ok(value),
+        _ => {
+            let message = format!("`{}` must be {}", key.name(), wanted_type(key));
+            Err(Fault { code: "range", message })
+        }
+    }
+}
+
+/// A short string; None for null.
+fn word(name: &str, token: Token, body: &[u8]) -> Result<Option<String>, Fault> {
+    match token {
+        Token::Null => Ok(None),
+        Token::Text(text) if text.end.saturating_sub(text.start) <= WORD_BYTES_MAX => Ok(Some(unescaped(body, text))),
+        Token::Text(_) => {
+            let message = format!("`{name}` is longer than {WORD_BYTES_MAX} bytes");
+            Err(Fault { code: "limit", message })
+        }
+        _ => type_fault(name, "a string"),
+    }
+}
