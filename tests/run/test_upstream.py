@@ -1,4 +1,4 @@
-"""Promise: the scripted upstream speaks both APIs as their SDKs expect, does what its scripts say, and its log
+"""Promise: the scripted upstream speaks both APIs as their SDKs expect, obeys its scripts, and its log
 tells what its answers stated.
 """
 
