@@ -1,0 +1,147 @@
+"""Files to `Settings`: read, validate, combine; every problem of every file at once."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from farebox.base.units import pico_from_usd
+from farebox.config.document import Document
+from farebox.config.exact import read_document
+from farebox.config.parts import endpoint_table, store_settings
+from farebox.config.problems import ConfigError, Problem, Problems
+from farebox.config.rows import model_table
+from farebox.config.settings import Service, Settings
+
+SHARED_KEYS = (
+    "store",
+    "data_dir",
+    "journal_dir",
+    "workers",
+    "durability",
+    "lease_wait_s",
+    "request_log_ttl_days",
+    "console",
+)
+"""Keys that belong to the whole process set: files that are served together must agree on them."""
+
+_SYSTEM_PROMPT_REFUSED = (
+    "is refused: requests go to the upstream unchanged; one of the operator's would alter what users send"
+)
+
+
+def load(paths: list[Path]) -> Settings:
+    """Settings of the files served together. Raises ConfigError with everything that is wrong."""
+    documents: list[tuple[Document, Problems]] = []
+    errors: list[Problem] = []
+    for path in paths:
+        problems = Problems(path)
+        document = _document(path, problems)
+        if document is not None:
+            documents.append((document, problems))
+        errors += problems.errors
+    services = [_service(document, problems) for document, problems in documents]
+    if documents:
+        _check_together(documents, services)
+    settings = _settings(documents, services) if documents else None
+    for _, problems in documents:
+        errors += problems.errors
+    if not paths:
+        raise ConfigError([Problem(Path(), "", "no configuration file was named")])
+    if errors or settings is None:
+        raise ConfigError(list(dict.fromkeys(errors)))
+    return settings
+
+
+def _document(path: Path, problems: Problems) -> Document | None:
+    values = read_document(path, problems)
+    if values is None:
+        return None
+    try:
+        return Document.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            problems.error(_json_path(detail), _message(detail))
+        return None
+
+
+def _json_path(detail: ErrorDetails) -> str:
+    path = ""
+    for part in detail["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def _message(detail: ErrorDetails) -> str:
+    if detail["type"] == "missing":
+        return "is missing"
+    if detail["type"] == "extra_forbidden":
+        return "is no key Farebox knows; keys that begin with _comment are ignored"
+    return detail["msg"].removeprefix("Value error, ")
+
+
+def _service(document: Document, problems: Problems) -> Service:
+    if document.system_prompt:
+        problems.error("system_prompt", _SYSTEM_PROMPT_REFUSED)
+    if document.console.port == document.port:
+        problems.error(
+            "console.port", f"is the service's own port {document.port}; the console has a port of its own"
+        )
+    endpoints = endpoint_table(document.endpoints, document.port, problems)
+    return Service(
+        name=document.name or problems.file.stem.lower(),
+        file=problems.file,
+        host=document.host,
+        port=document.port,
+        endpoints=endpoints,
+        models=model_table(document.models, endpoints, problems),
+        user_agent=document.user_agent,
+        requests_per_minute=document.limits.requests_per_minute,
+        body_bytes_max=document.limits.body_bytes,
+        stream_dry_policy=document.stream_dry.policy,
+        stream_dry_cap_pico=_pico(document.stream_dry.cap, "stream_dry.cap", problems),
+        written_off_per_user_pico_max=_pico(document.written_off_cap, "written_off_cap", problems),
+    )
+
+
+def _pico(amount: str, path: str, problems: Problems) -> int:
+    try:
+        return pico_from_usd(amount)
+    except ValueError as error:
+        problems.error(path, str(error))
+        return 0
+
+
+def _check_together(documents: list[tuple[Document, Problems]], services: list[Service]) -> None:
+    """Files served together: own names and ports, one opinion about everything that is shared."""
+    first, first_problems = documents[0]
+    for index, (document, problems) in enumerate(documents[1:], start=1):
+        for key in SHARED_KEYS:
+            if getattr(document, key) != getattr(first, key):
+                problems.error(key, f"differs from {first_problems.file}; files served together share it")
+        for other in services[:index]:
+            if services[index].name == other.name:
+                problems.error("name", f"{other.name!r} is also the name of {other.file}")
+            if services[index].port == other.port:
+                problems.error("port", f"{other.port} is also the port of {other.file}")
+
+
+def _settings(documents: list[tuple[Document, Problems]], services: list[Service]) -> Settings | None:
+    document, problems = documents[0]
+    data_dir = Path(document.data_dir)
+    store = store_settings(document.store, data_dir, problems)
+    if store is None:
+        return None
+    return Settings(
+        services=tuple(services),
+        store=store,
+        data_dir=data_dir,
+        journal_dir=Path(document.journal_dir) if document.journal_dir else data_dir / "journals",
+        workers=document.workers,
+        durability=document.durability,
+        lease_wait_s=document.lease_wait_s,
+        request_log_ttl_days=document.request_log_ttl_days,
+        console_host=document.console.host,
+        console_port=document.console.port,
+        warnings=tuple(warning for _, found in documents for warning in found.warnings),
+    )

@@ -1,0 +1,188 @@
+"""From a model entry's price keys to one entry of the price book. Pure; fails closed (DESIGN section 3).
+
+The entry (`settings.ModelPrice`) is a plain dict, JSON-ready, all numbers decimal text:
+`lines` kind -> price (tokens per million, other kinds per unit) · `multiplier` · `tiers` list of
+(threshold in prompt tokens, inclusive, lines) ascending · `variants` name -> lines that replace base lines.
+"""
+
+from decimal import Decimal
+
+from farebox.config.document import ModelEntry, PriceLines
+from farebox.config.problems import Problems
+from farebox.config.settings import ModelPrice
+
+KIND_BY_KEY = {
+    "input_price_per_mtok": "input",
+    "cache_hit_price_per_mtok": "cache_read",
+    "cache_write_price_per_mtok": "cache_write_5m",
+    "cache_write_1h_price_per_mtok": "cache_write_1h",
+    "output_price_per_mtok": "output",
+    "audio_input_price_per_mtok": "audio_input",
+    "audio_output_price_per_mtok": "audio_output",
+    "image_input_price_per_mtok": "image_input",
+    "image_output_price_per_mtok": "image_output",
+}
+KEY_BY_KIND = {kind: key for key, kind in KIND_BY_KEY.items()}
+UNIT_KINDS = ("call", "web_search", "file_search", "code_interpreter", "image", "second")
+BASE_TIER_NAMES = ("auto", "default", "standard", "standard_only")
+_MULTIPLIER_SUSPECT = 10
+
+Lines = dict[str, str]
+
+
+class PriceEntry:
+    """One model's prices while they are checked; `price_entry` is the way in."""
+
+    def __init__(
+        self, entry: ModelEntry, wire_formats: frozenset[str], path: str, problems: Problems
+    ) -> None:
+        self.entry = entry
+        self.wire_formats = wire_formats
+        self.path = path
+        self.problems = problems
+        self.stated = _token_lines(entry)
+        self.lines = dict(self.stated)
+
+    def error(self, key: str, message: str) -> None:
+        """Report under a key of this model."""
+        self.problems.error(f"{self.path}.{key}", message)
+
+    def warn(self, key: str, message: str) -> None:
+        """Report under a key of this model."""
+        self.problems.warn(f"{self.path}.{key}", message)
+
+
+def price_entry(entry: ModelEntry, wire_formats: frozenset[str], path: str, problems: Problems) -> ModelPrice:
+    """The price-book entry of a model served on `wire_formats`; faults are reported under `path`."""
+    if Decimal(entry.billing_multiplier) <= 0:
+        problems.error(f"{path}.billing_multiplier", "must be above 0")
+    elif Decimal(entry.billing_multiplier) > _MULTIPLIER_SUSPECT:
+        problems.warn(f"{path}.billing_multiplier", f"is {entry.billing_multiplier}: is that meant?")
+    price = PriceEntry(entry, wire_formats, path, problems)
+    if entry.free:
+        return _free(price)
+    _check_base(price)
+    _complete_cache(price)
+    unit_lines = {kind: text for kind in UNIT_KINDS if (text := getattr(entry.per_call, kind)) is not None}
+    return {
+        "lines": price.lines | unit_lines,
+        "multiplier": entry.billing_multiplier,
+        "tiers": _tiers(price),
+        "variants": _variants(price),
+    }
+
+
+def priced_fields(entry: ModelEntry) -> dict[str, dict[str, str]]:
+    """Request field -> value -> variant name, for the fields that change the price and are priced."""
+    fields: dict[str, dict[str, str]] = {}
+    for field, values in entry.price_fields.items():
+        fields[field] = {value: f"{field}:{value}" for value in values}
+    if entry.service_tiers:
+        fields["service_tier"] = {tier: tier for tier in entry.service_tiers}
+    return fields
+
+
+def _token_lines(entry: PriceLines) -> Lines:
+    return {kind: text for key, kind in KIND_BY_KEY.items() if (text := getattr(entry, key)) is not None}
+
+
+def _free(price: PriceEntry) -> ModelPrice:
+    charged = [kind for kind, text in price.stated.items() if Decimal(text) > 0]
+    if charged or price.entry.context_tiers or price.entry.service_tiers or price.entry.price_fields:
+        price.error("free", "the model is free and has prices; keep one of the two")
+    lines = dict.fromkeys((*KIND_BY_KEY.values(), *UNIT_KINDS), "0")
+    return {"lines": lines, "multiplier": price.entry.billing_multiplier, "tiers": [], "variants": {}}
+
+
+def _check_base(price: PriceEntry) -> None:
+    """Input and output must be priced above 0: a model without a price would be served for nothing."""
+    needed = ("input",) if price.wire_formats == {"embeddings"} else ("input", "output")
+    for kind in needed:
+        text = price.stated.get(kind)
+        if text is None:
+            price.error(KEY_BY_KIND[kind], 'is missing; state the price, or say "free": true')
+        elif Decimal(text) == 0:
+            price.error(KEY_BY_KIND[kind], 'is 0; state the price, or say "free": true')
+    for kind in ("cache_read", "cache_write_5m", "cache_write_1h"):
+        if kind in price.stated and Decimal(price.stated[kind]) == 0:
+            price.warn(KEY_BY_KIND[kind], "is 0: these tokens are charged nothing, as written")
+
+
+def _complete_cache(price: PriceEntry) -> None:
+    """Cached tokens that are part of the input cost the input price if unpriced; where apart: an error."""
+    if price.wire_formats == {"embeddings"}:
+        return
+    missing = [kind for kind in ("cache_read", "cache_write_5m") if kind not in price.stated]
+    if "messages" in price.wire_formats:
+        for kind in missing:
+            price.error(
+                KEY_BY_KIND[kind],
+                "is missing; messages counts cached tokens apart from the input. State it, or leave messages"
+                " out of wire_formats",
+            )
+        if "cache_write_1h" not in price.stated:
+            price.warn(
+                KEY_BY_KIND["cache_write_1h"],
+                "is missing; answers with 1-hour cache writes will be quarantined",
+            )
+        return
+    if "cache_write_5m" in missing and "cache_write_1h" not in price.stated:
+        missing.append("cache_write_1h")
+    if missing and "input" in price.stated:
+        keys = ", ".join(KEY_BY_KIND[kind] for kind in missing)
+        price.problems.warn(
+            price.path, f"no {keys}: these tokens cost the input price {price.stated['input']}"
+        )
+        price.lines.update(dict.fromkeys(missing, price.stated["input"]))
+
+
+def _replacing(price: PriceEntry, lines: Lines, key: str) -> Lines:
+    """`lines` instead of the base: each kind stated there must be stated here; filled-in kinds are input."""
+    for kind in price.stated:
+        if kind not in lines:
+            price.error(f"{key}.{KEY_BY_KIND[kind]}", "is missing; the model has a base price of this kind")
+    for kind in ("input", "output"):
+        if kind in lines and Decimal(lines[kind]) == 0 and kind in price.stated:
+            price.error(f"{key}.{KEY_BY_KIND[kind]}", "is 0")
+    filled = {kind: lines["input"] for kind in price.lines if kind not in price.stated and "input" in lines}
+    return filled | lines
+
+
+def _tiers(price: PriceEntry) -> list[tuple[int, bool, Lines]]:
+    tiers: list[tuple[int, bool, Lines]] = []
+    last = 0
+    for index, tier in enumerate(price.entry.context_tiers):
+        key = f"context_tiers[{index}]"
+        if (tier.above is None) == (tier.from_ is None):
+            price.error(key, "needs exactly one of above and from")
+            continue
+        threshold = tier.above or tier.from_ or 0
+        if threshold <= last:
+            price.error(key, f"thresholds must rise; {threshold} follows {last}")
+        last = threshold
+        tiers.append((threshold, tier.from_ is not None, _replacing(price, _token_lines(tier), key)))
+    return tiers
+
+
+def _variants(price: PriceEntry) -> dict[str, Lines]:
+    entry = price.entry
+    variants: dict[str, Lines] = {}
+    batch = {"input": entry.batch_input_price_per_mtok, "output": entry.batch_output_price_per_mtok}
+    batch_lines = {kind: text for kind, text in batch.items() if text is not None}
+    if batch_lines:
+        variants["batch"] = batch_lines
+        for kind in sorted(batch.keys() - batch_lines.keys()):
+            price.error(f"batch_{kind}_price_per_mtok", "is missing; batch prices come in pairs")
+        for kind, text in batch_lines.items():
+            if Decimal(text) == 0:
+                price.error(f"batch_{kind}_price_per_mtok", "is 0")
+    for tier, lines in entry.service_tiers.items():
+        if tier in BASE_TIER_NAMES or tier in variants:
+            price.error(f"service_tiers.{tier}", "is not a tier of its own")
+        variants[tier] = _replacing(price, _token_lines(lines), f"service_tiers.{tier}")
+    for field, values in entry.price_fields.items():
+        for value, lines in values.items():
+            variants[f"{field}:{value}"] = _replacing(
+                price, _token_lines(lines), f"price_fields.{field}.{value}"
+            )
+    return variants
