@@ -254,10 +254,10 @@ mod tests {
             ],
             framing: Framing::Chunked,
             keep_alive: true,
-            length: 81,
+            length: 82,
         };
         assert_eq!(head, Some(expected));
-        assert!((0..81).all(|end| parse(data.get(..end).unwrap_or_default()) == Ok(None)));
+        assert!((0..82).all(|end| parse(data.get(..end).unwrap_or_default()) == Ok(None)));
     }
 
     #[test]

@@ -1,6 +1,91 @@
-"""Room: reading what an answer used and pricing it exactly.
+"""Room: what a request may cost, what an answer says, what it costs.
 
-Owns the thin Python face of the compiled `farebox._meter` and the price book with its versions. Promises
-exact decimals from configured price to charged pico-USD, rounded once, and that usage is read only where the
-wire format defines it. Does not touch wallets, sockets or files.
+A thin face over the compiled meter: request scan, response head, body pipe and exact prices come from
+`farebox._meter` (its stub is the contract); the price book and the bounds for holds are here. Promises exact
+decimals from configured price to charged pico-USD, rounded once, and that usage is read only where the wire
+format defines it. No I/O, no clock, no wallets.
 """
+
+from farebox._meter import (
+    BROKEN,
+    CHUNKED,
+    END,
+    OVERSIZE,
+    REUSABLE,
+    TERMINAL,
+    UNTIL_CLOSE,
+    Charge,
+    Head,
+    HeadError,
+    Pipe,
+    Price,
+    PriceError,
+    Reading,
+    Scan,
+    ScanError,
+    format_pico,
+    parse_head,
+    parse_pico,
+    scan,
+)
+from farebox.meter.estimate import (
+    fitting_output_tokens,
+    hold_bound_pico,
+    input_bound,
+    output_bound,
+    tool_fee_kind,
+    tool_fees,
+)
+from farebox.meter.price_book import (
+    ModelPrice,
+    PriceBook,
+    charge_of,
+    complete_lines,
+    content_hash,
+    from_plain,
+    model_price,
+    plain_models,
+    price_book,
+    to_plain,
+)
+from farebox.meter.read_body import read_body
+
+__all__ = [
+    "BROKEN",
+    "CHUNKED",
+    "END",
+    "OVERSIZE",
+    "REUSABLE",
+    "TERMINAL",
+    "UNTIL_CLOSE",
+    "Charge",
+    "Head",
+    "HeadError",
+    "ModelPrice",
+    "Pipe",
+    "Price",
+    "PriceBook",
+    "PriceError",
+    "Reading",
+    "Scan",
+    "ScanError",
+    "charge_of",
+    "complete_lines",
+    "content_hash",
+    "fitting_output_tokens",
+    "format_pico",
+    "from_plain",
+    "hold_bound_pico",
+    "input_bound",
+    "model_price",
+    "output_bound",
+    "parse_head",
+    "parse_pico",
+    "plain_models",
+    "price_book",
+    "read_body",
+    "scan",
+    "to_plain",
+    "tool_fee_kind",
+    "tool_fees",
+]
