@@ -76,7 +76,9 @@ rpc_message_bytes_max = 16 * 2**20
 rpc_pending_max = 10_000
 rpc_connections_max = 256
 rpc_reconnect_max_s = 1.0
+rpc_connect_wait_s = 1.0
 request_log_ttl_days = 30
+dead_letter_bytes_max = 64 * 2**20
 
 # Accounts and rates
 account_cache_entries_max = 200_000

@@ -4,3 +4,28 @@ Owns the Store protocol and its implementations. Promises that a ledger row and 
 one transaction and that a row's id is unique. Does not price, hold or decide: callers pass finished amounts
 and conditions.
 """
+
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from farebox.base.errors import StoreRefusedError
+from farebox.store.base import Store
+
+_SCHEME: Final = "sqlite:///"
+
+
+def open_store(url: str) -> Store:
+    """The store a URL names, not yet opened: `sqlite:///relative/path` or `sqlite:////absolute/path`.
+
+    Raises StoreRefusedError for any other form; there are no options, and durability cannot be lowered (S16).
+    """
+    parts = urlsplit(url)
+    if parts.scheme in {"mongodb", "mongodb+srv"}:
+        raise StoreRefusedError("this version of Farebox keeps balances in SQLite only; use sqlite:///PATH")
+    if not url.startswith(_SCHEME) or len(url) == len(_SCHEME):
+        raise StoreRefusedError("a store is named as sqlite:///relative/path or sqlite:////absolute/path")
+    if parts.query or parts.fragment:
+        raise StoreRefusedError("sqlite:///PATH takes no options: journal mode and synchronous are fixed")
+    from farebox.store.sqlite import SQLiteStore  # noqa: PLC0415 - workers import this room without a store client
+
+    return SQLiteStore(unquote(parts.path.removeprefix("/")))

@@ -112,7 +112,9 @@ class Store(Protocol):
         """Mark retired or lost: its lease entries are ended (amounts returned to their lots) in the same transaction."""
 
     # -- booking -----------------------------------------------------------------------------------------------
-    async def book(self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int) -> list[Booked]:
+    async def book(
+        self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int
+    ) -> list[Booked]:
         """Book settled exchanges of one journal in one transaction, in order (MONEY section 4, steps 1 to 4).
 
         Writes ledger rows, balances, lots, leases, lifetime counters. One result per record.
@@ -129,7 +131,15 @@ class Store(Protocol):
 
     # -- leases ------------------------------------------------------------------------------------------------
     async def grant(
-        self, user: str, wallet: str, journal: str, epoch: int, op: int, need_pico: int, want_pico: int, now_ms: int
+        self,
+        user: str,
+        wallet: str,
+        journal: str,
+        epoch: int,
+        op: int,
+        need_pico: int,
+        want_pico: int,
+        now_ms: int,
     ) -> Grant:
         """Lease between `need_pico` and `want_pico` of a wallet to a journal; all or nothing below `need_pico`.
 
@@ -194,7 +204,9 @@ class Store(Protocol):
     async def request_log(self, exchange: str) -> Mapping[str, object] | None:
         """One request-log row, field names of the replaced system."""
 
-    async def request_logs(self, user: str, limit: int, before_ms: int | None = None) -> list[Mapping[str, object]]:
+    async def request_logs(
+        self, user: str, limit: int, before_ms: int | None = None
+    ) -> list[Mapping[str, object]]:
         """A user's request-log rows, newest first."""
 
     # -- prices, quarantine, changes ---------------------------------------------------------------------------
@@ -210,7 +222,9 @@ class Store(Protocol):
     async def parked(self) -> list[Mapping[str, object]]:
         """Quarantined and parked settlements that await an operator."""
 
-    async def resolve_parked(self, exchange: str, amount_pico: int | None, actor: str, now_ms: int) -> Booked | None:
+    async def resolve_parked(
+        self, exchange: str, amount_pico: int | None, actor: str, now_ms: int
+    ) -> Booked | None:
         """Settle a quarantined or parked exchange at an amount (None: void, 0 charged). None: not found."""
 
     async def changes_after(self, number: int, limit: int) -> list[Change]:
@@ -219,5 +233,49 @@ class Store(Protocol):
     async def append_change(self, kind: str, subject: str, journal: str = "") -> None:
         """Tell every worker on every host."""
 
-    async def audit(self, actor: str, action: str, subject: str, details: Mapping[str, object], now_ms: int) -> None:
+    async def audit(
+        self, actor: str, action: str, subject: str, details: Mapping[str, object], now_ms: int
+    ) -> None:
         """Append to the audit log."""
+
+
+class WorkerStore(Protocol):
+    """What a worker asks of the store: `RemoteStore` over the writer's socket, or a `Store` in one-process mode."""
+
+    async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState: ...
+
+    async def journal_states(self) -> list[JournalState]: ...
+
+    async def beat(self, journal: str, epoch: int, now_ms: int) -> bool: ...
+
+    async def grant(
+        self,
+        user: str,
+        wallet: str,
+        journal: str,
+        epoch: int,
+        op: int,
+        need_pico: int,
+        want_pico: int,
+        now_ms: int,
+    ) -> Grant: ...
+
+    async def give_back(
+        self, user: str, journal: str, epoch: int, op: int, amounts: Sequence[LotAmount], now_ms: int
+    ) -> int | None: ...
+
+    async def fence(
+        self, user: str, journal: str, epoch: int, exchanges: Sequence[str], now_ms: int
+    ) -> Fenced | None: ...
+
+    async def want(self, user: str, journal: str, wanted: bool) -> None: ...
+
+    async def leases_of(self, journal: str) -> list[str]: ...
+
+    async def account(self, user: str) -> Account | None: ...
+
+    async def key(self, digest: str) -> KeyRecord | None: ...
+
+    async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int: ...
+
+    async def price_book(self, version: int) -> Mapping[str, object] | None: ...

@@ -1,0 +1,152 @@
+"""The writer's side of the workers' socket: serves the operations workers need and pushes news to all of them.
+
+Promises: only the methods of `WorkerStore` can be called; the socket is readable by this user alone; a worker that
+does not read its pushes is disconnected rather than buffered for without end (M10).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from farebox.base import limits
+from farebox.base.errors import StoreRefusedError, StoreUnknownError
+from farebox.store import wire_form
+from farebox.store.base import WorkerStore
+from farebox.store.remote import ERRORS
+
+_LOG = logging.getLogger(__name__)
+_OWNER_ONLY: Final = 0o177
+
+
+class StoreServer:
+    """Serves one store to the workers of this host."""
+
+    def __init__(self, store: WorkerStore, socket_path: Path | str) -> None:
+        self._path = Path(socket_path)
+        self._methods = _methods(store)
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen; replaces the socket a dead writer left. Raises StoreRefusedError when the path cannot be bound."""
+        listener = _bound(self._path)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+
+    async def close(self) -> None:
+        """Stop listening, disconnect all workers, end what runs for them."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in tuple(self._connections):
+            writer.close()
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None
+            self._path.unlink(missing_ok=True)
+
+    def push(self, message: Mapping[str, object]) -> None:
+        """Send news to every connected worker, without waiting."""
+        frame = wire_form.encode([0, message])
+        for writer in tuple(self._connections):
+            self._send(writer, frame)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= limits.rpc_connections_max:
+            _LOG.error("more than %d workers on %s: refused", limits.rpc_connections_max, self._path)
+            writer.close()
+            return
+        self._connections.add(writer)
+        room = asyncio.Semaphore(limits.rpc_pending_max)
+        try:
+            while True:
+                message = await wire_form.read(reader)
+                await room.acquire()
+                task = asyncio.create_task(self._answer(writer, message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(lambda _: room.release())
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        except ValueError:
+            _LOG.exception("a worker sent what is no message; disconnected")
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter, message: list[Any]) -> None:
+        number = message[0]
+        try:
+            frame = wire_form.encode([number, await self._result(message)])
+        except Exception as error:  # noqa: BLE001 - every fault of a call is the caller's to know
+            frame = wire_form.encode([number, None, *_described(error)])
+        self._send(writer, frame)
+
+    async def _result(self, message: list[Any]) -> object:
+        _, method, arguments = message
+        operation = self._methods.get(method)
+        if operation is None:
+            raise StoreRefusedError(f"workers cannot call {method!r}")
+        return await operation(*arguments)
+
+    def _send(self, writer: asyncio.StreamWriter, frame: bytes) -> None:
+        if writer not in self._connections or writer.is_closing():
+            return
+        if writer.transport.get_write_buffer_size() > limits.rpc_message_bytes_max:
+            _LOG.error("a worker on %s does not read; disconnected", self._path)
+            writer.transport.abort()
+            return
+        writer.write(frame)
+
+
+def _described(error: Exception) -> tuple[str, str]:
+    if type(error).__name__ in ERRORS:
+        return type(error).__name__, str(error)
+    _LOG.error("a call of a worker failed", exc_info=error)
+    return StoreUnknownError.__name__, f"{type(error).__name__} in the writer; its log has the details"
+
+
+def _methods(store: WorkerStore) -> Mapping[str, Callable[..., Awaitable[object]]]:
+    async def give_back(
+        user: str, journal: str, epoch: int, op: int, amounts: list[list[Any]], now_ms: int
+    ) -> int | None:
+        return await store.give_back(user, journal, epoch, op, wire_form.lot_amounts_from(amounts), now_ms)
+
+    return {
+        "claim_epoch": store.claim_epoch,
+        "journal_states": store.journal_states,
+        "beat": store.beat,
+        "grant": store.grant,
+        "give_back": give_back,
+        "fence": store.fence,
+        "want": store.want,
+        "leases_of": store.leases_of,
+        "account": store.account,
+        "key": store.key,
+        "put_price_book": store.put_price_book,
+        "price_book": store.price_book,
+    }
+
+
+def _bound(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(_OWNER_ONLY)
+    try:
+        if path.is_socket():
+            path.unlink()
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise StoreRefusedError(
+            f"{path}: cannot be bound as the workers' socket: {error}; choose another folder"
+        ) from None
+    finally:
+        os.umask(before)
+    return listener

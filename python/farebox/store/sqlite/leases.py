@@ -1,0 +1,206 @@
+"""Leases in SQLite: grant, return, fence (MONEY section 6), each read, decided and written in one transaction.
+
+Promises: the sum of leases and reserved amounts of a lot is its `leased` and never above what is left (M2); a call
+of an older operation or epoch changes nothing, however late it lands (holes 10, 52).
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from farebox.base.errors import StoreRefusedError
+from farebox.base.records import WALLETS, Account, Fenced, Grant, LotAmount
+from farebox.ledger.lots import available_pico, choose_slices, is_expired, remaining_pico
+from farebox.store.sqlite import accounts, feed, journals, rows
+
+
+def grant(
+    connection: sqlite3.Connection,
+    user: str,
+    wallet: str,
+    journal: str,
+    epoch: int,
+    op: int,
+    need_pico: int,
+    want_pico: int,
+    now_ms: int,
+) -> Grant:
+    """Lease between need and want of a wallet; nothing below the need."""
+    account = accounts.load(connection, user)
+    if account is None:
+        return Grant("unknown", 0, (), 0, 0)
+    entry = account.leases.get(journal)
+    entry_op = entry.op if entry is not None else 0
+    reason = _obstacle(connection, account, journal, epoch, op)
+    slices = () if reason else choose_slices(account, wallet, need_pico, want_pico, now_ms)
+    if not reason and not slices and want_pico > 0:
+        reason = _why_nothing(account, wallet, now_ms)
+    if reason:
+        return _answer(account, wallet, now_ms, reason, entry_op, ())
+    connection.execute(
+        """INSERT INTO leases (user, journal, owner_epoch, op) VALUES (?, ?, ?, 1)
+           ON CONFLICT (user, journal) DO UPDATE SET op = op + 1""",
+        (user, journal, epoch),
+    )
+    add(connection, user, journal, slices)
+    connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
+    return _answer(account, wallet, now_ms, "", entry_op + 1, slices)
+
+
+def _obstacle(connection: sqlite3.Connection, account: Account, journal: str, epoch: int, op: int) -> str:
+    """Why this journal may be granted nothing at all: "", or a reason of `Grant`."""
+    if not journals.is_current(connection, journal, epoch):
+        return "stale"
+    entry = account.leases.get(journal)
+    owner, stored_op, dead = (epoch, 0, False) if entry is None else (entry.owner_epoch, entry.op, entry.dead)
+    if dead or owner != epoch or stored_op != op:
+        return "stale"
+    if account.parked is None and accounts.is_damaged(account):
+        accounts.park(connection, account.user, accounts.FOREIGN_WRITE)
+        return "parked"
+    if account.parked is not None:
+        return "parked"
+    return "" if account.is_active else "inactive"
+
+
+def _why_nothing(account: Account, wallet: str, now_ms: int) -> str:
+    left = [lot for lot in account.lots if lot.pool in WALLETS[wallet] and lot.left_pico > 0]
+    if left and all(is_expired(lot.expires_at_ms, now_ms) for lot in left):
+        return "expired"
+    return "short"
+
+
+def _answer(
+    account: Account, wallet: str, now_ms: int, reason: str, op: int, slices: Sequence[LotAmount]
+) -> Grant:
+    expiry = {lot.lot: lot.expires_at_ms for lot in account.lots}
+    return Grant(
+        reason=reason,
+        op=op,
+        added=tuple((part, expiry[part.lot]) for part in slices),
+        remaining_pico=remaining_pico(account, wallet, now_ms),
+        available_pico=available_pico(account, wallet, now_ms) - sum(part.amount_pico for part in slices),
+        written_off_pico=account.written_off_pico,
+    )
+
+
+def add(connection: sqlite3.Connection, user: str, journal: str, parts: Sequence[LotAmount]) -> None:
+    """Move unleased money of lots into a lease."""
+    connection.executemany(
+        """INSERT INTO lease_lots (user, journal, lot, amount_pico) VALUES (?, ?, ?, ?)
+           ON CONFLICT (user, journal, lot) DO UPDATE SET amount_pico = amount_pico + excluded.amount_pico""",
+        [(user, journal, part.lot, part.amount_pico) for part in parts],
+    )
+    connection.executemany(
+        "UPDATE lots SET leased_pico = leased_pico + ? WHERE user = ? AND lot = ?",
+        [(part.amount_pico, user, part.lot) for part in parts],
+    )
+
+
+def give_back(
+    connection: sqlite3.Connection,
+    user: str,
+    journal: str,
+    epoch: int,
+    op: int,
+    amounts: Sequence[LotAmount],
+    now_ms: int,  # noqa: ARG001 - the protocol's argument; a return does not depend on the time
+) -> int | None:
+    """Move leased money back to its lots; the new op, or None when owner, op or amounts do not match."""
+    if not journals.is_current(connection, journal, epoch):
+        return None
+    entry = connection.execute(
+        "SELECT 1 FROM leases WHERE user = ? AND journal = ? AND owner_epoch = ? AND op = ? AND dead = 0",
+        (user, journal, epoch, op),
+    ).fetchone()
+    if entry is None or not _covers(lease_lots(connection, user, journal), amounts):
+        return None
+    take(connection, user, journal, amounts)
+    connection.executemany(
+        "UPDATE lots SET leased_pico = leased_pico - ? WHERE user = ? AND lot = ?",
+        [(part.amount_pico, user, part.lot) for part in amounts],
+    )
+    connection.execute("UPDATE leases SET op = op + 1 WHERE user = ? AND journal = ?", (user, journal))
+    connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
+    return op + 1
+
+
+def _covers(lots: dict[str, int], amounts: Sequence[LotAmount]) -> bool:
+    asked: dict[str, int] = {}
+    for part in amounts:
+        if part.amount_pico < 0:
+            return False
+        asked[part.lot] = asked.get(part.lot, 0) + part.amount_pico
+    return all(lots.get(lot, 0) >= amount for lot, amount in asked.items())
+
+
+def lease_lots(connection: sqlite3.Connection, user: str, journal: str) -> dict[str, int]:
+    """What a journal's lease of a user holds, by lot."""
+    rows = connection.execute(
+        "SELECT lot, amount_pico FROM lease_lots WHERE user = ? AND journal = ?", (user, journal)
+    )
+    return dict(rows.fetchall())
+
+
+def take(connection: sqlite3.Connection, user: str, journal: str, parts: Sequence[LotAmount]) -> None:
+    """Lower a lease; what becomes of the money is the caller's to write."""
+    connection.executemany(
+        "UPDATE lease_lots SET amount_pico = amount_pico - ? WHERE user = ? AND journal = ? AND lot = ?",
+        [(part.amount_pico, user, journal, part.lot) for part in parts],
+    )
+
+
+def fence(
+    connection: sqlite3.Connection,
+    user: str,
+    journal: str,
+    epoch: int,
+    exchanges: Sequence[str],
+    now_ms: int,  # noqa: ARG001 - the protocol's argument; a fence does not depend on the time
+) -> Fenced | None:
+    """Take the entry for this epoch, raise its op, and read it with what of `exchanges` is booked."""
+    if not journals.is_current(connection, journal, epoch):
+        raise StoreRefusedError(
+            f"journal {journal}: epoch {epoch} is over; another process has claimed or ended it"
+        )
+    known = connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
+    if known.rowcount != 1:
+        return None
+    op, dead = connection.execute(
+        """INSERT INTO leases (user, journal, owner_epoch, op) VALUES (?1, ?2, ?3, 1)
+           ON CONFLICT (user, journal) DO UPDATE SET owner_epoch = ?3, op = op + 1 RETURNING op, dead""",
+        (user, journal, epoch),
+    ).fetchone()
+    lots = connection.execute(
+        """SELECT lots.lot, lots.pool, lease_lots.amount_pico, lots.expires_at_ms
+           FROM lease_lots JOIN lots USING (user, lot)
+           WHERE user = ? AND journal = ? AND amount_pico > 0 ORDER BY lots.lot""",
+        (user, journal),
+    )
+    return Fenced(
+        op=op,
+        dead=bool(dead),
+        lots=tuple((LotAmount(lot, pool, amount), expires) for lot, pool, amount, expires in lots),
+        booked=frozenset(rows.booked(connection, ((user, exchange) for exchange in exchanges))),
+    )
+
+
+def want(connection: sqlite3.Connection, user: str, journal: str, wanted: bool) -> None:
+    """Ask other journals for this user's free money, or stop asking."""
+    if not wanted:
+        connection.execute("DELETE FROM wants WHERE user = ? AND journal = ?", (user, journal))
+        return
+    known = connection.execute(
+        "INSERT OR IGNORE INTO wants SELECT user, ? FROM users WHERE user = ?", (journal, user)
+    )
+    if known.rowcount == 1:
+        feed.append(connection, "want", user, journal)
+
+
+def leases_of(connection: sqlite3.Connection, journal: str) -> list[str]:
+    """Users of whom this journal leases money: those recovery must fence."""
+    rows = connection.execute(
+        """SELECT DISTINCT user FROM leases JOIN lease_lots USING (user, journal)
+           WHERE journal = ? AND amount_pico > 0 ORDER BY user""",
+        (journal,),
+    )
+    return [row[0] for row in rows]

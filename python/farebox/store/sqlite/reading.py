@@ -1,0 +1,52 @@
+"""Reading the ledger from SQLite: a user's rows, newest first, or all of them with the account in one snapshot."""
+
+import sqlite3
+from collections.abc import Iterable
+
+import orjson
+
+from farebox.base.records import Account, LotAmount, Transaction
+from farebox.store.sqlite import accounts
+
+_ROW = "SELECT user, type, reference, pool, amount_pico, lots, cause, created_ms, charge FROM credit_transactions"
+
+
+def transactions(connection: sqlite3.Connection, user: str, limit: int, before: str) -> list[Transaction]:
+    """Up to `limit` rows of a user, newest first, older than the row whose id is `before`."""
+    if not before:
+        found = connection.execute(_ROW + " WHERE user = ? ORDER BY sequence DESC LIMIT ?", (user, limit))
+    else:
+        found = connection.execute(
+            _ROW
+            + """ WHERE user = ? AND sequence < (SELECT sequence FROM credit_transactions WHERE id = ?)
+                  ORDER BY sequence DESC LIMIT ?""",
+            (user, before, limit),
+        )
+    return _transactions(found)
+
+
+def account_with_rows(connection: sqlite3.Connection, user: str) -> tuple[Account, list[Transaction]] | None:
+    """A user and all his rows, newest first, in the snapshot of the caller's transaction."""
+    account = accounts.load(connection, user)
+    if account is None:
+        return None
+    return account, _transactions(
+        connection.execute(_ROW + " WHERE user = ? ORDER BY sequence DESC", (user,))
+    )
+
+
+def _transactions(found: Iterable[tuple[str, str, str, str, int, str, str, int, str]]) -> list[Transaction]:
+    return [
+        Transaction(
+            user=user,
+            type=type_,
+            reference=reference,
+            pool=pool,
+            amount_pico=amount,
+            lots=tuple(LotAmount(*part) for part in orjson.loads(lots)),
+            cause=cause,
+            created_ms=created,
+            charge=orjson.loads(charge) if charge else {},
+        )
+        for user, type_, reference, pool, amount, lots, cause, created, charge in found
+    ]

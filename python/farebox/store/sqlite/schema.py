@@ -1,0 +1,259 @@
+"""The SQLite schema: one statement per table, its version, and the checks made when a file is opened.
+
+Promises: amounts are INTEGER pico-USD in STRICT tables, so a float or a text can never become money and an overflow
+is an error; no lot and no lease goes below zero, whatever a caller asks; a file of a newer Farebox, of another
+program, or a damaged one is refused by name (fault rows S15, S16, S19).
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from farebox.base import limits
+from farebox.base.errors import StoreRefusedError
+
+VERSION: Final = 1
+_OLDEST_LIBRARY: Final = (3, 37, 0)
+"""First release of SQLite with STRICT tables."""
+
+_TABLES: Final = (
+    """CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE users (
+        user TEXT PRIMARY KEY,
+        rev INTEGER NOT NULL DEFAULT 0,
+        role TEXT NOT NULL,
+        is_active INTEGER NOT NULL DEFAULT 1,
+        parked TEXT,
+        created_ms INTEGER NOT NULL,
+        written_off_pico INTEGER NOT NULL DEFAULT 0,
+        credits_used_pico INTEGER NOT NULL DEFAULT 0,
+        credits_new_used_pico INTEGER NOT NULL DEFAULT 0,
+        tokens_user_new INTEGER NOT NULL DEFAULT 0,
+        total_input_tokens INTEGER NOT NULL DEFAULT 0,
+        total_output_tokens INTEGER NOT NULL DEFAULT 0,
+        total_earned_pico INTEGER NOT NULL DEFAULT 0,
+        total_spent_pico INTEGER NOT NULL DEFAULT 0,
+        purchased_at_ms INTEGER,
+        expires_at_ms INTEGER,
+        purchased_at_new_ms INTEGER,
+        expires_at_new_ms INTEGER
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE pools (
+        user TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        balance_pico INTEGER NOT NULL DEFAULT 0 CHECK (balance_pico >= 0),
+        seen_pico INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (user, pool)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE lots (
+        user TEXT NOT NULL,
+        lot TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        left_pico INTEGER NOT NULL,
+        leased_pico INTEGER NOT NULL DEFAULT 0 CHECK (leased_pico >= 0),
+        expires_at_ms INTEGER,
+        source TEXT NOT NULL,
+        PRIMARY KEY (user, lot),
+        CHECK (left_pico >= leased_pico)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE leases (
+        user TEXT NOT NULL,
+        journal TEXT NOT NULL,
+        owner_epoch INTEGER NOT NULL,
+        op INTEGER NOT NULL,
+        dead INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (user, journal)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX leases_by_journal ON leases (journal)",
+    """CREATE TABLE lease_lots (
+        user TEXT NOT NULL,
+        journal TEXT NOT NULL,
+        lot TEXT NOT NULL,
+        amount_pico INTEGER NOT NULL CHECK (amount_pico >= 0),
+        PRIMARY KEY (user, journal, lot)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE reserved (
+        user TEXT NOT NULL,
+        exchange TEXT NOT NULL,
+        lot TEXT NOT NULL,
+        amount_pico INTEGER NOT NULL CHECK (amount_pico > 0),
+        PRIMARY KEY (user, exchange, lot)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE claims (
+        user TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        lot TEXT,
+        amount_pico INTEGER NOT NULL CHECK (amount_pico > 0),
+        PRIMARY KEY (user, reference)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE wants (
+        user TEXT NOT NULL,
+        journal TEXT NOT NULL,
+        PRIMARY KEY (user, journal)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE credit_transactions (
+        sequence INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        user TEXT NOT NULL,
+        type TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        amount_pico INTEGER NOT NULL,
+        lots TEXT NOT NULL,
+        cause TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        charge TEXT NOT NULL
+    ) STRICT""",
+    "CREATE INDEX credit_transactions_by_user ON credit_transactions (user)",
+    """CREATE TABLE request_logs (
+        sequence INTEGER PRIMARY KEY,
+        exchange TEXT NOT NULL UNIQUE,
+        user TEXT NOT NULL,
+        key TEXT NOT NULL,
+        model TEXT NOT NULL,
+        upstream TEXT NOT NULL,
+        upstream_model TEXT NOT NULL,
+        upstream_request TEXT NOT NULL,
+        wire_format TEXT NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cache_write_tokens INTEGER NOT NULL,
+        cache_hit_tokens INTEGER NOT NULL,
+        tokens_used INTEGER NOT NULL,
+        charge_pico INTEGER NOT NULL,
+        charged_pico INTEGER NOT NULL,
+        credit_type TEXT NOT NULL,
+        status INTEGER NOT NULL,
+        latency_ms INTEGER NOT NULL,
+        first_byte_ms INTEGER NOT NULL,
+        created_ms INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        stream INTEGER NOT NULL,
+        evidence TEXT NOT NULL,
+        price_version INTEGER NOT NULL,
+        multiplier TEXT NOT NULL,
+        counts TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        raw_usage TEXT NOT NULL
+    ) STRICT""",
+    "CREATE INDEX request_logs_by_user ON request_logs (user, created_ms)",
+    "CREATE INDEX request_logs_by_credit_type ON request_logs (credit_type, created_ms)",
+    """CREATE TABLE api_keys (
+        digest TEXT PRIMARY KEY,
+        user TEXT NOT NULL,
+        prefix TEXT NOT NULL,
+        label TEXT NOT NULL,
+        is_active INTEGER NOT NULL,
+        requests_per_minute INTEGER,
+        allowed_models TEXT,
+        expires_at_ms INTEGER,
+        created_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX api_keys_by_user ON api_keys (user, created_ms)",
+    """CREATE TABLE journals (
+        journal TEXT PRIMARY KEY,
+        epoch INTEGER NOT NULL,
+        applied INTEGER NOT NULL DEFAULT 0,
+        rolled INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL,
+        host TEXT NOT NULL,
+        beat_ms INTEGER NOT NULL,
+        claimed_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE parked_settlements (
+        sequence INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        exchange TEXT NOT NULL,
+        user TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        settlement BLOB NOT NULL,
+        journal TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        parked_ms INTEGER NOT NULL,
+        resolved_ms INTEGER,
+        resolved_by TEXT,
+        resolved_pico INTEGER
+    ) STRICT""",
+    "CREATE INDEX parked_settlements_open ON parked_settlements (sequence) WHERE resolved_ms IS NULL",
+    """CREATE TABLE changes (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        journal TEXT NOT NULL
+    ) STRICT""",
+    """CREATE TABLE audit_log (
+        sequence INTEGER PRIMARY KEY,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        details TEXT NOT NULL,
+        created_ms INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE rollups (
+        journal TEXT NOT NULL,
+        hour_ms INTEGER NOT NULL,
+        user TEXT NOT NULL,
+        model TEXT NOT NULL,
+        credit_type TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        failures INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        charge_pico INTEGER NOT NULL,
+        PRIMARY KEY (journal, hour_ms, user, model, credit_type)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE price_books (
+        version INTEGER PRIMARY KEY,
+        content_hash TEXT NOT NULL UNIQUE,
+        effective_ms INTEGER NOT NULL,
+        book TEXT NOT NULL
+    ) STRICT""",
+)
+
+
+def check_library(path: Path) -> None:
+    """Refuse a SQLite library too old for STRICT tables."""
+    if sqlite3.sqlite_version_info < _OLDEST_LIBRARY:
+        raise StoreRefusedError(
+            f"{path}: SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed: use a newer Python or SQLite"
+        )
+
+
+def check_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a damaged file; skipped above a size where reading it all would delay the start (S15)."""
+    if path.stat().st_size > limits.sqlite_check_bytes_max:
+        return
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise StoreRefusedError(
+            f"{path}: the database is damaged ({verdict}); keep a copy, restore a backup or run `.recover` of the sqlite3 "
+            "shell, then start again: journals still on disk are applied to it"
+        )
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Create the schema, or check that the file's is this one. Runs inside one transaction: all of it or nothing."""
+    found = _version(connection, path)
+    if found is None:
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(VERSION),))
+    elif found > VERSION:
+        raise StoreRefusedError(
+            f"{path}: written by a newer Farebox (schema {found}, this one knows {VERSION}); "
+            "start the newer version, or restore a backup made before the upgrade"
+        )
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int | None:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if not tables:
+        return None
+    row = None
+    if "meta" in tables:
+        row = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+    if row is None:
+        raise StoreRefusedError(f"{path}: a database of another program; name a file of its own for Farebox")
+    return int(row[0])

@@ -1,0 +1,196 @@
+"""`SQLiteStore`: the embedded implementation of `Store`, one method per operation of the protocol.
+
+Three connections on three threads: one writes, one answers short questions, one reads long ones (verify, audit), so
+that no reader ever holds up the writer. What each operation does stands in the files beside this one.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from farebox.base import limits
+from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
+from farebox.store.base import Booked, Change, Event, EventResult, JournalState
+from farebox.store.sqlite import (
+    accounts,
+    booking,
+    events,
+    feed,
+    journals,
+    leases,
+    logs,
+    parking,
+    reading,
+    rows,
+)
+from farebox.store.sqlite.connection import Lane
+
+
+class SQLiteStore:
+    """A store in one SQLite file; several processes may open the same file. Errors as in `Store`."""
+
+    def __init__(self, path: Path | str) -> None:
+        """`path` is created when absent, its folder is not."""
+        self.path = Path(path)
+        self._writer = Lane(self.path, name="write", writes=True)
+        self._reader = Lane(self.path, name="read", writes=False)
+        self._scanner = Lane(self.path, name="scan", writes=False)
+
+    # -- life --------------------------------------------------------------------------------------------------
+    async def open(self) -> None:
+        await self._writer.open()
+        await self._reader.open()
+        await self._scanner.open()
+
+    async def close(self) -> None:
+        await self._scanner.close()
+        await self._reader.close()
+        await self._writer.close()
+
+    # -- journals ----------------------------------------------------------------------------------------------
+    async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState:
+        return await self._writer.run(journals.claim_epoch, journal, epoch, host, now_ms)
+
+    async def journal_states(self) -> list[JournalState]:
+        return await self._reader.run(journals.states)
+
+    async def beat(self, journal: str, epoch: int, now_ms: int) -> bool:
+        return await self._writer.run(journals.beat, journal, epoch, now_ms)
+
+    async def advance_applied(self, journal: str, epoch: int, pos: int) -> None:
+        await self._writer.run(journals.advance_applied, journal, epoch, pos)
+
+    async def end_journal(self, journal: str, state: str) -> None:
+        await self._writer.run(journals.end_journal, journal, state)
+
+    # -- booking -----------------------------------------------------------------------------------------------
+    async def book(
+        self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int
+    ) -> list[Booked]:
+        return await self._writer.run(booking.book, journal, epoch, records, now_ms)
+
+    async def log(self, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
+        return await self._writer.run(logs.log, records, charged)
+
+    async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
+        await self._writer.run(logs.roll_up, journal, epoch, records, pos)
+
+    async def expire_logs(self, before_ms: int, limit: int) -> int:
+        """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
+        return await self._writer.run(logs.expire_logs, before_ms, limit)
+
+    # -- leases ------------------------------------------------------------------------------------------------
+    async def grant(
+        self,
+        user: str,
+        wallet: str,
+        journal: str,
+        epoch: int,
+        op: int,
+        need_pico: int,
+        want_pico: int,
+        now_ms: int,
+    ) -> Grant:
+        return await self._writer.run(
+            leases.grant, user, wallet, journal, epoch, op, need_pico, want_pico, now_ms
+        )
+
+    async def give_back(
+        self, user: str, journal: str, epoch: int, op: int, amounts: Sequence[LotAmount], now_ms: int
+    ) -> int | None:
+        return await self._writer.run(leases.give_back, user, journal, epoch, op, amounts, now_ms)
+
+    async def fence(
+        self, user: str, journal: str, epoch: int, exchanges: Sequence[str], now_ms: int
+    ) -> Fenced | None:
+        return await self._writer.run(leases.fence, user, journal, epoch, exchanges, now_ms)
+
+    async def want(self, user: str, journal: str, wanted: bool) -> None:
+        await self._writer.run(leases.want, user, journal, wanted)
+
+    async def leases_of(self, journal: str) -> list[str]:
+        return await self._reader.run(leases.leases_of, journal)
+
+    # -- accounts and keys -------------------------------------------------------------------------------------
+    async def create_user(self, user: str, role: str, actor: str, now_ms: int) -> bool:
+        return await self._writer.run(accounts.create_user, user, role, actor, now_ms)
+
+    async def set_user_active(self, user: str, active: bool, actor: str, now_ms: int) -> bool:
+        return await self._writer.run(accounts.set_user_active, user, active, actor, now_ms)
+
+    async def account(self, user: str) -> Account | None:
+        return await self._reader.run(accounts.load, user)
+
+    async def accounts(self, after: str = "") -> AsyncIterator[Account]:
+        while names := await self._scanner.run(accounts.names_after, after, limits.accounts_page_max):
+            for name in names:
+                account = await self._scanner.run(accounts.load, name)
+                if account is not None:
+                    yield account
+            after = names[-1]
+
+    async def lifetime(self, user: str) -> Mapping[str, int] | None:
+        """A user's lifetime counters under the replaced system's names, money as pico-USD; None: no such user."""
+        return await self._reader.run(accounts.lifetime, user)
+
+    async def create_key(self, key: KeyRecord, actor: str, now_ms: int) -> bool:
+        return await self._writer.run(accounts.create_key, key, actor, now_ms)
+
+    async def key(self, digest: str) -> KeyRecord | None:
+        return await self._reader.run(accounts.key, digest)
+
+    async def keys_of(self, user: str) -> list[KeyRecord]:
+        return await self._reader.run(accounts.keys_of, user)
+
+    async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
+        return await self._writer.run(accounts.set_key_active, digest, active, actor, now_ms)
+
+    # -- events ------------------------------------------------------------------------------------------------
+    async def apply_event(self, event: Event, now_ms: int) -> EventResult:
+        return await self._writer.run(events.apply_event, event, now_ms)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+    async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
+        return await self._reader.run(reading.transactions, user, limit, before)
+
+    async def account_with_rows(self, user: str) -> tuple[Account, list[Transaction]] | None:
+        return await self._scanner.run(reading.account_with_rows, user)
+
+    async def row_ids(self, exchanges: Sequence[tuple[str, str]]) -> set[str]:
+        return await self._scanner.run(rows.booked, exchanges)
+
+    async def request_log(self, exchange: str) -> Mapping[str, object] | None:
+        return await self._reader.run(logs.request_log, exchange)
+
+    async def request_logs(
+        self, user: str, limit: int, before_ms: int | None = None
+    ) -> list[Mapping[str, object]]:
+        return await self._reader.run(logs.request_logs, user, limit, before_ms)
+
+    # -- prices, quarantine, changes ---------------------------------------------------------------------------
+    async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:
+        return await self._writer.run(feed.put_price_book, book, content_hash, now_ms)
+
+    async def price_book(self, version: int) -> Mapping[str, object] | None:
+        return await self._reader.run(feed.price_book, version)
+
+    async def price_versions(self) -> list[tuple[int, str, int]]:
+        return await self._reader.run(feed.price_versions)
+
+    async def parked(self) -> list[Mapping[str, object]]:
+        return await self._reader.run(parking.waiting)
+
+    async def resolve_parked(
+        self, exchange: str, amount_pico: int | None, actor: str, now_ms: int
+    ) -> Booked | None:
+        return await self._writer.run(parking.resolve, exchange, amount_pico, actor, now_ms)
+
+    async def changes_after(self, number: int, limit: int) -> list[Change]:
+        return await self._reader.run(feed.after, number, limit)
+
+    async def append_change(self, kind: str, subject: str, journal: str = "") -> None:
+        await self._writer.run(feed.append, kind, subject, journal)
+
+    async def audit(
+        self, actor: str, action: str, subject: str, details: Mapping[str, object], now_ms: int
+    ) -> None:
+        await self._writer.run(feed.audit, actor, action, subject, details, now_ms)
