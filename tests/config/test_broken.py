@@ -78,7 +78,7 @@ def test_O09_broken_model_entry(faults: Faults, change: dict[str, object], path:
         ({"input_price_per_mtok": ""}, "input_price_per_mtok", "not a plain decimal"),
         ({"input_price_per_mtok": True}, "input_price_per_mtok", "decimal number"),
         ({"input_price_per_mtok": [3]}, "input_price_per_mtok", "decimal number"),
-        ({"input_price_per_mtok": "0.1234567890123456"}, "input_price_per_mtok", "15 digits"),
+        ({"input_price_per_mtok": "0.1234567890123456"}, "input_price_per_mtok", "15 after the point"),
         ({"billing_multiplier": 0}, "billing_multiplier", "above 0"),
         ({"billing_multiplier": "-1.05"}, "billing_multiplier", "must not be negative"),
         ({"batch_input_price_per_mtok": 1}, "batch_output_price_per_mtok", "come in pairs"),
@@ -274,3 +274,10 @@ def test_same_upstream_model_at_two_prices_is_announced(tmp_path: Path) -> None:
     ]
     settings = load([write(tmp_path, "config.json", document(models=entries))])
     assert "same upstream model" in settings.warnings[0].message
+
+
+def test_variant_tier_the_model_does_not_have(faults: Faults) -> None:
+    prices = {key: "1" for key in model() if key.endswith("_per_mtok")}
+    tiers = {"priority": {**prices, "context_tiers": [{"above": 5, **prices}]}}
+    found = faults(document(models=[model(service_tiers=tiers)]))
+    assert "no such context tier at 5" in found["models[0].service_tiers.priority.context_tiers"]

@@ -9,6 +9,7 @@ import pytest
 from config.documents import document, model, write
 from farebox.base.records import WALLETS
 from farebox.config import Settings, load
+from farebox.meter.price_book import charge_of, model_price
 
 Load = Callable[..., Settings]
 
@@ -188,3 +189,42 @@ def test_two_files_are_served_together_with_their_own_books(loaded: Load) -> Non
     books = [service.price_book()["sonnet"]["multiplier"] for service in settings.services]
     assert books == ["1.05", "1.1"]
     json.dumps([service.price_book() for service in settings.services])
+
+
+TIER_PRICES = {key: "9" for key in model() if key.endswith("_per_mtok")}
+
+
+def test_tiers_and_variants_reach_the_price_entry(loaded: Load) -> None:
+    entry = model(
+        context_tiers=[{"above": 200000, **TIER_PRICES}, {"from": 400000, **TIER_PRICES}],
+        batch_input_price_per_mtok="1.5",
+        batch_output_price_per_mtok="7.5",
+        service_tiers={"priority": {**TIER_PRICES, "context_tiers": [{"above": 200000, **TIER_PRICES}]}},
+        price_fields={"speed": {"fast": {**TIER_PRICES}}},
+        per_call={"web_search": 0.01},
+    )
+    settings = loaded(document(models=[entry]))
+    row = settings.services[0].models.rows[0]
+    assert [tier[:2] for tier in row.price["tiers"]] == [(200000, False), (400000, True)]
+    assert list(row.price["variants"]) == ["batch", "priority", "priority@200000", "speed:fast"]
+    assert row.price["variants"]["batch"] == {"input": "1.5", "output": "7.5"}
+    assert row.priced_fields == {"service_tier": {"priority": "priority"}, "speed": {"fast": "speed:fast"}}
+    assert row.price["lines"]["web_search"] == "0.01"
+    assert [warning.path for warning in settings.warnings] == [
+        "models[0].service_tiers.priority",
+        "models[0].price_fields.speed.fast",
+        "models[0].price_fields.speed.fast",
+    ]
+
+
+def test_loaded_prices_charge_the_golden_amount(loaded: Load) -> None:
+    price = model_price(loaded(document()).services[0].price_book()["sonnet"])
+    counts = {"input": 1200, "output": 800, "cache_write_5m": 2000, "cache_read": 10000}
+    assert charge_of(price, counts, 13200).amount_pico == 27_405_000_000
+
+
+def test_free_is_said_and_charges_nothing(loaded: Load) -> None:
+    unpriced = {key: None for key in model() if key.endswith("_per_mtok")}
+    row = loaded(document(models=[model(free=True, **unpriced)])).services[0].models.rows[0]
+    charge = charge_of(model_price(row.price), {"input": 10, "output": 10, "web_search": 1}, 10)
+    assert (row.free, charge.amount_pico, charge.missing) == (True, 0, [])

@@ -16,6 +16,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 Timeout = Annotated[Seconds, Field(gt=0, le=86400)]
 Name = Annotated[str, Field(min_length=1, max_length=bounds.model_name_bytes_max, pattern=r"^[\x21-\x7e]+$")]
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 WireFormat = Literal["chat", "completions", "responses", "embeddings", "messages", "count_tokens"]
 
@@ -73,6 +74,12 @@ class ContextTier(PriceLines):
     from_: Positive | None = Field(default=None, alias="from")
 
 
+class VariantPrices(PriceLines):
+    """Prices of one value of a request field; its tiers repeat the thresholds of the model's."""
+
+    context_tiers: list[ContextTier] = []
+
+
 class PerCall(_Entry):
     """Fees in USD for each call or unit, on top of tokens."""
 
@@ -110,8 +117,8 @@ class ModelEntry(PriceLines):
     )
     context_tiers: list[ContextTier] = []
     per_call: PerCall = PerCall()
-    service_tiers: dict[Name, PriceLines] = {}
-    price_fields: dict[Literal["speed", "inference_geo"], dict[Name, PriceLines]] = {}
+    service_tiers: dict[VariantName, VariantPrices] = {}
+    price_fields: dict[Literal["speed", "inference_geo"], dict[VariantName, VariantPrices]] = {}
     free: bool = Field(default=False, description="Charged nothing, said on purpose")
     wire_formats: list[WireFormat] | None = Field(
         default=None, description="Default: all its endpoints serve"

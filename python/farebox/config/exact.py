@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from farebox.config.problems import Problems
 
 COMMENT_PREFIX = "_comment"
-_PLAIN = re.compile(r"\d{1,15}(\.\d{1,15})?")
+_PLAIN = re.compile(r"\d{1,12}(\.\d{1,15})?")
 
 
 def read_document(path: Path, problems: Problems) -> dict[str, Any] | None:
@@ -73,11 +73,11 @@ def decimal_text(value: object) -> str:
         return text
     if not isinstance(value, Decimal):
         raise ValueError(
-            f"{text!r} is not a plain decimal number of at most 15 digits on either side of the point"
+            f"{text!r} is not a plain decimal number of at most 12 digits before and 15 after the point"
         )
     plain = format(value, "f")
     if not _PLAIN.fullmatch(plain):
-        raise ValueError(f"{text} has more than 15 digits on one side of the point")
+        raise ValueError(f"{text} has more than 12 digits before or 15 after the point")
     return plain
 
 
@@ -85,7 +85,7 @@ def _float_from_exact(value: object) -> object:
     return float(value) if isinstance(value, Decimal) or type(value) is int else value
 
 
-_DECIMAL_SCHEMA = {"anyOf": [{"type": "string", "pattern": r"^\d{1,15}(\.\d{1,15})?$"}, {"type": "number"}]}
+_DECIMAL_SCHEMA = {"anyOf": [{"type": "string", "pattern": r"^\d{1,12}(\.\d{1,15})?$"}, {"type": "number"}]}
 
 ExactDecimal = Annotated[str, BeforeValidator(decimal_text), WithJsonSchema(_DECIMAL_SCHEMA)]
 """A decimal kept as text: prices, multipliers, amounts of USD."""

@@ -1,15 +1,16 @@
 """From a model entry's price keys to one entry of the price book. Pure; fails closed (DESIGN section 3).
 
-The entry (`settings.ModelPrice`) is a plain dict, JSON-ready, all numbers decimal text:
+The entry (`settings.PlainPrice`) is a plain dict, JSON-ready, all numbers decimal text:
 `lines` kind -> price (tokens per million, other kinds per unit) · `multiplier` · `tiers` list of
-(threshold in prompt tokens, inclusive, lines) ascending · `variants` name -> lines that replace base lines.
+(threshold in prompt tokens, inclusive, lines) ascending · `variants` name -> lines that replace base lines;
+`name@threshold` is a variant's lines in that tier.
 """
 
 from decimal import Decimal
 
-from farebox.config.document import ModelEntry, PriceLines
+from farebox.config.document import ContextTier, ModelEntry, PriceLines, VariantPrices
 from farebox.config.problems import Problems
-from farebox.config.settings import ModelPrice
+from farebox.config.settings import PlainPrice
 
 KIND_BY_KEY = {
     "input_price_per_mtok": "input",
@@ -28,6 +29,7 @@ BASE_TIER_NAMES = ("auto", "default", "standard", "standard_only")
 _MULTIPLIER_SUSPECT = 10
 
 Lines = dict[str, str]
+Tier = tuple[int, bool, Lines]
 
 
 class PriceEntry:
@@ -52,7 +54,7 @@ class PriceEntry:
         self.problems.warn(f"{self.path}.{key}", message)
 
 
-def price_entry(entry: ModelEntry, wire_formats: frozenset[str], path: str, problems: Problems) -> ModelPrice:
+def price_entry(entry: ModelEntry, wire_formats: frozenset[str], path: str, problems: Problems) -> PlainPrice:
     """The price-book entry of a model served on `wire_formats`; faults are reported under `path`."""
     if Decimal(entry.billing_multiplier) <= 0:
         problems.error(f"{path}.billing_multiplier", "must be above 0")
@@ -64,11 +66,12 @@ def price_entry(entry: ModelEntry, wire_formats: frozenset[str], path: str, prob
     _check_base(price)
     _complete_cache(price)
     unit_lines = {kind: text for kind in UNIT_KINDS if (text := getattr(entry.per_call, kind)) is not None}
+    tiers = _tiers(price, entry.context_tiers, "context_tiers")
     return {
         "lines": price.lines | unit_lines,
         "multiplier": entry.billing_multiplier,
-        "tiers": _tiers(price),
-        "variants": _variants(price),
+        "tiers": tiers,
+        "variants": _variants(price, tiers),
     }
 
 
@@ -86,7 +89,7 @@ def _token_lines(entry: PriceLines) -> Lines:
     return {kind: text for key, kind in KIND_BY_KEY.items() if (text := getattr(entry, key)) is not None}
 
 
-def _free(price: PriceEntry) -> ModelPrice:
+def _free(price: PriceEntry) -> PlainPrice:
     charged = [kind for kind, text in price.stated.items() if Decimal(text) > 0]
     if charged or price.entry.context_tiers or price.entry.service_tiers or price.entry.price_fields:
         price.error("free", "the model is free and has prices; keep one of the two")
@@ -148,41 +151,62 @@ def _replacing(price: PriceEntry, lines: Lines, key: str) -> Lines:
     return filled | lines
 
 
-def _tiers(price: PriceEntry) -> list[tuple[int, bool, Lines]]:
-    tiers: list[tuple[int, bool, Lines]] = []
+def _tiers(price: PriceEntry, entries: list[ContextTier], key: str) -> list[Tier]:
+    tiers: list[Tier] = []
     last = 0
-    for index, tier in enumerate(price.entry.context_tiers):
-        key = f"context_tiers[{index}]"
+    for index, tier in enumerate(entries):
+        here = f"{key}[{index}]"
         if (tier.above is None) == (tier.from_ is None):
-            price.error(key, "needs exactly one of above and from")
+            price.error(here, "needs exactly one of above and from")
             continue
         threshold = tier.above or tier.from_ or 0
         if threshold <= last:
-            price.error(key, f"thresholds must rise; {threshold} follows {last}")
+            price.error(here, f"thresholds must rise; {threshold} follows {last}")
         last = threshold
-        tiers.append((threshold, tier.from_ is not None, _replacing(price, _token_lines(tier), key)))
+        tiers.append((threshold, tier.from_ is not None, _replacing(price, _token_lines(tier), here)))
     return tiers
 
 
-def _variants(price: PriceEntry) -> dict[str, Lines]:
+def _variants(price: PriceEntry, tiers: list[Tier]) -> dict[str, Lines]:
     entry = price.entry
-    variants: dict[str, Lines] = {}
-    batch = {"input": entry.batch_input_price_per_mtok, "output": entry.batch_output_price_per_mtok}
-    batch_lines = {kind: text for kind, text in batch.items() if text is not None}
-    if batch_lines:
-        variants["batch"] = batch_lines
-        for kind in sorted(batch.keys() - batch_lines.keys()):
-            price.error(f"batch_{kind}_price_per_mtok", "is missing; batch prices come in pairs")
-        for kind, text in batch_lines.items():
-            if Decimal(text) == 0:
-                price.error(f"batch_{kind}_price_per_mtok", "is 0")
-    for tier, lines in entry.service_tiers.items():
-        if tier in BASE_TIER_NAMES or tier in variants:
-            price.error(f"service_tiers.{tier}", "is not a tier of its own")
-        variants[tier] = _replacing(price, _token_lines(lines), f"service_tiers.{tier}")
+    variants = _batch(price)
+    for name, prices in entry.service_tiers.items():
+        if name in BASE_TIER_NAMES or name in variants:
+            price.error(f"service_tiers.{name}", "is not a tier of its own")
+        variants |= _variant(price, prices, name, f"service_tiers.{name}", tiers)
     for field, values in entry.price_fields.items():
-        for value, lines in values.items():
-            variants[f"{field}:{value}"] = _replacing(
-                price, _token_lines(lines), f"price_fields.{field}.{value}"
-            )
+        for value, prices in values.items():
+            variants |= _variant(price, prices, f"{field}:{value}", f"price_fields.{field}.{value}", tiers)
     return variants
+
+
+def _batch(price: PriceEntry) -> dict[str, Lines]:
+    """Batch prices come in a pair and leave cache prices as they are, as in the replaced system."""
+    batch = {
+        "input": price.entry.batch_input_price_per_mtok,
+        "output": price.entry.batch_output_price_per_mtok,
+    }
+    lines = {kind: text for kind, text in batch.items() if text is not None}
+    for kind in batch:
+        if lines and kind not in lines:
+            price.error(f"batch_{kind}_price_per_mtok", "is missing; batch prices come in pairs")
+        elif lines and Decimal(lines[kind]) == 0:
+            price.error(f"batch_{kind}_price_per_mtok", "is 0")
+    return {"batch": lines} if lines else {}
+
+
+def _variant(
+    price: PriceEntry, prices: VariantPrices, name: str, key: str, tiers: list[Tier]
+) -> dict[str, Lines]:
+    """A variant and, named `variant@threshold`, its prices in each context tier of the model."""
+    found = {name: _replacing(price, _token_lines(prices), key)}
+    own = {tier[:2]: tier[2] for tier in _tiers(price, prices.context_tiers, f"{key}.context_tiers")}
+    for threshold, inclusive, _ in tiers:
+        lines = own.pop((threshold, inclusive), None)
+        if lines is None:
+            price.warn(key, f"has no prices above {threshold} tokens; such requests will be quarantined")
+        else:
+            found[f"{name}@{threshold}"] = lines
+    for threshold, _ in own:
+        price.error(f"{key}.context_tiers", f"the model itself has no such context tier at {threshold}")
+    return found

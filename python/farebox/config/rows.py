@@ -4,12 +4,14 @@ Name, price and upstream id of a row come from one entry; a name belongs to one 
 model, no pattern and no choice between upstream models (what is billed is what was asked for and served).
 """
 
+from farebox._meter import PriceError
 from farebox.base import limits
 from farebox.base.records import WALLETS
 from farebox.config.document import ModelEntry
 from farebox.config.prices import price_entry, priced_fields
 from farebox.config.problems import Problems
-from farebox.config.settings import Endpoint, ModelRow, ModelTable
+from farebox.config.settings import Endpoint, ModelRow, ModelTable, PlainPrice
+from farebox.meter.price_book import model_price
 
 DEFAULT_WALLET = "ohmygpt"
 
@@ -54,7 +56,7 @@ def _row(entry: ModelEntry, path: str, endpoints: dict[str, Endpoint], problems:
     upstream_model = _upstream_model(entry, path, problems)
     routes = _routes(entry, upstream, path, endpoints, problems)
     if upstream is None or wallet is None or upstream_model is None or not routes:
-        _check_prices_anyway(entry, path, problems)
+        _price(entry, frozenset(entry.wire_formats or ("chat",)), path, problems)
         return None
     return ModelRow(
         ids=(entry.id, *entry.id_aliases),
@@ -65,7 +67,7 @@ def _row(entry: ModelEntry, path: str, endpoints: dict[str, Endpoint], problems:
         wallet=wallet,
         pools=WALLETS[wallet],
         endpoints=routes,
-        price=price_entry(entry, frozenset(routes), path, problems),
+        price=_price(entry, frozenset(routes), path, problems),
         priced_fields=priced_fields(entry),
         free=entry.free,
         context_tokens=entry.context_tokens,
@@ -75,10 +77,19 @@ def _row(entry: ModelEntry, path: str, endpoints: dict[str, Endpoint], problems:
     )
 
 
-def _check_prices_anyway(entry: ModelEntry, path: str, problems: Problems) -> None:
-    """An entry that cannot become a row still has its prices checked, so that all faults show at once."""
-    wire_formats = frozenset(entry.wire_formats) if entry.wire_formats is not None else frozenset({"chat"})
-    price_entry(entry, wire_formats, path, problems)
+def _price(entry: ModelEntry, wire_formats: frozenset[str], path: str, problems: Problems) -> PlainPrice:
+    """The price entry, which the meter must be able to compile.
+
+    Prices of entries that cannot become rows are checked too, so that all faults show at once.
+    """
+    faults = len(problems.errors)
+    price = price_entry(entry, wire_formats, path, problems)
+    if len(problems.errors) == faults:
+        try:
+            model_price(price)
+        except PriceError as error:
+            problems.error(path, f"cannot be priced: {error}")
+    return price
 
 
 def _upstream(entry: ModelEntry, path: str, problems: Problems) -> str | None:

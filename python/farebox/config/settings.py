@@ -61,8 +61,8 @@ class Endpoint:
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.path(wire_format)}"
 
 
-class ModelPrice(TypedDict):
-    """One model's entry of the price book, JSON-ready; numbers are decimal text (see `prices`)."""
+class PlainPrice(TypedDict):
+    """One model's entry of the price book, JSON-ready; `meter.model_price` compiles it."""
 
     lines: dict[str, str]
     multiplier: str
@@ -88,7 +88,7 @@ class ModelRow:
     wallet: str
     pools: tuple[str, ...]
     endpoints: Mapping[str, Endpoint]
-    price: ModelPrice
+    price: PlainPrice
     priced_fields: Mapping[str, Mapping[str, str]]
     free: bool
     context_tokens: int | None
@@ -139,7 +139,7 @@ class Service:
     stream_dry_cap_pico: int
     written_off_per_user_pico_max: int
 
-    def price_book(self) -> dict[str, ModelPrice]:
+    def price_book(self) -> dict[str, PlainPrice]:
         """Model id -> price entry: the content of this service's price-book versions."""
         return {row.id: row.price for row in self.models}
 
