@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # equal rows stay members of their own in the enum below
 class RefusalKind:
     """One row of the error table: HTTP status, OpenAI type and code, Anthropic type."""
 
