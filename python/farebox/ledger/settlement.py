@@ -39,7 +39,10 @@ def rows_of(
     """
     if settlement.quarantine:
         return ()
-    takes = _by_pool(settlement.wallet, split)
+    parts = tuple(split)
+    if len(parts) == 1 and parts[0].amount_pico == settlement.amount_pico > 0 and not written_off_pico:
+        return _one_lot_row(settlement, parts[0], now_ms)
+    takes = _by_pool(settlement.wallet, parts)
     taken_pico = sum(part.amount_pico for parts in takes.values() for part in parts)
     if taken_pico + written_off_pico != settlement.amount_pico or written_off_pico < 0:
         raise InvariantBrokenError(
@@ -173,6 +176,25 @@ def _by_pool(wallet: str, split: Iterable[LotAmount]) -> dict[str, list[LotAmoun
     parts = merged(split)
     by_pool = {pool: [part for part in parts if part.pool == pool] for pool in WALLETS[wallet]}
     return {pool: parts for pool, parts in by_pool.items() if parts}
+
+
+def _one_lot_row(settlement: Settlement, part: LotAmount, now_ms: int) -> tuple[Transaction, ...]:
+    """The usual case, one lot pays all: the same row as the general way at a third of its cost."""
+    if part.pool not in WALLETS[settlement.wallet]:
+        raise InvariantBrokenError(f"M1: exchange {settlement.exchange} takes of {part.pool}, not of its wallet")
+    taken_pico = -part.amount_pico
+    row = Transaction(
+        settlement.user,
+        "spent",
+        settlement.exchange,
+        part.pool,
+        taken_pico,
+        (LotAmount(part.lot, part.pool, taken_pico),),
+        "exchange",
+        now_ms,
+        charge_block(settlement),
+    )
+    return (row,)
 
 
 def _charge_row(
