@@ -1,11 +1,13 @@
 //! The Python face of the meter: the only file that knows PyO3.
 
 mod admission;
+mod body;
 
 use pyo3::prelude::*;
 
 /// The extension module `farebox._meter`.
 #[pymodule]
 fn _meter(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    body::add_body(module)?;
     admission::add_admission(module)
 }

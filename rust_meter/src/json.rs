@@ -1,0 +1,541 @@
+//! A streaming JSON reader that follows one tree of paths and skips everything else.
+//!
+//! It is iterative, keeps no document and takes its input in any pieces: memory is the tree's depth plus one
+//! key or number of at most 256 bytes, time is linear. Accepted grammar: RFC 8259 along the tree's paths,
+//! with two leniencies (control and non-UTF-8 bytes inside strings; any bare word where a literal may stand, so
+//! `NaN` does not lose a document). Inside skipped values only strings and the number of brackets are checked.
+
+use memchr::memchr2;
+
+use crate::tree::Node;
+
+/// Keys, numbers and captured words longer than this are cut and never match.
+const WORD_BYTES_MAX: usize = 256;
+/// A captured object (the raw usage) above this size is given up, not truncated.
+pub const CAPTURE_BYTES_MAX: usize = 4096;
+
+/// What a reader tells about the paths of its tree.
+pub trait Sink {
+    /// An object or array at a followed node begins.
+    fn enter(&mut self, node: &'static Node);
+    /// It ends; `elements` is the number of elements of an array.
+    fn leave(&mut self, node: &'static Node, elements: u64);
+    /// A container at a kept node that the tree does not follow.
+    fn opaque(&mut self, node: &'static Node);
+    /// A piece of a string value, escapes resolved.
+    fn text(&mut self, node: &'static Node, piece: &[u8]);
+    /// The string is complete.
+    fn text_end(&mut self, node: &'static Node);
+    /// A number or literal; `cut` when it was too long to keep.
+    fn word(&mut self, node: &'static Node, word: &[u8], cut: bool);
+    /// A followed member occurred twice in one object.
+    fn duplicate(&mut self);
+    /// Whether the object beginning at this node is to be captured as sent.
+    fn captures(&self, node: &'static Node) -> bool;
+    /// The captured bytes; `None` when they were too many.
+    fn captured(&mut self, node: &'static Node, bytes: Option<&[u8]>);
+}
+
+/// How far a feed got.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// All input was taken; the document goes on.
+    More,
+    /// The document is complete; this input follows it.
+    Done(&'a [u8]),
+    /// This is not JSON; nothing of the document may be used.
+    Bad,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Value,
+    FirstElement,
+    FirstKey,
+    Key,
+    KeyText,
+    Colon,
+    After,
+    Text,
+    Word,
+    Skip,
+    SkipText,
+    SkipWord,
+    Done,
+    Bad,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    None,
+    Backslash,
+    Unicode { digits: u8, value: u32 },
+}
+
+#[derive(Debug)]
+struct Frame {
+    node: &'static Node,
+    is_object: bool,
+    seen: u64,
+    elements: u64,
+}
+
+/// The reader of one document after another; `begin` before each.
+#[derive(Debug)]
+pub struct Reader {
+    root: &'static Node,
+    state: State,
+    stack: Vec<Frame>,
+    node: Option<&'static Node>,
+    word: Vec<u8>,
+    word_cut: bool,
+    escape: Escape,
+    high_surrogate: u32,
+    skip_depth: u64,
+    skip_escaped: bool,
+    capture: Option<usize>,
+    captured: Vec<u8>,
+    captured_over: bool,
+}
+
+impl Reader {
+    /// A reader that follows `root`.
+    pub fn new(root: &'static Node) -> Self {
+        Self {
+            root,
+            state: State::Value,
+            stack: Vec::with_capacity(16),
+            node: Some(root),
+            word: Vec::with_capacity(64),
+            word_cut: false,
+            escape: Escape::None,
+            high_surrogate: 0,
+            skip_depth: 0,
+            skip_escaped: false,
+            capture: None,
+            captured: Vec::new(),
+            captured_over: false,
+        }
+    }
+
+    /// Forget the last document and expect a new one.
+    pub fn begin(&mut self) {
+        self.state = State::Value;
+        self.stack.clear();
+        self.node = Some(self.root);
+        self.escape = Escape::None;
+        self.high_surrogate = 0;
+        self.skip_depth = 0;
+        self.skip_escaped = false;
+        self.capture = None;
+    }
+
+    /// Whether input so far ends inside a string, where a line end is no white space.
+    pub fn is_in_text(&self) -> bool {
+        matches!(self.state, State::Text | State::SkipText | State::KeyText)
+    }
+
+    /// Take the next piece of the document.
+    pub fn feed<'a, S: Sink>(&mut self, data: &'a [u8], sink: &mut S) -> Progress<'a> {
+        let mut rest = data;
+        let mut from = data;
+        while !rest.is_empty() {
+            rest = match self.state {
+                State::Skip => self.skip(rest),
+                State::SkipText => self.skip_text(rest),
+                State::SkipWord => self.skip_word(rest),
+                State::Text => self.text(rest, sink),
+                State::KeyText => self.key_text(rest, sink),
+                State::Word => self.word(rest, sink),
+                State::Done | State::Bad => break,
+                _ => self.structure(rest, &mut from, sink),
+            };
+        }
+        if self.capture.is_some() {
+            self.keep_captured(from);
+        }
+        match self.state {
+            State::Done => Progress::Done(rest),
+            State::Bad => Progress::Bad,
+            _ => Progress::More,
+        }
+    }
+
+    /// One byte between values: brackets, commas, colons, and the first byte of a value.
+    fn structure<'a, S: Sink>(&mut self, rest: &'a [u8], from: &mut &'a [u8], sink: &mut S) -> &'a [u8] {
+        let Some((&byte, tail)) = rest.split_first() else { return rest };
+        if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            return tail;
+        }
+        match (self.state, byte) {
+            (State::FirstKey | State::Key, b'"') => {
+                self.word.clear();
+                self.word_cut = false;
+                self.state = State::KeyText;
+            }
+            (State::Colon, b':') => self.state = State::Value,
+            (State::After, b',') => self.next_member(),
+            (State::FirstKey, b'}') => self.close(true, tail, from, sink),
+            (State::FirstElement, b']') => self.close(false, tail, from, sink),
+            (State::After, b'}') => self.close(true, tail, from, sink),
+            (State::After, b']') => self.close(false, tail, from, sink),
+            (State::FirstElement, _) => {
+                self.count_element();
+                return self.value(byte, rest, tail, from, sink);
+            }
+            (State::Value, _) => return self.value(byte, rest, tail, from, sink),
+            _ => self.state = State::Bad,
+        }
+        tail
+    }
+
+    /// The first byte of a value at `self.node` (`None`: a value nobody asked for).
+    fn value<'a, S: Sink>(
+        &mut self,
+        byte: u8,
+        rest: &'a [u8],
+        tail: &'a [u8],
+        from: &mut &'a [u8],
+        sink: &mut S,
+    ) -> &'a [u8] {
+        match byte {
+            b'{' | b'[' => {
+                self.open(byte == b'{', sink);
+                if let (None, Some(node), b'{') = (self.capture, self.node, byte)
+                    && self.state == State::FirstKey
+                    && sink.captures(node)
+                {
+                    self.capture = Some(self.stack.len());
+                    self.captured.clear();
+                    self.captured_over = false;
+                    *from = rest;
+                }
+            }
+            b'"' if self.node.is_some() => {
+                self.state = State::Text;
+            }
+            b'"' => {
+                self.skip_escaped = false;
+                self.state = State::SkipText;
+            }
+            b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                self.word.clear();
+                self.word_cut = false;
+                self.state = if self.node.is_some() { State::Word } else { State::SkipWord };
+                return rest;
+            }
+            _ => self.state = State::Bad,
+        }
+        tail
+    }
+
+    fn open<S: Sink>(&mut self, is_object: bool, sink: &mut S) {
+        let followed = self.node.filter(|node| if is_object { !node.keys.is_empty() } else { node.each.is_some() });
+        if let Some(node) = followed {
+            sink.enter(node);
+            self.stack.push(Frame { node, is_object, seen: 0, elements: 0 });
+            self.state = if is_object { State::FirstKey } else { State::FirstElement };
+        } else {
+            if let Some(node) = self.node {
+                sink.opaque(node);
+            }
+            self.skip_depth = 1;
+            self.state = State::Skip;
+        }
+    }
+
+    fn close<'a, S: Sink>(&mut self, is_object: bool, tail: &'a [u8], from: &mut &'a [u8], sink: &mut S) {
+        let Some(frame) = self.stack.pop() else {
+            self.state = State::Bad;
+            return;
+        };
+        if frame.is_object != is_object {
+            self.state = State::Bad;
+            return;
+        }
+        if self.capture == Some(self.stack.len().saturating_add(1)) {
+            let length = from.len().saturating_sub(tail.len());
+            self.keep_captured(from.get(..length).unwrap_or_default());
+            self.capture = None;
+            sink.captured(frame.node, (!self.captured_over).then_some(self.captured.as_slice()));
+        }
+        sink.leave(frame.node, frame.elements);
+        self.after();
+    }
+
+    fn after(&mut self) {
+        self.state = if self.stack.is_empty() { State::Done } else { State::After };
+    }
+
+    fn next_member(&mut self) {
+        match self.stack.last() {
+            Some(frame) if frame.is_object => self.state = State::Key,
+            Some(_) => {
+                self.count_element();
+                self.state = State::Value;
+            }
+            None => self.state = State::Bad,
+        }
+    }
+
+    fn count_element(&mut self) {
+        if let Some(frame) = self.stack.last_mut() {
+            frame.elements = frame.elements.saturating_add(1);
+            self.node = frame.node.each;
+        }
+    }
+
+    /// Inside a key: the usual key is matched where it stands, any other from the buffer.
+    fn key_text<'a, S: Sink>(&mut self, rest: &'a [u8], sink: &mut S) -> &'a [u8] {
+        if self.escape != Escape::None {
+            return self.unescape(rest, |reader, piece| reader.keep_word(piece));
+        }
+        let Some(at) = quote_or_backslash(rest) else {
+            self.keep_word(rest);
+            return &[];
+        };
+        let (piece, tail) = split_behind(rest, at);
+        if rest.get(at) == Some(&b'\\') {
+            self.keep_word(piece);
+            self.escape = Escape::Backslash;
+            return tail;
+        }
+        if self.word.is_empty() && !self.word_cut {
+            self.match_key(piece, sink);
+        } else {
+            self.keep_word(piece);
+            let word = std::mem::take(&mut self.word);
+            self.match_key(if self.word_cut { &[] } else { &word }, sink);
+            self.word = word;
+        }
+        self.state = State::Colon;
+        tail
+    }
+
+    fn match_key<S: Sink>(&mut self, key: &[u8], sink: &mut S) {
+        self.node = None;
+        let Some(frame) = self.stack.last_mut() else { return };
+        let Some(index) = frame.node.keys.iter().position(|(name, _)| name.as_bytes() == key) else { return };
+        let bit = 1_u64.wrapping_shl(u32::try_from(index).unwrap_or(63));
+        if frame.seen & bit != 0 {
+            sink.duplicate();
+        }
+        frame.seen |= bit;
+        self.node = frame.node.keys.get(index).map(|(_, node)| node);
+    }
+
+    fn text<'a, S: Sink>(&mut self, rest: &'a [u8], sink: &mut S) -> &'a [u8] {
+        let Some(node) = self.node else {
+            self.state = State::SkipText;
+            return rest;
+        };
+        if self.escape != Escape::None {
+            return self.unescape(rest, |_, piece| sink.text(node, piece));
+        }
+        let Some(at) = quote_or_backslash(rest) else {
+            sink.text(node, rest);
+            return &[];
+        };
+        let (piece, tail) = split_behind(rest, at);
+        if !piece.is_empty() {
+            sink.text(node, piece);
+        }
+        if rest.get(at) == Some(&b'\\') {
+            self.escape = Escape::Backslash;
+        } else {
+            sink.text_end(node);
+            self.after();
+        }
+        tail
+    }
+
+    /// One byte of an escape; a complete escape is handed on as UTF-8 (a lone surrogate as U+FFFD).
+    fn unescape<'a>(&mut self, rest: &'a [u8], mut give: impl FnMut(&mut Self, &[u8])) -> &'a [u8] {
+        let Some((&byte, tail)) = rest.split_first() else { return rest };
+        match self.escape {
+            Escape::Unicode { digits, value } => {
+                let Some(digit) = char::from(byte).to_digit(16) else {
+                    self.state = State::Bad;
+                    return tail;
+                };
+                let value = value.wrapping_shl(4) | digit;
+                if digits < 3 {
+                    self.escape = Escape::Unicode { digits: digits.saturating_add(1), value };
+                    return tail;
+                }
+                self.escape = Escape::None;
+                if let Some(character) = self.pair_up(value) {
+                    let mut utf8 = [0; 4];
+                    give(self, character.encode_utf8(&mut utf8).as_bytes());
+                }
+            }
+            _ => match byte {
+                b'u' => self.escape = Escape::Unicode { digits: 0, value: 0 },
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {
+                    self.escape = Escape::None;
+                    self.high_surrogate = 0;
+                    give(self, &[unescaped(byte)]);
+                }
+                _ => self.state = State::Bad,
+            },
+        }
+        tail
+    }
+
+    /// Join the halves of a surrogate pair; `None` while the first half waits for the second.
+    fn pair_up(&mut self, value: u32) -> Option<char> {
+        let high = std::mem::take(&mut self.high_surrogate);
+        match value {
+            0xD800..=0xDBFF => {
+                self.high_surrogate = value;
+                None
+            }
+            0xDC00..=0xDFFF if high != 0 => {
+                let joined = (high & 0x3FF).wrapping_shl(10) | (value & 0x3FF);
+                Some(char::from_u32(joined.wrapping_add(0x1_0000)).unwrap_or(char::REPLACEMENT_CHARACTER))
+            }
+            _ => Some(char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)),
+        }
+    }
+
+    fn word<'a, S: Sink>(&mut self, rest: &'a [u8], sink: &mut S) -> &'a [u8] {
+        let length = word_length(rest);
+        let (piece, tail) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        self.keep_word(piece);
+        if !tail.is_empty() {
+            if let Some(node) = self.node {
+                sink.word(node, &self.word, self.word_cut);
+            }
+            self.after();
+        }
+        tail
+    }
+
+    fn keep_word(&mut self, piece: &[u8]) {
+        if self.word.len().saturating_add(piece.len()) > WORD_BYTES_MAX {
+            self.word_cut = true;
+        } else {
+            self.word.extend_from_slice(piece);
+        }
+    }
+
+    fn keep_captured(&mut self, piece: &[u8]) {
+        if self.captured.len().saturating_add(piece.len()) > CAPTURE_BYTES_MAX {
+            self.captured_over = true;
+        } else if !self.captured_over {
+            self.captured.extend_from_slice(piece);
+        }
+    }
+
+    fn skip<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let mut tail = rest;
+        while let Some(at) = tail.iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')) {
+            let byte = tail.get(at).copied().unwrap_or_default();
+            (_, tail) = split_behind(tail, at);
+            match byte {
+                b'"' => match after_text(tail) {
+                    Some(behind) => tail = behind,
+                    None => return self.enter_skipped_text(tail),
+                },
+                b'{' | b'[' => self.skip_depth = self.skip_depth.saturating_add(1),
+                _ => {
+                    self.skip_depth = self.skip_depth.saturating_sub(1);
+                    if self.skip_depth == 0 {
+                        self.after();
+                        return tail;
+                    }
+                }
+            }
+        }
+        &[]
+    }
+
+    fn enter_skipped_text<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        self.skip_escaped = false;
+        self.state = State::SkipText;
+        rest
+    }
+
+    fn skip_text<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let mut tail = rest;
+        if self.skip_escaped {
+            self.skip_escaped = false;
+            (_, tail) = split_behind(tail, 0);
+        }
+        loop {
+            let Some(at) = quote_or_backslash(tail) else { return &[] };
+            let is_escape = tail.get(at) == Some(&b'\\');
+            (_, tail) = split_behind(tail, at);
+            if !is_escape {
+                if self.skip_depth > 0 {
+                    self.state = State::Skip;
+                } else {
+                    self.after();
+                }
+                return tail;
+            }
+            if tail.is_empty() {
+                self.skip_escaped = true;
+                return &[];
+            }
+            (_, tail) = split_behind(tail, 0);
+        }
+    }
+
+    fn skip_word<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let tail = rest.get(word_length(rest)..).unwrap_or_default();
+        if !tail.is_empty() {
+            self.after();
+        }
+        tail
+    }
+}
+
+/// Where a skipped string ends, if it ends in this piece.
+fn after_text(rest: &[u8]) -> Option<&[u8]> {
+    let mut tail = rest;
+    loop {
+        let at = quote_or_backslash(tail)?;
+        let is_escape = tail.get(at) == Some(&b'\\');
+        tail = tail.get(at.saturating_add(1)..)?;
+        if !is_escape {
+            return Some(tail);
+        }
+        tail = tail.get(1..)?;
+    }
+}
+
+/// The next quote or backslash: short strings are walked, long ones searched.
+fn quote_or_backslash(rest: &[u8]) -> Option<usize> {
+    const WALK: usize = 16;
+    let head = rest.get(..WALK).unwrap_or(rest);
+    match head.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        Some(at) => Some(at),
+        None => {
+            let long = rest.get(WALK..)?;
+            memchr2(b'"', b'\\', long).map(|at| at.saturating_add(WALK))
+        }
+    }
+}
+
+/// The bytes before index `at`, and those behind it.
+fn split_behind(rest: &[u8], at: usize) -> (&[u8], &[u8]) {
+    (rest.get(..at).unwrap_or_default(), rest.get(at.saturating_add(1)..).unwrap_or_default())
+}
+
+fn word_length(rest: &[u8]) -> usize {
+    rest.iter()
+        .position(|byte| !matches!(byte, b'-' | b'+' | b'.' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'))
+        .unwrap_or(rest.len())
+}
+
+fn unescaped(byte: u8) -> u8 {
+    match byte {
+        b'b' => 0x08,
+        b'f' => 0x0C,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        other => other,
+    }
+}

@@ -1,0 +1,113 @@
+//! Server-sent events, cut into lines without keeping any.
+//!
+//! Line ends are LF, CRLF and CR, mixed at will and split anywhere; a CR ends its line at once and an LF right
+//! behind it belongs to it, so no empty line is ever made up. A byte order mark is skipped by the caller. Only
+//! `data` lines are handed on; one space behind the colon is not part of the value.
+
+use memchr::memchr2;
+
+/// What comes next in a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// A line begins here (nothing consumed); true for comments.
+    Line(bool),
+    /// A piece of a `data` line's value.
+    Data(&'a [u8]),
+    /// A `data` line ended.
+    DataEnd,
+    /// A line of no interest ended, or bytes that are not part of one.
+    Other,
+    /// An empty line: the event is complete.
+    Blank,
+    /// The LF of a line end whose CR came before.
+    LateFeed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
+    Start,
+    Name(usize),
+    Space,
+    Data,
+    Skip,
+}
+
+const NAME: &[u8] = b"data";
+
+/// The cutter; it keeps a few bytes of state.
+#[derive(Debug, Default)]
+pub struct Lines {
+    state: State,
+    after_return: bool,
+}
+
+impl Lines {
+    /// Whether a line has begun and not ended.
+    pub fn is_in_line(&self) -> bool {
+        self.state != State::Start
+    }
+
+    /// The next token of a non-empty input, and the input behind it.
+    pub fn next<'a>(&mut self, rest: &'a [u8]) -> (Token<'a>, &'a [u8]) {
+        let Some((&byte, tail)) = rest.split_first() else { return (Token::Other, rest) };
+        if std::mem::take(&mut self.after_return) && byte == b'\n' {
+            return (Token::LateFeed, tail);
+        }
+        match self.state {
+            State::Start if matches!(byte, b'\n' | b'\r') => self.end(Token::Blank, byte, tail),
+            State::Start => {
+                self.state = if byte == b':' { State::Skip } else { State::Name(0) };
+                (Token::Line(byte == b':'), rest)
+            }
+            State::Name(matched) => self.name(matched, rest),
+            State::Space => {
+                self.state = State::Data;
+                (Token::Data(&[]), if byte == b' ' { tail } else { rest })
+            }
+            State::Data | State::Skip => self.body(rest),
+        }
+    }
+
+    fn name<'a>(&mut self, matched: usize, rest: &'a [u8]) -> (Token<'a>, &'a [u8]) {
+        let wanted = NAME.get(matched..).unwrap_or_default();
+        let common = wanted.iter().zip(rest).take_while(|(one, two)| one == two).count();
+        let tail = rest.get(common..).unwrap_or_default();
+        let matched = matched.saturating_add(common);
+        self.state = match tail.first() {
+            None => State::Name(matched),
+            Some(b':') if matched == NAME.len() => {
+                self.state = State::Space;
+                return (Token::Other, tail.get(1..).unwrap_or_default());
+            }
+            Some(b'\n' | b'\r') if matched == NAME.len() => State::Data,
+            Some(_) => State::Skip,
+        };
+        (Token::Other, tail)
+    }
+
+    fn body<'a>(&mut self, rest: &'a [u8]) -> (Token<'a>, &'a [u8]) {
+        let is_data = self.state == State::Data;
+        let Some(at) = memchr2(b'\n', b'\r', rest) else {
+            return (if is_data { Token::Data(rest) } else { Token::Other }, &[]);
+        };
+        if at > 0 {
+            let (piece, tail) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+            return (if is_data { Token::Data(piece) } else { Token::Other }, tail);
+        }
+        let byte = rest.first().copied().unwrap_or_default();
+        let ended = if is_data { Token::DataEnd } else { Token::Other };
+        self.end(ended, byte, rest.get(1..).unwrap_or_default())
+    }
+
+    fn end<'a>(&mut self, token: Token<'a>, byte: u8, tail: &'a [u8]) -> (Token<'a>, &'a [u8]) {
+        self.state = State::Start;
+        if byte == b'\r' {
+            if let Some((b'\n', behind)) = tail.split_first() {
+                return (token, behind);
+            }
+            self.after_return = tail.is_empty();
+        }
+        (token, tail)
+    }
+}
