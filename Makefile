@@ -17,6 +17,7 @@ FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+WITH_MATURIN := PATH="$(CURDIR)/$(BIN):$$PATH"
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --no-emit-options --annotation-style=line
@@ -56,7 +57,8 @@ $(STAMPS)/%: requirements/%.txt $(STAMPS)/venv
 
 $(STAMPS)/farebox: $(METER_SOURCES) $(STAMPS)/build $(STAMPS)/run
 	@echo "== compiled meter and the farebox command (release build)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --verbose --editable .
+	@$(WITH_MATURIN) $(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation \
+	  --verbose --editable .
 	@touch $@
 
 .PHONY: build
@@ -68,7 +70,7 @@ demo: build ## scripted upstream, Farebox and charged exchanges; stays up (ONCE=
 
 .PHONY: wheel
 wheel: build ## dist/farebox-*.whl
-	@$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@$(WITH_MATURIN) $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
 
 .PHONY: clean
@@ -81,7 +83,7 @@ clean: ## remove everything that can be built again
 
 .PHONY: test
 test: build $(STAMPS)/test ## Rust tests, then Python tests (ARGS= goes to pytest)
-	@cargo test --workspace --locked --quiet
+	@cargo test --workspace --locked
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: fuzz
