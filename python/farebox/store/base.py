@@ -1,13 +1,13 @@
 """The `Store` protocol: everything Farebox asks of a database, as operations with a meaning.
 
-Each method that changes money is exactly one transaction of the store (MONEY, first rule) and is guarded so that
-repeating it changes nothing. Implementations: `sqlite.py` (embedded), `mongo.py` (production); one contract suite
-holds them to the same results. Pure choices (which lots, how a late charge is split) come from `ledger`; a store only
-reads, calls them, and writes the outcome in one transaction.
+Each method that changes money is exactly one transaction of the store (MONEY, first rule) and is guarded so
+that repeating it changes nothing. Implementations: `sqlite.py` (embedded), `mongo.py` (production); one
+contract suite holds them to the same results. Pure choices (which lots, how a late charge is split) come from
+`ledger`; a store only reads, calls them, and writes the outcome in one transaction.
 
-Errors (base/errors.py), the same for every method: StoreDownError (nothing happened), StoreConflictError (nothing
-happened, try again), StoreUnknownError (may have happened: for leases fence, for bookings ask again),
-StoreRefusedError (unusable as it is).
+Errors (base/errors.py), the same for every method: StoreDownError (nothing happened), StoreConflictError
+(nothing happened, try again), StoreUnknownError (may have happened: for leases fence, for bookings ask
+again), StoreRefusedError (unusable as it is).
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,11 +24,13 @@ class Booked(Enum):
     BOOKED = "booked"
     """Rows written, balance and lease moved."""
     LATE = "late"
-    """Booked on the late path: the lease was dead or short; the worker's memory is stale and must be fenced."""
+    """Booked on the late path: the lease was dead or short; the worker must be fenced."""
     DUPLICATE = "duplicate"
     """Its rows are there already, with the same content: dropped."""
     PARKED = "parked"
-    """Put into parked_settlements for an operator: account parked or damaged, or other content under the same id."""
+    """Put into parked_settlements for an operator: account parked or damaged, or other content under the same
+    id.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class JournalState:
 class Event:
     """A change of money that is not an exchange: all its rows, applied to all its users, in one transaction.
 
-    A positive row creates or tops up the lots it names (`expires_at_ms` applies to new lots); a negative one takes
-    from unleased money of its lots, or of the pool's lots earliest expiry first when it names none.
+    A positive row creates or tops up the lots it names (`expires_at_ms` applies to new lots); a negative one
+    takes from unleased money of its lots, or of the pool's lots earliest expiry first when it names none.
     """
 
     rows: tuple[Transaction, ...]
@@ -75,7 +77,7 @@ class Change:
 
     number: int
     kind: str
-    """user, key, want (another journal is short of this user's money), fence (this journal's lease is stale)."""
+    """user, key, want (another journal is short of his money), fence (this journal's lease is stale)."""
     subject: str
     """User name, or key digest."""
     journal: str = ""
@@ -84,19 +86,20 @@ class Change:
 class Store(Protocol):
     """One database. All methods may be called concurrently from one event loop; `close` ends it."""
 
-    # -- life --------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
     async def open(self) -> None:
         """Connect, create or migrate the schema, check that it can be used. Raises StoreRefusedError."""
 
     async def close(self) -> None:
         """Release everything; pending calls fail with StoreDownError."""
 
-    # -- journals ----------------------------------------------------------------------------------------------
+    # -- journals --------------------------------------------------------------------------------------------
     async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState:
-        """Raise the journal's epoch from `epoch - 1` to `epoch` by compare-and-set, creating its row at epoch 1.
+        """Raise the journal's epoch from `epoch - 1` to `epoch` by compare-and-set, creating its row at epoch
+        1.
 
-        A dead lease entry of this journal revives (amounts 0, owner the new epoch). Raises StoreRefusedError when the
-        store's epoch is ahead or behind: a stale copy, a clone or a restored store.
+        A dead lease entry of this journal revives (amounts 0, owner the new epoch). Raises StoreRefusedError
+        when the store's epoch is ahead or behind: a stale copy, a clone or a restored store.
         """
 
     async def journal_states(self) -> list[JournalState]:
@@ -109,9 +112,11 @@ class Store(Protocol):
         """Raise `applied` (never lowers it). Everything up to `pos` is booked or parked."""
 
     async def end_journal(self, journal: str, state: str) -> None:
-        """Mark retired or lost: its lease entries are ended (amounts returned to their lots) in the same transaction."""
+        """Mark retired or lost: its lease entries are ended (amounts returned to their lots) in the same
+        transaction.
+        """
 
-    # -- booking -----------------------------------------------------------------------------------------------
+    # -- booking ---------------------------------------------------------------------------------------------
     async def book(
         self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int
     ) -> list[Booked]:
@@ -129,7 +134,7 @@ class Store(Protocol):
     async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
         """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
 
-    # -- leases ------------------------------------------------------------------------------------------------
+    # -- leases ----------------------------------------------------------------------------------------------
     async def grant(
         self,
         user: str,
@@ -141,7 +146,8 @@ class Store(Protocol):
         want_pico: int,
         now_ms: int,
     ) -> Grant:
-        """Lease between `need_pico` and `want_pico` of a wallet to a journal; all or nothing below `need_pico`.
+        """Lease between `need_pico` and `want_pico` of a wallet to a journal; all or nothing below
+        `need_pico`.
 
         `op` is the entry's expected operation number (0: no entry known).
         """
@@ -162,7 +168,7 @@ class Store(Protocol):
     async def leases_of(self, journal: str) -> list[str]:
         """Users with a lease entry of this journal, for recovery."""
 
-    # -- accounts and keys -------------------------------------------------------------------------------------
+    # -- accounts and keys -----------------------------------------------------------------------------------
     async def create_user(self, user: str, role: str, actor: str, now_ms: int) -> bool:
         """Create an account with empty pools; False when it exists."""
 
@@ -187,11 +193,11 @@ class Store(Protocol):
     async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
         """Revoke or restore; False when unknown. Appends to the change feed."""
 
-    # -- events ------------------------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------------
     async def apply_event(self, event: Event, now_ms: int) -> EventResult:
-        """One money event (MONEY section 5). Raises InvariantBrokenError on rows of a shape it cannot book."""
+        """One money event (MONEY section 5). Raises InvariantBrokenError on rows it cannot book."""
 
-    # -- reading -----------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
         """Ledger rows of a user, newest first."""
 
@@ -209,7 +215,7 @@ class Store(Protocol):
     ) -> list[Mapping[str, object]]:
         """A user's request-log rows, newest first."""
 
-    # -- prices, quarantine, changes ---------------------------------------------------------------------------
+    # -- prices, quarantine, changes -------------------------------------------------------------------------
     async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:
         """The version number of a price book with this content: the existing one, or a new one."""
 
@@ -240,7 +246,9 @@ class Store(Protocol):
 
 
 class WorkerStore(Protocol):
-    """What a worker asks of the store: `RemoteStore` over the writer's socket, or a `Store` in one-process mode."""
+    """What a worker asks of the store: `RemoteStore` over the writer's socket, or a `Store` in one-process
+    mode.
+    """
 
     async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState: ...
 

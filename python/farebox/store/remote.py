@@ -1,11 +1,13 @@
-"""The worker's side of the store: the operations workers need, asked of their host's writer over a unix socket.
+"""The worker's side of the store: the operations workers need, asked of their host's writer over a unix
+socket.
 
-Promises: no worker carries a store client; a failed call says whether it may have had an effect (StoreUnknownError:
-it was sent, no answer came) or not (StoreDownError: it was never sent); waits and waiting calls are bounded (M10).
-The connection is made again for ever, with back-off; a caller never waits for it longer than a moment.
+Promises: no worker carries a store client; a failed call says whether it may have had an effect
+(StoreUnknownError: it was sent, no answer came) or not (StoreDownError: it was never sent); waits and waiting
+calls are bounded (M10). The connection is made again for ever, with back-off; a caller never waits for it
+longer than a moment.
 
-Messages (`wire_form.py`): call `[number, method, arguments]`; answer `[number, result]` or
-`[number, null, error name, message]`; push `[0, message]`, see `OnPush`.
+Messages (`wire_form.py`): call `[number, method, arguments]`; answer `[number, result]` or `[number, null,
+error name, message]`; push `[0, message]`, see `OnPush`.
 """
 
 import asyncio
@@ -31,9 +33,10 @@ from farebox.store import wire_form
 from farebox.store.base import JournalState
 
 OnPush = Callable[[Mapping[str, Any]], None]
-"""Called in the event loop with `{"applied": [journal, pos]}`, `{"change": [number, kind, subject, journal]}`,
-`{"fence": [journal, user]}`; and with `{"connected": []}` whenever a connection is made: pushes before it are lost,
-so everything remembered of users and keys is old."""
+"""Called in the event loop with `{"applied": [journal, pos]}`, `{"change": [number, kind, subject,
+journal]}`, `{"fence": [journal, user]}`; and with `{"connected": []}` whenever a connection is made: pushes
+before it are lost, so everything remembered of users and keys is old.
+"""
 
 ERRORS: Final[Mapping[str, type[FareboxError]]] = {
     kind.__name__: kind
@@ -65,7 +68,7 @@ class RemoteStore:
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
-    # -- life --------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
     async def open(self) -> None:
         """Begin to connect; calls wait for the connection at most `limits.rpc_connect_wait_s`."""
         self._task = asyncio.create_task(self._stay_connected(), name="remote-store")
@@ -79,7 +82,7 @@ class RemoteStore:
                 await self._task
             self._task = None
 
-    # -- operations: see `Store` -------------------------------------------------------------------------------
+    # -- operations: see `Store` -----------------------------------------------------------------------------
     async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState:
         return wire_form.journal_from(await self._call("claim_epoch", journal, epoch, host, now_ms))
 
@@ -134,7 +137,7 @@ class RemoteStore:
         book: Mapping[str, object] | None = await self._call("price_book", version)
         return book
 
-    # -- calls -------------------------------------------------------------------------------------------------
+    # -- calls -----------------------------------------------------------------------------------------------
     async def _call(self, method: str, *arguments: object) -> Any:
         number = next(self._numbers)
         try:
@@ -167,7 +170,7 @@ class RemoteStore:
             raise StoreDownError(f"no connection to the writer at {self._path}")
         return writer
 
-    # -- the connection ----------------------------------------------------------------------------------------
+    # -- the connection --------------------------------------------------------------------------------------
     async def _stay_connected(self) -> None:
         pause_s = _BACK_OFF_FIRST_S
         while True:
@@ -222,5 +225,5 @@ class RemoteStore:
     def _push(self, message: Mapping[str, Any]) -> None:
         try:
             self._on_push(message)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a listener does, the answers behind it must be read
             _LOG.exception("a push from the writer could not be handled: %s", sorted(message))

@@ -1,11 +1,11 @@
-"""The writer's side of the workers' socket: serves the operations workers need and pushes news to all of them.
+"""The writer's side of the workers' socket: serves the operations workers need and pushes news to all of
+them.
 
-Promises: only the methods of `WorkerStore` can be called; the socket is readable by this user alone; a worker that
-does not read its pushes is disconnected rather than buffered for without end (M10).
+Promises: only the methods of `WorkerStore` can be called; the socket is readable by this user alone; a worker
+that does not read its pushes is disconnected rather than buffered for without end (M10).
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -34,7 +34,9 @@ class StoreServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen; replaces the socket a dead writer left. Raises StoreRefusedError when the path cannot be bound."""
+        """Listen; replaces the socket a dead writer left. Raises StoreRefusedError when the path cannot be
+        bound.
+        """
         listener = _bound(self._path)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener)
 

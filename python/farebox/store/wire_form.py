@@ -1,7 +1,7 @@
 """How calls to the writer look as bytes: frames of JSON, and records back from it.
 
-Promises: what `encode` writes, the `*_from` functions read back equal; a frame above the limit is an error on the
-side that would send it, never a memory problem of the side that reads it.
+Promises: what `encode` writes, the `*_from` functions read back equal; a frame above the limit is an error on
+the side that would send it, never a memory problem of the side that reads it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Users and API keys in SQLite: rows to records and back.
 
-Promises: `load` gives one user's money as one snapshot (it runs inside the caller's transaction), and only digests
-of keys are ever seen here (M11).
+Promises: `load` gives one user's money as one snapshot (it runs inside the caller's transaction), and only
+digests of keys are ever seen here (M11).
 """
 
 import sqlite3

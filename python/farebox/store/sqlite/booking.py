@@ -1,4 +1,5 @@
-"""Booking settled exchanges in SQLite (MONEY section 4): a whole batch at once while nothing is out of the ordinary.
+"""Booking settled exchanges in SQLite (MONEY section 4): a whole batch at once while nothing is out of the
+ordinary.
 
 Promises: one result per record, in order; an exchange is booked once however often its record comes (M4); one
 user's trouble never holds up another's records, it sends his to `single`.
@@ -42,7 +43,9 @@ def book(
 def _book_steady(
     connection: sqlite3.Connection, journal: str, records: Iterable[Settlement], now_ms: int
 ) -> bool:
-    """Book records whose leases cover them; False, with nothing changed, when a value among them cannot be stored."""
+    """Book records whose leases cover them; False, with nothing changed, when a value among them cannot be
+    stored.
+    """
     effects = rows.Effects(journal)
     try:
         with savepoint(connection):
@@ -75,8 +78,9 @@ def _steady_users(
 def _leases_in_order(connection: sqlite3.Connection, journal: str, users: Iterable[str]) -> Leases:
     """Live leases of those users who are neither parked nor damaged."""
     asked = orjson.dumps(list(users)).decode()
+    # CROSS JOIN keeps the order of the tables: the few users asked about come first, then look-ups by key.
     in_order = connection.execute(
-        """SELECT users.user FROM json_each(?) AS asked JOIN users ON users.user = asked.value
+        """SELECT users.user FROM json_each(?) AS asked CROSS JOIN users ON users.user = asked.value
            WHERE parked IS NULL AND NOT EXISTS (
                SELECT 1 FROM pools WHERE pools.user = users.user AND balance_pico <> seen_pico)""",
         (asked,),
@@ -85,9 +89,9 @@ def _leases_in_order(connection: sqlite3.Connection, journal: str, users: Iterab
     held = connection.execute(
         """SELECT lease_lots.user, lease_lots.lot, lots.pool, lease_lots.amount_pico
            FROM json_each(?) AS asked
-           JOIN leases ON leases.user = asked.value AND leases.journal = ? AND leases.dead = 0
-           JOIN lease_lots ON lease_lots.user = leases.user AND lease_lots.journal = leases.journal
-           JOIN lots ON lots.user = lease_lots.user AND lots.lot = lease_lots.lot""",
+           CROSS JOIN leases ON leases.user = asked.value AND leases.journal = ? AND leases.dead = 0
+           CROSS JOIN lease_lots ON lease_lots.user = leases.user AND lease_lots.journal = leases.journal
+           CROSS JOIN lots ON lots.user = lease_lots.user AND lots.lot = lease_lots.lot""",
         (asked, journal),
     )
     for user, lot, pool, amount in held:

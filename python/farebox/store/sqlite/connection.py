@@ -1,8 +1,9 @@
 """One SQLite connection on one thread of its own: transactions, and what an error of the library means.
 
-Promises: an operation is one transaction, complete or without effect; and every error says which of the two it was
-(StoreDownError: nothing happened; StoreUnknownError: the commit itself failed on the disk; StoreRefusedError: the
-file cannot be used), with the file and the remedy in its message (fault rows S14, S15).
+Promises: an operation is one transaction, complete or without effect; and every error says which of the two
+it was (StoreDownError: nothing happened; StoreUnknownError: the commit itself failed on the disk;
+StoreRefusedError: the file cannot be used), with the file and the remedy in its message (fault rows S14,
+S15).
 """
 
 import asyncio
@@ -40,7 +41,9 @@ class Lane:
         self._closed = False
 
     async def open(self) -> None:
-        """Connect; the writing lane also creates or checks the schema. Raises StoreRefusedError, StoreDownError."""
+        """Connect; the writing lane also creates or checks the schema. Raises StoreRefusedError,
+        StoreDownError.
+        """
         await self._submit(self._connect)
 
     async def run(

@@ -1,8 +1,8 @@
 """Money events in SQLite: top-ups, transfers, adjustments, refunds, expiry (MONEY section 5).
 
-Promises: all rows of an event and all its effects are one transaction; a redelivery changes nothing; the same ids
-with other content are an alarm, never taken for success (hole 9); expired money is taken out first, so that nothing
-revives it (hole 17).
+Promises: all rows of an event and all its effects are one transaction; a redelivery changes nothing; the same
+ids with other content are an alarm, never taken for success (hole 9); expired money is taken out first, so
+that nothing revives it (hole 17).
 """
 
 import sqlite3

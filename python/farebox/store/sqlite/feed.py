@@ -1,7 +1,7 @@
 """The change feed, the audit log and the price books: rows that are only ever appended.
 
-Promises: change numbers rise and are never reused; the feed keeps a bounded tail (a reader further behind than that
-starts with an empty memory anyway).
+Promises: change numbers rise and are never reused; the feed keeps a bounded tail (a reader further behind
+than that starts with an empty memory anyway).
 """
 
 import sqlite3

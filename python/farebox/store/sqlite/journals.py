@@ -1,7 +1,7 @@
 """Rows of journals in SQLite: epochs by compare-and-set, beats, low-water marks, the end of a journal.
 
-Promises: an epoch is claimed once (a copy of a directory, a clone or a restored store is refused, hole 2 and fault
-row S17), and the money a journal leased is free again in the transaction that ends the journal.
+Promises: an epoch is claimed once (a copy of a directory, a clone or a restored store is refused, hole 2 and
+fault row S17), and the money a journal leased is free again in the transaction that ends the journal.
 """
 
 import sqlite3
@@ -27,13 +27,15 @@ def claim_epoch(
     if stored != epoch - 1:
         raise StoreRefusedError(_wrong_epoch(journal, epoch, stored))
     connection.execute(
-        """INSERT INTO journals (journal, epoch, state, host, beat_ms, claimed_ms) VALUES (?1, ?2, 'live', ?3, ?4, ?4)
+        """INSERT INTO journals (journal, epoch, state, host, beat_ms, claimed_ms)
+           VALUES (?1, ?2, 'live', ?3, ?4, ?4)
            ON CONFLICT (journal) DO UPDATE SET
            epoch = ?2, state = 'live', host = ?3, beat_ms = ?4, claimed_ms = ?4""",
         (journal, epoch, host, now_ms),
     )
     connection.execute(
-        "UPDATE users SET rev = rev + 1 WHERE user IN (SELECT user FROM leases WHERE journal = ? AND dead = 1)",
+        """UPDATE users SET rev = rev + 1
+           WHERE user IN (SELECT user FROM leases WHERE journal = ? AND dead = 1)""",
         (journal,),
     )
     connection.execute(
@@ -46,12 +48,12 @@ def claim_epoch(
 def _wrong_epoch(journal: str, epoch: int, stored: int) -> str:
     if stored >= epoch:
         return (
-            f"journal {journal}: the store has seen epoch {stored}, this directory wants {epoch}: it is an old copy or a "
-            "clone of a journal that went on elsewhere; remove the directory, or give back the newer one"
+            f"journal {journal}: the store has seen epoch {stored}, this directory wants {epoch}: it is an "
+            "old copy or a clone of a journal that went on elsewhere; remove the directory, or bring back the newer"
         )
     return (
-        f"journal {journal}: this directory wants epoch {epoch}, the store has seen {stored}: the store was restored "
-        "from a backup or is another one; restore the store that belongs to this journal, or end the journal with "
+        f"journal {journal}: this directory wants epoch {epoch}, the store has seen {stored}: the store was "
+        "restored from a backup or is another one; restore the one of this journal, or end the journal with "
         f"`farebox lease release --lost {journal}`"
     )
 
@@ -67,7 +69,7 @@ def states(connection: sqlite3.Connection) -> list[JournalState]:
 
 
 def is_current(connection: sqlite3.Connection, journal: str, epoch: int) -> bool:
-    """Whether `epoch` is the live epoch of the journal: calls of an earlier owner change nothing (hole 52)."""
+    """Whether `epoch` is the live epoch of the journal: an earlier owner's calls change nothing (hole 52)."""
     row = connection.execute(
         "SELECT 1 FROM journals WHERE journal = ? AND epoch = ? AND state = 'live'", (journal, epoch)
     ).fetchone()

@@ -1,7 +1,8 @@
-"""Leases in SQLite: grant, return, fence (MONEY section 6), each read, decided and written in one transaction.
+"""Leases in SQLite: grant, return, fence (MONEY section 6), each read, decided and written in one
+transaction.
 
-Promises: the sum of leases and reserved amounts of a lot is its `leased` and never above what is left (M2); a call
-of an older operation or epoch changes nothing, however late it lands (holes 10, 52).
+Promises: the sum of leases and reserved amounts of a lot is its `leased` and never above what is left (M2); a
+call of an older operation or epoch changes nothing, however late it lands (holes 10, 52).
 """
 
 import sqlite3

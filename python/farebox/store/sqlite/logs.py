@@ -1,7 +1,7 @@
 """Request logs and hourly rollups in SQLite: what readers of the replaced system look at.
 
-Promises: a row is written once per exchange, a bad row never delays the others, and nothing here touches money.
-Rollups are added once per journal position (hole 27).
+Promises: a row is written once per exchange, a bad row never delays the others, and nothing here touches
+money. Rollups are added once per journal position (hole 27).
 """
 
 import sqlite3
@@ -17,9 +17,10 @@ from farebox.store.sqlite.connection import is_row_error, savepoint
 from farebox.store.sqlite.rows import output_tokens
 
 _COLUMNS = (
-    "exchange, user, key, model, upstream, upstream_model, upstream_request, wire_format, input_tokens, output_tokens,"
-    " cache_write_tokens, cache_hit_tokens, tokens_used, charge_pico, charged_pico, credit_type, status, latency_ms,"
-    " first_byte_ms, created_ms, outcome, stream, evidence, price_version, multiplier, counts, detail, raw_usage"
+    "exchange, user, key, model, upstream, upstream_model, upstream_request, wire_format, input_tokens,"
+    " output_tokens, cache_write_tokens, cache_hit_tokens, tokens_used, charge_pico, charged_pico,"
+    " credit_type, status, latency_ms, first_byte_ms, created_ms, outcome, stream, evidence, price_version,"
+    " multiplier, counts, detail, raw_usage"
 )
 _INSERT = f"INSERT OR IGNORE INTO request_logs ({_COLUMNS}) VALUES ({', '.join('?' * 28)})"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM request_logs"  # noqa: S608
@@ -192,7 +193,8 @@ def roll_up(
     connection.executemany(
         """INSERT INTO rollups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
            requests = requests + excluded.requests, failures = failures + excluded.failures,
-           input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
+           input_tokens = input_tokens + excluded.input_tokens,
+           output_tokens = output_tokens + excluded.output_tokens,
            charge_pico = charge_pico + excluded.charge_pico""",
         [(journal, *where, *cell) for where, cell in sums.items()],
     )

@@ -1,7 +1,8 @@
-"""Parked settlements in SQLite: records that wait for an operator, and what he decides (MONEY sections 4 and 9).
+"""Parked settlements in SQLite: records that wait for an operator, and what he decides (MONEY sections 4 and
+9).
 
-Promises: a parked record is kept for ever, resolved or not, so that its replay is recognised; resolving is one
-transaction that frees what was reserved, writes the rows of the exchange and says who did it.
+Promises: a parked record is kept for ever, resolved or not, so that its replay is recognised; resolving is
+one transaction that frees what was reserved, writes the rows of the exchange and says who did it.
 """
 
 import dataclasses
@@ -43,13 +44,16 @@ def park(
     name = record.exchange if kind != CONFLICT else f"{record.exchange}-{zlib.crc32(payload):08x}"
     connection.execute(
         """INSERT OR IGNORE INTO parked_settlements
-           (id, exchange, user, kind, reason, settlement, journal, epoch, parked_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+           (id, exchange, user, kind, reason, settlement, journal, epoch, parked_ms)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (name, record.exchange, record.user, kind, reason, payload, journal, epoch, now_ms),
     )
 
 
 def is_same(connection: sqlite3.Connection, record: Settlement) -> bool | None:
-    """Whether this very record is parked, or was; None when nothing is parked for its exchange under its own id."""
+    """Whether this very record is parked, or was; None when nothing is parked for its exchange under its own
+    id.
+    """
     row = connection.execute(
         "SELECT settlement FROM parked_settlements WHERE id = ?", (record.exchange,)
     ).fetchone()
@@ -59,10 +63,11 @@ def is_same(connection: sqlite3.Connection, record: Settlement) -> bool | None:
 def waiting(connection: sqlite3.Connection) -> list[Mapping[str, object]]:
     """What awaits an operator, oldest first; `id` is what `resolve` takes."""
     found = connection.execute(
-        """SELECT id, exchange, user, kind, reason, settlement, journal, parked_ms,
-                  (SELECT coalesce(sum(amount_pico), 0) FROM reserved
-                   WHERE reserved.user = parked_settlements.user AND reserved.exchange = parked_settlements.id)
-           FROM parked_settlements WHERE resolved_ms IS NULL ORDER BY sequence"""
+        """SELECT id, exchange, user, kind, reason, settlement, journal, parked_ms, (SELECT
+        coalesce(sum(amount_pico), 0) FROM reserved WHERE reserved.user = parked_settlements.user AND
+        reserved.exchange = parked_settlements.id) FROM parked_settlements WHERE resolved_ms IS NULL ORDER BY
+        sequence
+        """
     )
     return [_described(*row) for row in found]
 

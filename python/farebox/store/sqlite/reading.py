@@ -1,4 +1,6 @@
-"""Reading the ledger from SQLite: a user's rows, newest first, or all of them with the account in one snapshot."""
+"""Reading the ledger from SQLite: a user's rows, newest first, or all of them with the account in one
+snapshot.
+"""
 
 import sqlite3
 from collections.abc import Iterable
@@ -8,21 +10,18 @@ import orjson
 from farebox.base.records import Account, LotAmount, Transaction
 from farebox.store.sqlite import accounts
 
-_ROW = "SELECT user, type, reference, pool, amount_pico, lots, cause, created_ms, charge FROM credit_transactions"
+_COLUMNS = "user, type, reference, pool, amount_pico, lots, cause, created_ms, charge"
+_OF_USER = f"SELECT {_COLUMNS} FROM credit_transactions WHERE user = ?"  # noqa: S608 - names of our own
+_OLDER = " AND sequence < (SELECT sequence FROM credit_transactions WHERE id = ?)"
+_NEWEST_FIRST = " ORDER BY sequence DESC"
 
 
 def transactions(connection: sqlite3.Connection, user: str, limit: int, before: str) -> list[Transaction]:
     """Up to `limit` rows of a user, newest first, older than the row whose id is `before`."""
     if not before:
-        found = connection.execute(_ROW + " WHERE user = ? ORDER BY sequence DESC LIMIT ?", (user, limit))
-    else:
-        found = connection.execute(
-            _ROW
-            + """ WHERE user = ? AND sequence < (SELECT sequence FROM credit_transactions WHERE id = ?)
-                  ORDER BY sequence DESC LIMIT ?""",
-            (user, before, limit),
-        )
-    return _transactions(found)
+        return _transactions(connection.execute(_OF_USER + _NEWEST_FIRST + " LIMIT ?", (user, limit)))
+    older = _OF_USER + _OLDER + _NEWEST_FIRST + " LIMIT ?"
+    return _transactions(connection.execute(older, (user, before, limit)))
 
 
 def account_with_rows(connection: sqlite3.Connection, user: str) -> tuple[Account, list[Transaction]] | None:
@@ -30,9 +29,7 @@ def account_with_rows(connection: sqlite3.Connection, user: str) -> tuple[Accoun
     account = accounts.load(connection, user)
     if account is None:
         return None
-    return account, _transactions(
-        connection.execute(_ROW + " WHERE user = ? ORDER BY sequence DESC", (user,))
-    )
+    return account, _transactions(connection.execute(_OF_USER + _NEWEST_FIRST, (user,)))
 
 
 def _transactions(found: Iterable[tuple[str, str, str, str, int, str, str, int, str]]) -> list[Transaction]:

@@ -1,8 +1,8 @@
 """What booking writes: ledger rows, and their effect on pools, lots, leases and lifetime counters.
 
-Promises: the only place where a charge changes money. `Effects` gathers any number of charges, adds up what falls on
-one pool, lot or user, and writes each sum once; the number of rows met is checked, so a missing row can never
-swallow money.
+Promises: the only place where a charge changes money. `Effects` gathers any number of charges, adds up what
+falls on one pool, lot or user, and writes each sum once; the number of rows met is checked, so a missing row
+can never swallow money.
 """
 
 import sqlite3
@@ -20,7 +20,8 @@ _NEW_POOL = "creditsNew"
 _NEW_WALLET = "openhands"
 
 _INSERT = """
-    INSERT INTO credit_transactions (id, user, type, reference, pool, amount_pico, lots, cause, created_ms, charge)
+    INSERT INTO credit_transactions
+    (id, user, type, reference, pool, amount_pico, lots, cause, created_ms, charge)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _COUNT = """
@@ -72,7 +73,7 @@ class Effects:
     def charge(
         self, settlement: Settlement, split: Parts, from_lease: Parts, written_off_pico: int, now_ms: int
     ) -> None:
-        """Add one charge: `split` leaves the pools, `from_lease` of it is taken out of the journal's lease."""
+        """Add one charge: `split` leaves the pools, `from_lease` of it leaves the journal's lease."""
         user = settlement.user
         self._rows.extend(rows_of(settlement, tuple(split), written_off_pico, now_ms))
         for lot, pool, amount in split:
@@ -101,12 +102,14 @@ class Effects:
         counters[6] += output
 
     def unlease(self, user: str, parts: Parts) -> None:
-        """Add money that stops being set aside without leaving a lease: what was reserved for a quarantine."""
+        """Add money that stops being set aside without leaving a lease: what a quarantine had reserved."""
         for lot, _, amount in parts:
             self._leased[user, lot] += amount
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Write everything gathered. Raises InvariantBrokenError when a pool, lot, lease or user is not there."""
+        """Write everything gathered. Raises InvariantBrokenError when a pool, lot, lease or user is not
+        there.
+        """
         insert(connection, self._rows)
         lots = {
             where: (self._left.get(where, 0), self._leased.get(where, 0))
@@ -119,7 +122,8 @@ class Effects:
         )
         _update(
             connection,
-            "UPDATE lots SET left_pico = left_pico - ?, leased_pico = leased_pico - ? WHERE user = ? AND lot = ?",
+            """UPDATE lots SET left_pico = left_pico - ?, leased_pico = leased_pico - ?
+               WHERE user = ? AND lot = ?""",
             [(*amounts, *where) for where, amounts in lots.items()],
         )
         _update(
@@ -168,7 +172,8 @@ def booked(connection: sqlite3.Connection, exchanges: Iterable[tuple[str, str]])
         (orjson.dumps(list(exchange_of)).decode(),),
     )
     parked = connection.execute(
-        "SELECT asked.value FROM json_each(?) AS asked JOIN parked_settlements AS parked ON parked.id = asked.value",
+        """SELECT asked.value FROM json_each(?) AS asked
+           JOIN parked_settlements AS parked ON parked.id = asked.value""",
         (orjson.dumps(list(exchange_of.values())).decode(),),
     )
     return {exchange_of[row[0]] for row in rows} | {row[0] for row in parked}

@@ -1,8 +1,8 @@
 """The SQLite schema: one statement per table, its version, and the checks made when a file is opened.
 
-Promises: amounts are INTEGER pico-USD in STRICT tables, so a float or a text can never become money and an overflow
-is an error; no lot and no lease goes below zero, whatever a caller asks; a file of a newer Farebox, of another
-program, or a damaged one is refused by name (fault rows S15, S16, S19).
+Promises: amounts are INTEGER pico-USD in STRICT tables, so a float or a text can never become money and an
+overflow is an error; no lot and no lease goes below zero, whatever a caller asks; a file of a newer Farebox,
+of another program, or a damaged one is refused by name (fault rows S15, S16, S19).
 """
 
 import sqlite3
@@ -217,7 +217,7 @@ def check_library(path: Path) -> None:
     """Refuse a SQLite library too old for STRICT tables."""
     if sqlite3.sqlite_version_info < _OLDEST_LIBRARY:
         raise StoreRefusedError(
-            f"{path}: SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed: use a newer Python or SQLite"
+            f"{path}: SQLite {sqlite3.sqlite_version} is too old, 3.37 is needed: use a newer one"
         )
 
 
@@ -228,13 +228,15 @@ def check_whole(connection: sqlite3.Connection, path: Path) -> None:
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise StoreRefusedError(
-            f"{path}: the database is damaged ({verdict}); keep a copy, restore a backup or run `.recover` of the sqlite3 "
-            "shell, then start again: journals still on disk are applied to it"
+            f"{path}: the database is damaged ({verdict}); keep a copy, restore a backup or run `.recover` "
+            "of the sqlite3 shell, then start again: journals still on disk are applied to it"
         )
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Create the schema, or check that the file's is this one. Runs inside one transaction: all of it or nothing."""
+    """Create the schema, or check that the file's is this one. Runs inside one transaction: all of it or
+    nothing.
+    """
     found = _version(connection, path)
     if found is None:
         for statement in _TABLES:

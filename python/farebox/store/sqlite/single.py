@@ -1,7 +1,7 @@
 """Booking one record that is out of the ordinary: already there, late, quarantined, or of a parked account.
 
-Promises: it always ends in a result. What cannot be booked is parked for an operator with the reason, in the same
-transaction, and blocks nobody (MONEY section 4, step 3; fault rows S09, S10).
+Promises: it always ends in a result. What cannot be booked is parked for an operator with the reason, in the
+same transaction, and blocks nobody (MONEY section 4, step 3; fault rows S09, S10).
 """
 
 import sqlite3
@@ -94,7 +94,9 @@ def _fits(account: Account, lots: dict[str, int], takes: tuple[LotAmount, ...]) 
 def _reserve(
     connection: sqlite3.Connection, account: Account, journal: str, record: Settlement, now_ms: int
 ) -> None:
-    """Set the hold of a quarantined exchange aside: out of the lease, or of free money where the lease is short."""
+    """Set the hold of a quarantined exchange aside: out of the lease, or of free money where the lease is
+    short.
+    """
     hold = late_split(account, journal, record, now_ms)
     leases.take(connection, record.user, journal, hold.from_lease)
     connection.executemany(

@@ -1,7 +1,8 @@
 """`SQLiteStore`: the embedded implementation of `Store`, one method per operation of the protocol.
 
-Three connections on three threads: one writes, one answers short questions, one reads long ones (verify, audit), so
-that no reader ever holds up the writer. What each operation does stands in the files beside this one.
+Three connections on three threads: one writes, one answers short questions, one reads long ones (verify,
+audit), so that no reader ever holds up the writer. What each operation does stands in the files beside this
+one.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -35,7 +36,7 @@ class SQLiteStore:
         self._reader = Lane(self.path, name="read", writes=False)
         self._scanner = Lane(self.path, name="scan", writes=False)
 
-    # -- life --------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
     async def open(self) -> None:
         await self._writer.open()
         await self._reader.open()
@@ -46,7 +47,7 @@ class SQLiteStore:
         await self._reader.close()
         await self._writer.close()
 
-    # -- journals ----------------------------------------------------------------------------------------------
+    # -- journals --------------------------------------------------------------------------------------------
     async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState:
         return await self._writer.run(journals.claim_epoch, journal, epoch, host, now_ms)
 
@@ -62,7 +63,7 @@ class SQLiteStore:
     async def end_journal(self, journal: str, state: str) -> None:
         await self._writer.run(journals.end_journal, journal, state)
 
-    # -- booking -----------------------------------------------------------------------------------------------
+    # -- booking ---------------------------------------------------------------------------------------------
     async def book(
         self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int
     ) -> list[Booked]:
@@ -78,7 +79,7 @@ class SQLiteStore:
         """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
         return await self._writer.run(logs.expire_logs, before_ms, limit)
 
-    # -- leases ------------------------------------------------------------------------------------------------
+    # -- leases ----------------------------------------------------------------------------------------------
     async def grant(
         self,
         user: str,
@@ -110,7 +111,7 @@ class SQLiteStore:
     async def leases_of(self, journal: str) -> list[str]:
         return await self._reader.run(leases.leases_of, journal)
 
-    # -- accounts and keys -------------------------------------------------------------------------------------
+    # -- accounts and keys -----------------------------------------------------------------------------------
     async def create_user(self, user: str, role: str, actor: str, now_ms: int) -> bool:
         return await self._writer.run(accounts.create_user, user, role, actor, now_ms)
 
@@ -129,7 +130,9 @@ class SQLiteStore:
             after = names[-1]
 
     async def lifetime(self, user: str) -> Mapping[str, int] | None:
-        """A user's lifetime counters under the replaced system's names, money as pico-USD; None: no such user."""
+        """A user's lifetime counters under the replaced system's names, money as pico-USD; None: no such
+        user.
+        """
         return await self._reader.run(accounts.lifetime, user)
 
     async def create_key(self, key: KeyRecord, actor: str, now_ms: int) -> bool:
@@ -144,11 +147,11 @@ class SQLiteStore:
     async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
         return await self._writer.run(accounts.set_key_active, digest, active, actor, now_ms)
 
-    # -- events ------------------------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------------
     async def apply_event(self, event: Event, now_ms: int) -> EventResult:
         return await self._writer.run(events.apply_event, event, now_ms)
 
-    # -- reading -----------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
         return await self._reader.run(reading.transactions, user, limit, before)
 
@@ -166,7 +169,7 @@ class SQLiteStore:
     ) -> list[Mapping[str, object]]:
         return await self._reader.run(logs.request_logs, user, limit, before_ms)
 
-    # -- prices, quarantine, changes ---------------------------------------------------------------------------
+    # -- prices, quarantine, changes -------------------------------------------------------------------------
     async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:
         return await self._writer.run(feed.put_price_book, book, content_hash, now_ms)
 
