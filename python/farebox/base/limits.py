@@ -56,6 +56,9 @@ written_off_per_user_pico_max = 1 * 10**12
 # Journal
 frame_bytes_max = 64 * 2**10
 segment_bytes_max = 64 * 2**20
+prices_frame_bytes_max = 4 * 2**20
+journal_disk_free_bytes_min = 16 * 2**20
+journal_unsynced_bytes_max = 64 * 2**20
 settle_reserve_bytes = 8 * 2**10
 journal_bytes_max = 8 * 2**30
 sync_interval_s = 0.010
@@ -79,6 +82,10 @@ rpc_reconnect_max_s = 1.0
 rpc_connect_wait_s = 1.0
 request_log_ttl_days = 30
 dead_letter_bytes_max = 64 * 2**20
+tidy_interval_s = 300.0
+audit_page_rows = 500
+findings_max = 1000
+adopt_wait_s = 60.0
 
 # Accounts and rates
 account_cache_entries_max = 200_000
