@@ -1,4 +1,5 @@
-"""A store for every test of the contract, and a scene with users, lots, journals and settlements to play on it.
+"""A store for every test of the contract, and a scene with users, lots, journals and settlements to play on
+it.
 
 `store` is parametrised by implementation: whatever is added to `FACTORIES` runs the whole contract suite.
 """
@@ -76,7 +77,13 @@ class Scene:
         return name
 
     async def credit(
-        self, user: str, amount: int, pool: str = "credits", expires: int | None = None, lot: str = "", now: int = NOW
+        self,
+        user: str,
+        amount: int,
+        pool: str = "credits",
+        expires: int | None = None,
+        lot: str = "",
+        now: int = NOW,
     ) -> LotAmount:
         lot = lot or self.fresh()
         part = LotAmount(lot, pool, amount)
@@ -108,7 +115,9 @@ class Scene:
         self.ops[user, journal] = answer.op
         return tuple(part for part, _ in answer.added)
 
-    def settlement(self, user: str, amount: int, takes: tuple[LotAmount, ...] = (), **changes: Any) -> Settlement:
+    def settlement(
+        self, user: str, amount: int, takes: tuple[LotAmount, ...] = (), **changes: Any
+    ) -> Settlement:
         plain = Settlement(
             exchange=self.fresh(32),
             user=user,

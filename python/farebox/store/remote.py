@@ -184,7 +184,8 @@ class RemoteStore:
             try:
                 await self._listen(reader, writer)
             finally:
-                self._disconnect(writer)
+                self._fail_waiting()
+                await wire_form.close(writer)
             await asyncio.sleep(pause_s)
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,10 +200,9 @@ class RemoteStore:
         except ValueError:
             _LOG.exception("the writer sent what is no message; connecting again")
 
-    def _disconnect(self, writer: asyncio.StreamWriter) -> None:
+    def _fail_waiting(self) -> None:
         self._writer = None
         self._connected.clear()
-        writer.close()
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(

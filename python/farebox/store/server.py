@@ -32,13 +32,14 @@ class StoreServer:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen; replaces the socket a dead writer left. Raises StoreRefusedError when the path cannot be
         bound.
         """
         listener = _bound(self._path)
-        self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener)
 
     async def close(self) -> None:
         """Stop listening, disconnect all workers, end what runs for them."""
@@ -49,6 +50,7 @@ class StoreServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in tuple(self._connections):
             writer.close()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None
@@ -60,10 +62,15 @@ class StoreServer:
         for writer in tuple(self._connections):
             self._send(writer, frame)
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.create_task(self._serve(reader, writer))
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= limits.rpc_connections_max:
             _LOG.error("more than %d workers on %s: refused", limits.rpc_connections_max, self._path)
-            writer.close()
+            await wire_form.close(writer)
             return
         self._connections.add(writer)
         room = asyncio.Semaphore(limits.rpc_pending_max)
@@ -81,7 +88,7 @@ class StoreServer:
             _LOG.exception("a worker sent what is no message; disconnected")
         finally:
             self._connections.discard(writer)
-            writer.close()
+            await wire_form.close(writer)
 
     async def _answer(self, writer: asyncio.StreamWriter, message: list[Any]) -> None:
         number = message[0]

@@ -5,6 +5,7 @@ the side that would send it, never a memory problem of the side that reads it.
 """
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 import orjson
@@ -37,6 +38,13 @@ async def read(reader: asyncio.StreamReader) -> list[Any]:
     if not isinstance(message, list) or len(message) < 2 or not isinstance(message[0], int):
         raise ValueError("a message is an array that begins with a number")
     return message
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and wait until it is gone; how the other side ended it does not matter any more."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _plain(value: object) -> object:

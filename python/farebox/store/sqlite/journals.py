@@ -49,7 +49,7 @@ def _wrong_epoch(journal: str, epoch: int, stored: int) -> str:
     if stored >= epoch:
         return (
             f"journal {journal}: the store has seen epoch {stored}, this directory wants {epoch}: it is an "
-            "old copy or a clone of a journal that went on elsewhere; remove the directory, or bring back the newer"
+            "old copy or a clone of a journal that went on elsewhere; remove it, or bring back the newer"
         )
     return (
         f"journal {journal}: this directory wants epoch {epoch}, the store has seen {stored}: the store was "
