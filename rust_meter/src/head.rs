@@ -1,7 +1,8 @@
 //! Response heads: strict HTTP/1.x, so that upstream and meter always agree where a body ends.
 //!
-//! Whatever two parsers could read differently is refused (RFC 9112 sections 2 to 6): line ends that are not CRLF,
-//! folded headers, control bytes, a length beside a transfer coding, lengths that differ, codings but `chunked`.
+//! Whatever two parsers could read differently is refused (RFC 9112 sections 2 to 6): line ends that are
+//! not CRLF, folded headers, control bytes, a length beside a transfer coding, lengths that differ, codings
+//! but `chunked`.
 
 use memchr::{memchr, memchr3};
 
@@ -49,7 +50,10 @@ pub fn parse_head(
 ) -> Result<Option<Head>, HeadError> {
     let window = data.get(..bytes_max).unwrap_or(data);
     let whole = data.len() < bytes_max;
-    let mut lines = Lines { data: window, at: 0 };
+    let mut lines = Lines {
+        data: window,
+        at: 0,
+    };
     let Some(status_line) = lines.next_line()? else {
         return incomplete(whole);
     };
@@ -68,12 +72,24 @@ pub fn parse_head(
         headers.push(parse_header(line)?);
     }
     let framing = framing_of(&headers, minor_version, status, no_body)?;
-    let keep_alive = framing != Framing::UntilClose && status != 101 && stays_open(&headers, minor_version);
-    Ok(Some(Head { status, minor_version, headers, framing, keep_alive, length: lines.at }))
+    let keep_alive =
+        framing != Framing::UntilClose && status != 101 && stays_open(&headers, minor_version);
+    Ok(Some(Head {
+        status,
+        minor_version,
+        headers,
+        framing,
+        keep_alive,
+        length: lines.at,
+    }))
 }
 
 fn incomplete(whole: bool) -> Result<Option<Head>, HeadError> {
-    if whole { Ok(None) } else { Err(HeadError("the head is too long")) }
+    if whole {
+        Ok(None)
+    } else {
+        Err(HeadError("the head is too long"))
+    }
 }
 
 struct Lines<'a> {
@@ -118,7 +134,8 @@ fn parse_status_line(line: &[u8]) -> Result<(u8, u16), HeadError> {
         return Err(HeadError("control byte in the reason"));
     }
     let status = digits.iter().fold(0_u16, |sum, digit| {
-        sum.saturating_mul(10).saturating_add(u16::from(digit.saturating_sub(b'0')))
+        sum.saturating_mul(10)
+            .saturating_add(u16::from(digit.saturating_sub(b'0')))
     });
     if !(100..=599).contains(&status) {
         return Err(HeadError("status outside 100-599"));
@@ -166,7 +183,10 @@ fn is_value_byte(byte: u8) -> bool {
 
 /// Values of every header called `name`.
 fn values<'a>(headers: &'a [(Vec<u8>, Vec<u8>)], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_slice())
+    headers
+        .iter()
+        .filter(move |(own, _)| own == name)
+        .map(|(_, value)| value.as_slice())
 }
 
 fn framing_of(
@@ -208,11 +228,13 @@ fn framing_of(
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
-    if value.is_empty() || value.len() > LENGTH_DIGITS_MAX || !value.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() || value.len() > LENGTH_DIGITS_MAX || !value.iter().all(u8::is_ascii_digit)
+    {
         return Err(HeadError("malformed content length"));
     }
     Ok(value.iter().fold(0_u64, |sum, digit| {
-        sum.saturating_mul(10).saturating_add(u64::from(digit.saturating_sub(b'0')))
+        sum.saturating_mul(10)
+            .saturating_add(u64::from(digit.saturating_sub(b'0')))
     }))
 }
 
@@ -227,122 +249,12 @@ fn stays_open(headers: &[(Vec<u8>, Vec<u8>)], minor_version: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    //! U22, H08 to H12 on the upstream's side: what is ambiguous is refused; any prefix is incomplete, never wrong.
-    use super::*;
-    use proptest::prelude::*;
-
-    fn parse(data: &[u8]) -> Result<Option<Head>, HeadError> {
-        parse_head(data, false, 65536, 100)
-    }
-
-    fn framing(headers: &str) -> Result<Framing, HeadError> {
-        let data = format!("HTTP/1.1 200 OK\r\n{headers}\r\n");
-        parse(data.as_bytes()).map(|head| head.map_or(Framing::UntilClose, |head| head.framing))
-    }
-
-    #[test]
-    fn a_usual_head_is_read() {
-        let data = b"HTTP/1.1 200 OK\r\nContent-Type:  text/event-stream \r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello";
-        let head = parse(data).ok().flatten();
-        let expected = Head {
-            status: 200,
-            minor_version: 1,
-            headers: vec![
-                (b"content-type".to_vec(), b"text/event-stream".to_vec()),
-                (b"transfer-encoding".to_vec(), b"Chunked".to_vec()),
-            ],
-            framing: Framing::Chunked,
-            keep_alive: true,
-            length: 82,
-        };
-        assert_eq!(head, Some(expected));
-        assert!((0..82).all(|end| parse(data.get(..end).unwrap_or_default()) == Ok(None)));
-    }
-
-    #[test]
-    fn h08_content_lengths() {
-        assert_eq!(framing("content-length: 5\r\n"), Ok(Framing::Length(5)));
-        assert_eq!(framing("content-length: 5\r\nContent-Length:5\r\n"), Ok(Framing::Length(5)));
-        assert_eq!(framing(""), Ok(Framing::UntilClose));
-        for bad in ["", "+5", "-1", "0x10", "1_0", "5, 5", "5, 6", "1234567890123456789", "٥", "5\u{b}", "5\u{a0}", "5 5"] {
-            assert!(framing(&format!("content-length: {bad}\r\n")).is_err(), "{bad:?}");
-        }
-        assert!(framing("content-length: 5\r\ncontent-length: 6\r\n").is_err());
-    }
-
-    #[test]
-    fn h09_transfer_codings() {
-        for bad in [
-            "xchunked", "chunked, identity", "identity, chunked", ",chunked", "chunked;q=1", "gzip, chunked", "identity", "",
-            "chunked\u{a0}", "\u{b}chunked",
-        ] {
-            assert!(framing(&format!("transfer-encoding: {bad}\r\n")).is_err(), "{bad:?}");
-        }
-        assert!(framing("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n").is_err());
-        assert!(framing("transfer-encoding: chunked\r\ncontent-length: 5\r\n").is_err());
-        assert!(parse(b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
-        assert_eq!(framing("transfer-encoding:\t chunked\t\r\n"), Ok(Framing::Chunked));
-    }
-
-    #[test]
-    fn h12_lines_and_bytes() {
-        for bad in [
-            "HTTP/1.1 200 OK\nA: b\r\n\r\n", "HTTP/1.1 200 OK\r\nA: b\n\r\n", "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", "HTTP/1.1 200 OK\r\n A: b\r\n\r\n", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n: b\r\n\r\n", "HTTP/1.1 200 OK\r\nA\r\n\r\n", "HTTP/1.1 200 OK\r\nA: \u{0}\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA: \u{1}\r\n\r\n", "HTTP/1.1 200 OK\r\nA: \u{7f}\r\n\r\n", "HTTP/1.1 200 OK\r\nÄ: b\r\n\r\n",
-            "HTTP/1.1 099 OK\r\n\r\n", "HTTP/1.1 600 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n",
-            "HTTP/1.2 200 OK\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1  200 OK\r\n\r\n", "http/1.1 200 OK\r\n\r\n",
-            "\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200OK\r\n\r\n", "HTTP/1.1 200 O\u{1}K\r\n\r\n", "HTTP/1.1\r\n\r\n",
-        ] {
-            assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-        assert!(parse(b"HTTP/1.1 200\r\nA: \xff\r\n\r\n").is_ok_and(|head| head.is_some()));
-    }
-
-    #[test]
-    fn u22_bounds() {
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
-        assert_eq!(parse(many.as_bytes()), Err(HeadError("too many headers")));
-        let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(70_000));
-        assert_eq!(parse(long.as_bytes()), Err(HeadError("the head is too long")));
-        let exact = b"HTTP/1.1 200 OK\r\n\r\n";
-        assert!(parse_head(exact, false, exact.len(), 0).is_ok_and(|head| head.is_some()));
-        assert!(parse_head(exact, false, exact.len() - 1, 0).is_err());
-    }
-
-    #[test]
-    fn bodies_that_cannot_be() {
-        for status in ["100", "103", "101", "204", "304"] {
-            let data = format!("HTTP/1.1 {status} X\r\ncontent-length: 7\r\n\r\n");
-            let head = parse(data.as_bytes()).ok().flatten();
-            assert_eq!(head.map(|head| head.framing), Some(Framing::Length(0)), "{status}");
-        }
-        let head = parse_head(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n", true, 65536, 100).ok().flatten();
-        assert_eq!(head.map(|head| head.framing), Some(Framing::Length(0)));
-    }
-
-    #[test]
-    fn connections_stay_open_only_when_both_know_the_end() {
-        let stays = |text: &str| parse(text.as_bytes()).ok().flatten().is_some_and(|head| head.keep_alive);
-        assert!(stays("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
-        assert!(stays("HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: Keep-Alive\r\n\r\n"));
-        assert!(!stays("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n"));
-        assert!(!stays("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: x, CLOSE\r\n\r\n"));
-        assert!(!stays("HTTP/1.1 200 OK\r\n\r\n"));
-        assert!(!stays("HTTP/1.1 101 Switching\r\n\r\n"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_answered(data in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut text = b"HTTP/1.1 200 OK\r\n".to_vec();
-            text.extend_from_slice(&data);
-            let _ = parse(&data);
-            if let Ok(Some(head)) = parse(&text) {
-                prop_assert!(head.length <= text.len());
-            }
-        }
-    }
-}
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#[path = "head_tests.rs"]
+mod tests;

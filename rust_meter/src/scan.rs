@@ -1,16 +1,20 @@
 //! What admission needs from a request body, found in one strict pass without building objects.
 //!
-//! Two parsers must never read one body differently: a field that is read may stand only once at its level, in its own
-//! spelling, with its own type (fault rows B01 to B11). Everything else passes unread and unchanged.
+//! Two parsers must never read one body differently: a field that is read may stand only once at its level,
+//! in its own spelling, with its own type (fault rows B01 to B11). Everything else passes unread and
+//! unchanged.
 
 mod edit;
 mod facts;
+mod frame;
 mod json;
 mod keys;
+mod values;
 
 use edit::Spans;
 pub use edit::edited;
-use facts::{Facts, Frame, Label};
+use facts::Facts;
+use frame::{Frame, Label};
 use json::{Fault, Reader, Text, Token};
 pub use keys::Format;
 use keys::{Key, Place, Slot};
@@ -67,12 +71,33 @@ pub struct Scan {
 pub fn scan(body: &[u8], format: Format, depth_max: usize) -> Result<Scan, ScanError> {
     if let Err(error) = std::str::from_utf8(body) {
         let message = format!("the body is not valid UTF-8 (byte {})", error.valid_up_to());
-        return Err(ScanError { code: "utf8", field: String::new(), message });
+        return Err(ScanError {
+            code: "utf8",
+            field: String::new(),
+            message,
+        });
     }
-    let mut walk = Walk { body, reader: Reader::new(body), facts: Facts::new(format), stack: Vec::with_capacity(8) };
+    let mut walk = Walk {
+        body,
+        reader: Reader::new(body),
+        facts: Facts::new(format),
+        stack: Vec::with_capacity(8),
+    };
     match walk.run(depth_max) {
         Ok(()) => walk.facts.finish(body.len()),
-        Err(fault) => Err(ScanError { code: fault.code, field: walk.path(), message: fault.message }),
+        Err(Fault {
+            code: "json",
+            message,
+        }) => Err(ScanError {
+            code: "json",
+            field: String::new(),
+            message,
+        }),
+        Err(fault) => Err(ScanError {
+            code: fault.code,
+            field: walk.path(),
+            message: fault.message,
+        }),
     }
 }
 
@@ -87,13 +112,17 @@ impl Walk<'_> {
     fn run(&mut self, depth_max: usize) -> Result<(), Fault> {
         let mut slot = Slot::Body;
         loop {
-            let start = { self.reader.space(); self.reader.at };
+            self.reader.space();
+            let start = self.reader.at;
             let token = self.reader.value()?;
             match token {
                 Token::Object | Token::Array => {
                     if self.stack.len() >= depth_max {
                         let message = format!("the body is nested deeper than {depth_max} levels");
-                        return Err(Fault { code: "depth", message });
+                        return Err(Fault {
+                            code: "depth",
+                            message,
+                        });
                     }
                     let is_array = token == Token::Array;
                     let place = self.facts.open(slot, is_array, self.reader.at)?;
@@ -103,7 +132,13 @@ impl Walk<'_> {
                         continue;
                     }
                 }
-                scalar => self.facts.scalar(slot, scalar, self.body, start..self.reader.at, self.stack.last_mut())?,
+                scalar => self.facts.scalar(
+                    slot,
+                    scalar,
+                    self.body,
+                    start..self.reader.at,
+                    self.stack.last_mut(),
+                )?,
             }
             match self.next_sibling()? {
                 Some(next) => slot = next,
@@ -122,10 +157,15 @@ impl Walk<'_> {
         self.child().map(Some)
     }
 
-    /// After a value: the slot of the next one, with all containers that end here closed; None at the body's end.
+    /// After a value: the slot of the next one, with all containers that end here closed; None at the
+    /// body's end.
     fn next_sibling(&mut self) -> Result<Option<Slot>, Fault> {
         while let Some(frame) = self.stack.last() {
-            let (end, wanted) = if frame.is_array { (b']', "`,` or `]`") } else { (b'}', "`,` or `}`") };
+            let (end, wanted) = if frame.is_array {
+                (b']', "`,` or `]`")
+            } else {
+                (b'}', "`,` or `}`")
+            };
             if self.reader.take(b',') {
                 return self.child().map(Some);
             }
@@ -145,7 +185,9 @@ impl Walk<'_> {
 
     /// The slot of the next child of the innermost container; reads the key in an object.
     fn child(&mut self) -> Result<Slot, Fault> {
-        let Some(frame) = self.stack.last_mut() else { return Ok(Slot::Skip) };
+        let Some(frame) = self.stack.last_mut() else {
+            return Ok(Slot::Skip);
+        };
         if frame.is_array {
             frame.label = Label::Index(frame.next_index);
             frame.next_index = frame.next_index.saturating_add(1);
@@ -157,11 +199,19 @@ impl Walk<'_> {
         if place == Place::Opaque {
             return Ok(Slot::Skip);
         }
-        let Some(key) = known_key(self.body, text, place, self.facts.format)? else { return Ok(Slot::Skip) };
+        let Some(key) = known_key(self.body, text, place, self.facts.format)? else {
+            return Ok(Slot::Skip);
+        };
         frame.label = Label::Key(key);
         if !frame.first_time(key) {
-            let message = format!("`{}` stands twice in the same object; send it once", key.name());
-            return Err(Fault { code: "duplicate_key", message });
+            let message = format!(
+                "`{}` stands twice in the same object; send it once",
+                key.name()
+            );
+            return Err(Fault {
+                code: "duplicate_key",
+                message,
+            });
         }
         Ok(Slot::Member(place, key))
     }
@@ -181,8 +231,8 @@ impl Walk<'_> {
     }
 }
 
-/// The key a text spells, if it is read at `place`. A key that differs only in case from one that is read is refused:
-/// some upstreams ignore case and would read it.
+/// The key a text spells, if it is read at `place`. A key that differs only in case from one that is read
+/// is refused: some upstreams ignore case and would read it.
 fn known_key(body: &[u8], text: Text, place: Place, format: Format) -> Result<Option<Key>, Fault> {
     let unescaped;
     let spelled = if text.escaped {
@@ -198,14 +248,43 @@ fn known_key(body: &[u8], text: Text, place: Place, format: Format) -> Result<Op
     if let Some(key) = read(spelled) {
         return Ok(Some(key));
     }
-    if matches!(place, Place::Root | Place::StreamOptions) && spelled.iter().any(u8::is_ascii_uppercase) {
-        if let Some(key) = read(&spelled.to_ascii_lowercase()) {
-            let message = format!("a key differs from `{}` only in case; spell it so or leave it out", key.name());
-            return Err(Fault { code: "duplicate_key", message });
+    let case_matters = matches!(place, Place::Root | Place::StreamOptions)
+        && spelled.iter().any(u8::is_ascii_uppercase);
+    match if case_matters {
+        read(&spelled.to_ascii_lowercase())
+    } else {
+        None
+    } {
+        None => Ok(None),
+        Some(key) => {
+            let message = format!(
+                "a key differs from `{}` only in case; spell it so or leave it out",
+                key.name()
+            );
+            Err(Fault {
+                code: "duplicate_key",
+                message,
+            })
         }
     }
-    Ok(None)
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 mod tests;
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+mod tests_facts;

@@ -15,19 +15,37 @@ pub const CHUNKED: i64 = -1;
 /// `Head.framing` and `Pipe(framing=...)`: the body ends with the connection.
 pub const UNTIL_CLOSE: i64 = -2;
 
-// ---- request scan ----------------------------------------------------------------------------------------------------
+// ---- request scan -------------------------------------------------------------------------------
 
-/// Bodies above this are read with the interpreter lock released; below, releasing costs more than it gives.
+/// Bodies above this are read with the interpreter lock released; below, releasing costs more than it
+/// gives.
 const RELEASE_LOCK_BYTES_MIN: usize = 64 * 1024;
 
-create_exception!(farebox._meter, ScanError, PyValueError, "The request body cannot be served.");
-create_exception!(farebox._meter, HeadError, PyValueError, "The upstream's response head is not acceptable HTTP/1.x.");
-create_exception!(farebox._meter, PriceError, PyValueError, "A price or amount is not usable, or a charge overflows.");
+create_exception!(
+    farebox._meter,
+    ScanError,
+    PyValueError,
+    "The request body cannot be served."
+);
+create_exception!(
+    farebox._meter,
+    HeadError,
+    PyValueError,
+    "The upstream's response head is not acceptable HTTP/1.x."
+);
+create_exception!(
+    farebox._meter,
+    PriceError,
+    PyValueError,
+    "A price or amount is not usable, or a charge overflows."
+);
 
 fn scan_error(py: Python<'_>, error: &scan::ScanError) -> PyErr {
     let raised = ScanError::new_err(error.message.clone());
     let value = raised.value(py);
-    let attributes = value.setattr("code", error.code).and_then(|()| value.setattr("field", error.field.as_str()));
+    let attributes = value
+        .setattr("code", error.code)
+        .and_then(|()| value.setattr("field", error.field.as_str()));
     attributes.err().unwrap_or(raised)
 }
 
@@ -100,7 +118,10 @@ impl Scan {
     #[getter]
     fn price_fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
-        self.0.price_fields.iter().try_for_each(|(name, value)| fields.set_item(name, value))?;
+        self.0
+            .price_fields
+            .iter()
+            .try_for_each(|(name, value)| fields.set_item(name, value))?;
         Ok(fields)
     }
 
@@ -118,7 +139,9 @@ impl Scan {
     ) -> PyResult<Bound<'py, PyBytes>> {
         match scan::edited(&self.0, body, model, include_usage) {
             Some(bytes) => Ok(PyBytes::new(py, &bytes)),
-            None => Err(PyValueError::new_err("this is not the body that was scanned")),
+            None => Err(PyValueError::new_err(
+                "this is not the body that was scanned",
+            )),
         }
     }
 }
@@ -127,7 +150,9 @@ impl Scan {
 #[pyo3(name = "scan", signature = (body, wire_format, depth_max = 128))]
 fn scan_body(py: Python<'_>, body: &[u8], wire_format: &str, depth_max: usize) -> PyResult<Scan> {
     let Some(format) = scan::Format::named(wire_format) else {
-        return Err(PyValueError::new_err(format!("no request body has the wire format {wire_format:?}")));
+        return Err(PyValueError::new_err(format!(
+            "no request body has the wire format {wire_format:?}"
+        )));
     };
     let result = if body.len() < RELEASE_LOCK_BYTES_MIN {
         scan::scan(body, format, depth_max)
@@ -137,7 +162,7 @@ fn scan_body(py: Python<'_>, body: &[u8], wire_format: &str, depth_max: usize) -
     result.map(Scan).map_err(|error| scan_error(py, &error))
 }
 
-// ---- response head ---------------------------------------------------------------------------------------------------
+// ---- response head ------------------------------------------------------------------------------
 
 /// One parsed response head.
 #[pyclass(frozen, module = "farebox._meter")]
@@ -157,7 +182,11 @@ impl Head {
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        self.0.headers.iter().map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value))).collect()
+        self.0
+            .headers
+            .iter()
+            .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
+            .collect()
     }
 
     #[getter]
@@ -181,14 +210,19 @@ impl Head {
 }
 
 #[pyfunction]
-fn parse_head(data: &[u8], no_body: bool, bytes_max: usize, headers_max: usize) -> PyResult<Option<Head>> {
+fn parse_head(
+    data: &[u8],
+    no_body: bool,
+    bytes_max: usize,
+    headers_max: usize,
+) -> PyResult<Option<Head>> {
     match head::parse_head(data, no_body, bytes_max, headers_max) {
         Ok(head) => Ok(head.map(Head)),
         Err(head::HeadError(reason)) => Err(HeadError::new_err(reason)),
     }
 }
 
-// ---- prices ----------------------------------------------------------------------------------------------------------
+// ---- prices -------------------------------------------------------------------------------------
 
 fn price_error(error: price::PriceError) -> PyErr {
     PriceError::new_err(error.0)
@@ -244,26 +278,47 @@ impl Price {
         tiers: Vec<(u64, bool, HashMap<String, String>)>,
         variants: HashMap<String, HashMap<String, String>>,
     ) -> PyResult<Self> {
-        let texts = |lines: HashMap<String, String>| lines.into_iter().collect::<price::LineTexts>();
-        let tiers: Vec<price::TierTexts> =
-            tiers.into_iter().map(|(threshold, inclusive, lines)| (threshold, inclusive, texts(lines))).collect();
-        let variants: Vec<_> = variants.into_iter().map(|(name, lines)| (name, texts(lines))).collect();
-        price::Price::new(&texts(lines), multiplier, &tiers, &variants).map(Self).map_err(price_error)
+        let texts =
+            |lines: HashMap<String, String>| lines.into_iter().collect::<price::LineTexts>();
+        let tiers: Vec<price::TierTexts> = tiers
+            .into_iter()
+            .map(|(threshold, inclusive, lines)| (threshold, inclusive, texts(lines)))
+            .collect();
+        let variants: Vec<_> = variants
+            .into_iter()
+            .map(|(name, lines)| (name, texts(lines)))
+            .collect();
+        price::Price::new(&texts(lines), multiplier, &tiers, &variants)
+            .map(Self)
+            .map_err(price_error)
     }
 
     #[pyo3(signature = (counts, input_total, variant = None))]
-    fn charge(&self, counts: &Bound<'_, PyDict>, input_total: i64, variant: Option<&str>) -> PyResult<Charge> {
+    fn charge(
+        &self,
+        counts: &Bound<'_, PyDict>,
+        input_total: i64,
+        variant: Option<&str>,
+    ) -> PyResult<Charge> {
         let mut kinds: Vec<(PyBackedStr, u64)> = Vec::with_capacity(counts.len());
         for (kind, count) in counts.iter() {
             let count: i128 = count.extract()?;
-            let count = u64::try_from(count)
-                .map_err(|_| PriceError::new_err(format!("{count} is no count: it must be 0 to 2^64-1")))?;
+            let count = u64::try_from(count).map_err(|_| {
+                PriceError::new_err(format!("{count} is no count: it must be 0 to 2^64-1"))
+            })?;
             kinds.push((kind.extract()?, count));
         }
-        let input_total = u64::try_from(input_total)
-            .map_err(|_| PriceError::new_err(format!("{input_total} is no count of prompt tokens")))?;
-        let counts: Vec<(&str, u64)> = kinds.iter().map(|(kind, count)| (&**kind, *count)).collect();
-        self.0.charge(&counts, input_total, variant).map(Charge).map_err(price_error)
+        let input_total = u64::try_from(input_total).map_err(|_| {
+            PriceError::new_err(format!("{input_total} is no count of prompt tokens"))
+        })?;
+        let counts: Vec<(&str, u64)> = kinds
+            .iter()
+            .map(|(kind, count)| (&**kind, *count))
+            .collect();
+        self.0
+            .charge(&counts, input_total, variant)
+            .map(Charge)
+            .map_err(price_error)
     }
 }
 

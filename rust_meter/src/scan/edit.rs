@@ -1,4 +1,5 @@
-//! The two edits a body may get on its way to the upstream, spliced in: every other byte stays as the client sent it.
+//! The two edits a body may get on its way to the upstream, spliced in: every other byte stays as the
+//! client sent it.
 
 use std::ops::Range;
 
@@ -20,9 +21,14 @@ pub struct Spans {
     pub include_usage: Option<Range<usize>>,
 }
 
-/// `body` with another model and, if asked, with `stream_options.include_usage` true. None if `body` is not the one
-/// that was scanned.
-pub fn edited(scan: &Scan, body: &[u8], model: Option<&str>, include_usage: bool) -> Option<Vec<u8>> {
+/// `body` with another model and, if asked, with `stream_options.include_usage` true. None if `body` is not
+/// the one that was scanned.
+pub fn edited(
+    scan: &Scan,
+    body: &[u8],
+    model: Option<&str>,
+    include_usage: bool,
+) -> Option<Vec<u8>> {
     if body.len() != scan.text_bytes.saturating_add(scan.data_bytes) {
         return None;
     }
@@ -34,7 +40,10 @@ pub fn edited(scan: &Scan, body: &[u8], model: Option<&str>, include_usage: bool
         splices.push(usage_splice(&scan.spans, body));
     }
     splices.sort_by_key(|(range, _)| range.start);
-    let added: usize = splices.iter().map(|(_, text)| text.len()).fold(0, usize::saturating_add);
+    let added: usize = splices
+        .iter()
+        .map(|(_, text)| text.len())
+        .fold(0, usize::saturating_add);
     let mut result = Vec::with_capacity(body.len().saturating_add(added));
     let mut kept = 0_usize;
     for (range, text) in splices {
@@ -61,5 +70,8 @@ fn usage_splice(spans: &Spans, body: &[u8]) -> (Range<usize>, String) {
     if let Some(null) = &spans.null_options {
         return (null.clone(), format!("{{{MEMBER}}}"));
     }
-    (spans.root..spans.root, format!("\"stream_options\":{{{MEMBER}}},"))
+    (
+        spans.root..spans.root,
+        format!("\"stream_options\":{{{MEMBER}}},"),
+    )
 }

@@ -2,75 +2,16 @@
 
 use std::ops::Range;
 
+use super::frame::{Frame, Label, Marks};
 use super::json::{Fault, Text, Token, unescaped};
 use super::keys::{Format, Key, Place, Slot, price_field, runs_at_client};
+use super::values::{WORD_BYTES_MAX, count, type_fault, wanted_type, word};
 use super::{Scan, ScanError};
 
-/// Largest limit or count a request may name.
-const COUNT_MAX: u64 = 0x7fff_ffff;
 /// Bytes of a model's name.
 const MODEL_BYTES_MAX: usize = 256;
-/// Bytes of a price field's value or a tool's type.
-const WORD_BYTES_MAX: usize = 128;
 /// Different hosted tools in one request.
 const HOSTED_TOOLS_MAX: usize = 32;
-
-/// How the value being read was reached from its container.
-#[derive(Debug, Clone, Copy)]
-pub enum Label {
-    /// A member that is read.
-    Key(Key),
-    /// An element.
-    Index(u64),
-    /// A member that is not read.
-    Other,
-}
-
-/// One open container.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    /// What it is.
-    pub place: Place,
-    /// `[` rather than `{`.
-    pub is_array: bool,
-    /// The child being read.
-    pub label: Label,
-    /// Number of the next element.
-    pub next_index: u64,
-    seen: u64,
-    marks: Marks,
-}
-
-impl Frame {
-    /// A container just opened.
-    pub fn new(place: Place, is_array: bool) -> Self {
-        Self { place, is_array, label: Label::Other, next_index: 0, seen: 0, marks: Marks::default() }
-    }
-
-    /// Note that `key` stands in this object; false if it did already.
-    pub fn first_time(&mut self, key: Key) -> bool {
-        let bit = 1_u64.wrapping_shl(u32::from(key as u8));
-        let first = self.seen & bit == 0;
-        self.seen |= bit;
-        first
-    }
-}
-
-/// What an object of the prompt turned out to be, known when it closes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Marks {
-    image: bool,
-    audio: bool,
-    file: bool,
-    /// Refers to content by URL.
-    remote: bool,
-    /// Its type says it is base64.
-    base64: bool,
-    /// Its type was read and names a kind of part other than a file.
-    not_file: bool,
-    /// Length of `data`, which is inline media only where the type says so.
-    data: usize,
-}
 
 /// The facts of one body, while it is read.
 pub struct Facts {
@@ -118,7 +59,11 @@ impl Facts {
             Place::Turns => {
                 self.scan.message_count = self.scan.message_count.saturating_add(1);
                 self.prompts = self.prompts.saturating_add(1);
-                if is_array || self.format == Format::Embeddings { Place::Opaque } else { Place::Part }
+                if is_array || self.format == Format::Embeddings {
+                    Place::Opaque
+                } else {
+                    Place::Part
+                }
             }
             Place::Parts if !is_array => Place::Part,
             Place::Tools if !is_array => Place::Tool,
@@ -142,7 +87,11 @@ impl Facts {
             Key::Tools if is_array => Ok(Place::Tools),
             Key::McpServers if is_array => Ok(Place::McpServers),
             Key::Modalities if is_array => Ok(Place::Modalities),
-            Key::Prompt | Key::PreviousResponse | Key::Conversation | Key::Container | Key::Thread => {
+            Key::Prompt
+            | Key::PreviousResponse
+            | Key::Conversation
+            | Key::Container
+            | Key::Thread => {
                 self.scan.server_context = true;
                 Ok(Place::Opaque)
             }
@@ -165,7 +114,9 @@ impl Facts {
             Key::IncludeUsage => return type_fault("include_usage", "true or false"),
             Key::Content | Key::Output if is_array => Place::Parts,
             Key::Content | Key::Output => Place::Part,
-            Key::ImageUrl | Key::VideoUrl | Key::InputAudio | Key::File if !is_array => Place::Media,
+            Key::ImageUrl | Key::VideoUrl | Key::InputAudio | Key::File if !is_array => {
+                Place::Media
+            }
             Key::Source if !is_array => Place::Source,
             Key::Tools if is_array => Place::Tools,
             Key::Tool if !is_array => Place::Tool,
@@ -202,7 +153,9 @@ impl Facts {
             }
             Slot::Member(Place::CacheOptions, key) => match word(key.name(), token, body)? {
                 Some(ttl) if ttl != "30m" => {
-                    self.scan.price_fields.push(("prompt_cache_options.ttl", ttl));
+                    self.scan
+                        .price_fields
+                        .push(("prompt_cache_options.ttl", ttl));
                     Ok(())
                 }
                 _ => Ok(()),
@@ -234,7 +187,13 @@ impl Facts {
         }
     }
 
-    fn root_member(&mut self, key: Key, token: Token, body: &[u8], span: Range<usize>) -> Result<(), Fault> {
+    fn root_member(
+        &mut self,
+        key: Key,
+        token: Token,
+        body: &[u8],
+        span: Range<usize>,
+    ) -> Result<(), Fault> {
         match (key, token) {
             (Key::Model, Token::Text(text)) => self.model(text, body, span),
             (Key::Stream, Token::Bool(stream)) => {
@@ -284,11 +243,18 @@ impl Facts {
             Some(unescaped(body, text)).filter(|model| model.len() <= MODEL_BYTES_MAX)
         };
         let Some(model) = model else {
-            let message = format!("`model` is longer than {MODEL_BYTES_MAX} bytes; name a model of the list");
-            return Err(Fault { code: "limit", message });
+            let message =
+                format!("`model` is longer than {MODEL_BYTES_MAX} bytes; name a model of the list");
+            return Err(Fault {
+                code: "limit",
+                message,
+            });
         };
         if model.is_empty() {
-            return Err(Fault { code: "missing", message: "`model` is empty; name a model".to_owned() });
+            return Err(Fault {
+                code: "missing",
+                message: "`model` is empty; name a model".to_owned(),
+            });
         }
         self.scan.model = model;
         self.scan.spans.model = span;
@@ -301,7 +267,10 @@ impl Facts {
         let value = match token {
             Token::Bool(true) => "true".to_owned(),
             Token::Text(_) => match word(key.name(), token, body)? {
-                Some(value) if key == Key::CacheRetention && matches!(value.as_str(), "in_memory" | "in-memory") => {
+                Some(value)
+                    if key == Key::CacheRetention
+                        && matches!(value.as_str(), "in_memory" | "in-memory") =>
+                {
                     return Ok(());
                 }
                 Some(value) => value,
@@ -310,7 +279,9 @@ impl Facts {
             Token::Number(..) => "number".to_owned(),
             _ => return Ok(()),
         };
-        if matches!(key, Key::ServiceTier | Key::Speed | Key::InferenceGeo) && !matches!(token, Token::Text(_)) {
+        if matches!(key, Key::ServiceTier | Key::Speed | Key::InferenceGeo)
+            && !matches!(token, Token::Text(_))
+        {
             return type_fault(key.name(), "a string");
         }
         if key == Key::Background && token != Token::Bool(true) {
@@ -336,7 +307,10 @@ impl Facts {
                 if !runs_at_client(&tool) {
                     if self.scan.hosted_tools.len() >= HOSTED_TOOLS_MAX {
                         let message = format!("more than {HOSTED_TOOLS_MAX} kinds of hosted tools");
-                        return Err(Fault { code: "limit", message });
+                        return Err(Fault {
+                            code: "limit",
+                            message,
+                        });
                     }
                     self.hosted(&tool);
                 }
@@ -368,8 +342,16 @@ impl Facts {
     }
 
     fn part_type(&mut self, raw: &[u8], text: Text, body: &[u8], frame: &mut Frame) {
-        let spelled = if text.escaped && raw.len() <= WORD_BYTES_MAX { unescaped(body, text) } else { String::new() };
-        let kind = if text.escaped { spelled.as_bytes() } else { raw };
+        let spelled = if text.escaped && raw.len() <= WORD_BYTES_MAX {
+            unescaped(body, text)
+        } else {
+            String::new()
+        };
+        let kind = if text.escaped {
+            spelled.as_bytes()
+        } else {
+            raw
+        };
         match kind {
             b"image" | b"image_url" | b"input_image" | b"computer_screenshot" => {
                 frame.marks.image = true;
@@ -384,7 +366,8 @@ impl Facts {
                 frame.marks.audio = true;
                 frame.marks.not_file = true;
             }
-            b"file" | b"input_file" | b"document" | b"container_upload" | b"video_url" | b"input_video" => {
+            b"file" | b"input_file" | b"document" | b"container_upload" | b"video_url"
+            | b"input_video" => {
                 frame.marks.file = true;
             }
             b"item_reference" => self.scan.server_context = true,
@@ -393,7 +376,11 @@ impl Facts {
     }
 
     fn url(&mut self, raw: &[u8], frame: &mut Frame) {
-        if raw.starts_with(b"data:") { self.inline(raw.len()) } else { frame.marks.remote = true }
+        if raw.starts_with(b"data:") {
+            self.inline(raw.len())
+        } else {
+            frame.marks.remote = true
+        }
     }
 
     fn inline(&mut self, bytes: usize) {
@@ -440,74 +427,30 @@ impl Facts {
     /// The facts, once the whole body was read.
     pub fn finish(mut self, body_bytes: usize) -> Result<Scan, ScanError> {
         let refused = |code, field: &str, message: &str| {
-            Err(ScanError { code, field: field.to_owned(), message: message.to_owned() })
+            Err(ScanError {
+                code,
+                field: field.to_owned(),
+                message: message.to_owned(),
+            })
         };
         if !self.has_model {
             return refused("missing", "model", "`model` is missing; name a model");
         }
         match (self.scan.output_limit, self.max_completion_tokens) {
             (Some(old), Some(new)) if old != new => {
-                let message = "`max_tokens` and `max_completion_tokens` differ; send only `max_completion_tokens`";
+                let message = "`max_tokens` and `max_completion_tokens` differ; send one of them";
                 return refused("range", "max_completion_tokens", message);
             }
             (None, Some(new)) => self.scan.output_limit = Some(new),
             _ => {}
         }
-        let prompts = if self.format == Format::Completions { self.prompts.max(1) } else { 1 };
+        let prompts = if self.format == Format::Completions {
+            self.prompts.max(1)
+        } else {
+            1
+        };
         self.scan.choices = self.choices.max(self.best_of).saturating_mul(prompts);
         self.scan.text_bytes = body_bytes.saturating_sub(self.scan.data_bytes);
         Ok(self.scan)
-    }
-}
-
-fn wanted_type(key: Key) -> &'static str {
-    match key {
-        Key::Model => "a string",
-        Key::Stream | Key::Background => "true or false",
-        Key::StreamOptions | Key::CacheOptions | Key::WebSearchOptions | Key::Prompt => "an object",
-        Key::MaxTokens | Key::MaxCompletionTokens | Key::MaxOutputTokens | Key::N | Key::BestOf => {
-            "an integer between 1 and 2147483647"
-        }
-        Key::Messages | Key::Input | Key::System => "a string or an array",
-        Key::Tools | Key::McpServers | Key::Modalities => "an array",
-        _ => "of another type",
-    }
-}
-
-fn type_fault<T>(name: &str, wanted: &str) -> Result<T, Fault> {
-    let name = if name == "the body" { name.to_owned() } else { format!("`{name}`") };
-    Err(Fault { code: "type", message: format!("{name} must be {wanted}") })
-}
-
-/// An integer in [1, 2^31-1] written in plain digits.
-fn count(key: Key, token: Token, body: &[u8]) -> Result<u32, Fault> {
-    let Token::Number(start, end) = token else {
-        return type_fault(key.name(), wanted_type(key));
-    };
-    let digits = body.get(start..end).unwrap_or_default();
-    let unsigned = digits.strip_prefix(b"-").unwrap_or(digits);
-    if !unsigned.iter().all(u8::is_ascii_digit) {
-        return type_fault(key.name(), wanted_type(key));
-    }
-    let value: Option<u64> = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-    match value.filter(|value| (1..=COUNT_MAX).contains(value)).map(u32::try_from) {
-        Some(Ok(value)) => Ok(value),
-        _ => {
-            let message = format!("`{}` must be {}", key.name(), wanted_type(key));
-            Err(Fault { code: "range", message })
-        }
-    }
-}
-
-/// A short string; None for null.
-fn word(name: &str, token: Token, body: &[u8]) -> Result<Option<String>, Fault> {
-    match token {
-        Token::Null => Ok(None),
-        Token::Text(text) if text.end.saturating_sub(text.start) <= WORD_BYTES_MAX => Ok(Some(unescaped(body, text))),
-        Token::Text(_) => {
-            let message = format!("`{name}` is longer than {WORD_BYTES_MAX} bytes");
-            Err(Fault { code: "limit", message })
-        }
-        _ => type_fault(name, "a string"),
     }
 }

@@ -1,7 +1,7 @@
 //! The request fields that are read: their names, and what the value after each means where it stands.
 //!
-//! Sources: the published request schemas of OpenAI (chat, completions, responses, embeddings) and Anthropic (messages),
-//! and fields of gateways that change price or destination (fault rows B11, B12).
+//! Sources: the published request schemas of OpenAI (chat, completions, responses, embeddings) and
+//! Anthropic (messages), and fields of gateways that change price or destination (fault rows B11, B12).
 
 /// Request format of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,20 +57,24 @@ macro_rules! keys {
 }
 
 keys! {
-    Model = "model", Stream = "stream", StreamOptions = "stream_options", IncludeUsage = "include_usage",
-    MaxTokens = "max_tokens", MaxCompletionTokens = "max_completion_tokens", MaxOutputTokens = "max_output_tokens",
-    N = "n", BestOf = "best_of", ServiceTier = "service_tier", Speed = "speed", InferenceGeo = "inference_geo",
-    Background = "background", Fallbacks = "fallbacks", Models = "models", Route = "route", Provider = "provider",
-    Plugins = "plugins", ApiBase = "api_base", BaseUrl = "base_url", CustomProvider = "custom_llm_provider",
-    UserConfig = "user_config", ExtraHeaders = "extra_headers", SearchParameters = "search_parameters",
-    Deferred = "deferred", CacheRetention = "prompt_cache_retention", CacheOptions = "prompt_cache_options",
-    Ttl = "ttl", Modalities = "modalities", Messages = "messages", Input = "input", Prompt = "prompt",
+    Model = "model", Stream = "stream", StreamOptions = "stream_options",
+    IncludeUsage = "include_usage", MaxTokens = "max_tokens",
+    MaxCompletionTokens = "max_completion_tokens", MaxOutputTokens = "max_output_tokens", N = "n",
+    BestOf = "best_of", ServiceTier = "service_tier", Speed = "speed",
+    InferenceGeo = "inference_geo", Background = "background", Fallbacks = "fallbacks",
+    Models = "models", Route = "route", Provider = "provider", Plugins = "plugins",
+    ApiBase = "api_base", BaseUrl = "base_url", CustomProvider = "custom_llm_provider",
+    UserConfig = "user_config", ExtraHeaders = "extra_headers",
+    SearchParameters = "search_parameters", Deferred = "deferred",
+    CacheRetention = "prompt_cache_retention", CacheOptions = "prompt_cache_options", Ttl = "ttl",
+    Modalities = "modalities", Messages = "messages", Input = "input", Prompt = "prompt",
     System = "system", Tools = "tools", Tool = "tool", McpServers = "mcp_servers",
     WebSearchOptions = "web_search_options", PreviousResponse = "previous_response_id",
-    Conversation = "conversation", Container = "container", Thread = "thread", Type = "type", Content = "content",
-    Output = "output", ImageUrl = "image_url", VideoUrl = "video_url", InputAudio = "input_audio", File = "file",
-    FileData = "file_data", FileId = "file_id", FileUrl = "file_url", Source = "source", Data = "data", Url = "url",
-    Result = "result", Audio = "audio",
+    Conversation = "conversation", Container = "container", Thread = "thread", Type = "type",
+    Content = "content", Output = "output", ImageUrl = "image_url", VideoUrl = "video_url",
+    InputAudio = "input_audio", File = "file", FileData = "file_data", FileId = "file_id",
+    FileUrl = "file_url", Source = "source", Data = "data", Url = "url", Result = "result",
+    Audio = "audio",
 }
 
 /// What a container is, hence which of its members are read.
@@ -141,16 +145,30 @@ pub fn is_read(place: Place, key: Key, format: Format) -> bool {
                 | Key::Tools
                 | Key::Tool
         ),
-        Place::Media => matches!(key, Key::Url | Key::Data | Key::FileData | Key::FileId | Key::FileUrl),
-        Place::Source => matches!(key, Key::Type | Key::Data | Key::Url | Key::FileId | Key::Content),
+        Place::Media => matches!(
+            key,
+            Key::Url | Key::Data | Key::FileData | Key::FileId | Key::FileUrl
+        ),
+        Place::Source => matches!(
+            key,
+            Key::Type | Key::Data | Key::Url | Key::FileId | Key::Content
+        ),
         Place::Tool => matches!(key, Key::Type | Key::Tools),
-        Place::Turns | Place::Parts | Place::Tools | Place::McpServers | Place::Modalities | Place::Opaque => false,
+        Place::Turns
+        | Place::Parts
+        | Place::Tools
+        | Place::McpServers
+        | Place::Modalities
+        | Place::Opaque => false,
     }
 }
 
 fn root_reads(key: Key, format: Format) -> bool {
     match key {
-        Key::MaxTokens => matches!(format, Format::Chat | Format::Completions | Format::Messages),
+        Key::MaxTokens => matches!(
+            format,
+            Format::Chat | Format::Completions | Format::Messages
+        ),
         Key::MaxCompletionTokens => format == Format::Chat,
         Key::MaxOutputTokens => format == Format::Responses,
         Key::N => matches!(format, Format::Chat | Format::Completions),
@@ -202,7 +220,13 @@ pub fn runs_at_client(tool: &str) -> bool {
         "computer_use_preview",
         "",
     ];
-    const DATED: [&str; 6] =
-        ["bash_", "text_editor_", "computer_", "memory_", "browser_toolset_", "computer_toolset_"];
+    const DATED: [&str; 6] = [
+        "bash_",
+        "text_editor_",
+        "computer_",
+        "memory_",
+        "browser_toolset_",
+        "computer_toolset_",
+    ];
     EXACT.contains(&tool) || DATED.iter().any(|prefix| tool.starts_with(prefix))
 }
