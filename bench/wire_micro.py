@@ -1,9 +1,11 @@
-"""CPU per exchange of the bare wire: Server + Pool + relay, without key check, money or journal, next to nginx.
+"""CPU per exchange of the bare wire: Server + Pool + relay, without key check, money or journal, next to
+nginx.
 
-Run: python bench/wire_micro.py [--seconds 4] [--stream]. Needs nginx and wrk. The proxy under test is pinned to core
-0; the load generator (wrk) and the upstream (nginx answering from its configuration) share core 1. CPU is the
-operating system's account of the proxy's process, so idle waiting does not count. `--profile` prints the hottest
-functions instead of comparing. With `--stream` the answer is relayed chunked instead of being gathered.
+Run: python bench/wire_micro.py [--seconds 4] [--stream]. Needs nginx and wrk. The proxy under test is
+pinned to core 0; the load generator (wrk) and the upstream (nginx answering from its configuration) share
+core 1. CPU is the operating system's account of the proxy's process, so idle waiting does not count.
+`--profile` prints the hottest functions instead of comparing. With `--stream` the answer is relayed chunked
+instead of being gathered.
 """
 
 import argparse
@@ -140,9 +142,7 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:
                 receiver = self.relay = Relay(self.client, self.upstream, pipe, self.hold_point)
             else:
                 receiver = Collector(self.upstream, pipe, self.complete, lambda _: None)
-            self.upstream.receiver = receiver
-            if rest:
-                receiver.on_data(rest)
+            receiver.begin(head, rest)
 
         def hold_point(self, held: bytes, state: int) -> None:
             self.relay.send_held(held)
@@ -201,7 +201,10 @@ def compare(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         upstream_port, nginx_port, port = free_port(), free_port(), free_port()
-        started = [start_upstream(folder, upstream_port), start_nginx_proxy(folder, nginx_port, upstream_port)]
+        started = [
+            start_upstream(folder, upstream_port),
+            start_nginx_proxy(folder, nginx_port, upstream_port),
+        ]
         command = [sys.executable, __file__, "--port", str(port), "--upstream-port", str(upstream_port)]
         command += ["--stream"] if arguments.stream else []
         command += ["--profile"] if arguments.profile else []

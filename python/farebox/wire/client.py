@@ -1,12 +1,12 @@
 """The client's side of the wire: one HTTP/1.x connection, its parser, its queue of requests, its deadlines.
 
-aiohttp's request handler brings the parser (llhttp) and its flow control; its task loop, request objects and error
-pages are replaced, so that an exchange costs one task and one write. Promises: requests of a connection are answered
-in their order, one at a time; a request that could be read in two ways is refused and ends the connection; a client
-that leaves never cancels the work done for it.
+aiohttp's request handler brings the parser (llhttp) and its flow control; its task loop, request objects
+and error pages are replaced, so that an exchange costs one task and one write. Promises: requests of a
+connection are answered in their order, one at a time; a request that could be read in two ways is refused
+and ends the connection; a client that leaves never cancels the work done for it.
 
-A half-close counts as leaving: a client that stops sending in mid-exchange is told apart from one that has gone by
-nothing on the wire.
+A half-close counts as leaving: a client that stops sending in mid-exchange is told apart from one that has
+gone by nothing on the wire.
 """
 
 import asyncio
@@ -44,6 +44,7 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_body_fed_bytes",
+        "_full",
         "_lingering",
         "body_since_s",
         "current",
@@ -75,6 +76,7 @@ class ClientConnection(RequestHandler):
         self.current: Incoming | None = None
         self.task: asyncio.Task[None] | None = None
         self.peer: object = None
+        self._full = False
         self._lingering = False
         self._body_fed_bytes = 0
         self.body_since_s = 0.0
@@ -89,7 +91,7 @@ class ClientConnection(RequestHandler):
         """The loop's time."""
         return self._loop.time()
 
-    # ---- transport callbacks -----------------------------------------------------------------------------------
+    # ---- transport callbacks ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         BaseProtocol.connection_made(self, transport)
@@ -158,14 +160,15 @@ class ClientConnection(RequestHandler):
                     Refused(Refusal.BODY_INVALID, "The body's chunks are too small.", close=True)
                 )
 
-    # ---- requests ----------------------------------------------------------------------------------------------
+    # ---- requests --------------------------------------------------------------------------------------
 
     def _queue(self, messages: "list[tuple[RawRequestMessage, StreamReader]]") -> None:
         self._messages.extend(messages)
-        if not self._buffer_paused and len(self._messages) + 1 >= self._max_msg_queue_size:
-            self._pause_reading_for_buffer()
         if self.current is None:
             self._begin(*self._messages.popleft())
+        if len(self._messages) + 1 >= self._max_msg_queue_size:
+            self._full = True
+            self._pause_reading_for_buffer()
 
     def _begin(self, message: "RawRequestMessage", payload: "StreamReader") -> None:
         version = message.version
@@ -184,7 +187,7 @@ class ClientConnection(RequestHandler):
             await self.server.handle(incoming)
         except Refused as refused:
             self._refuse(incoming, refused)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the edge: whatever failed, the client gets an answer
             _log.exception("an exchange failed")
             self._refuse(incoming, Refused(Refusal.INTERNAL, "Internal error.", close=True))
 
@@ -213,10 +216,17 @@ class ClientConnection(RequestHandler):
             self._begin(*self._messages.popleft())
         else:
             self.idle_since_s = self.now_s()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
+        if self._full and len(self._messages) <= self._msg_queue_resume_size:
+            self._refill()
 
-    # ---- closing -----------------------------------------------------------------------------------------------
+    def _refill(self) -> None:
+        """Parse requests the parser held back while the queue was full; read on when it is not full again."""
+        self._full = False
+        self.data_received(b"")
+        if not self._full and not self._lingering:
+            self._resume_reading_for_buffer()
+
+    # ---- closing ---------------------------------------------------------------------------------------
 
     def _unreadable(self, error: HttpProcessingError) -> None:
         """Answer bytes that are no acceptable HTTP, after the answers still owed, and close."""
@@ -251,8 +261,8 @@ class ClientConnection(RequestHandler):
     def _close_gently(self) -> None:
         """Close after what was written is delivered, unread input notwithstanding.
 
-        Closing a socket with unread input resets it, and the answer may be lost with it: so our side is shut first,
-        and what still arrives is dropped until the client closes or the sweep does.
+        Closing a socket with unread input resets it, and the answer may be lost with it: so our side is
+        shut first, and what still arrives is dropped until the client closes or the sweep does.
         """
         self._close = True
         if self.transport is None or self._lingering:
@@ -292,7 +302,9 @@ class ClientConnection(RequestHandler):
 
 
 def _ambiguity(message: "RawRequestMessage", version: object) -> str | None:
-    """Why a head that the parser let pass could be read differently by someone else; None when it could not."""
+    """Why a head that the parser let pass could be read differently by someone else; None when it could
+    not.
+    """
     if version is not HttpVersion11 and version is not HttpVersion10:
         return "Only HTTP/1.0 and HTTP/1.1 are spoken here."
     if message.path[:1] != "/":

@@ -1,8 +1,9 @@
 """Error bodies in the shape each family of clients expects, for whole answers and inside running streams.
 
-OpenAI: `{"error":{"message","type"[,"code"],...}}`. Anthropic: `{"type":"error","error":{"type","message",...}}`.
-Statuses, types and codes come from the table in base/errors.py; faults of an upstream are mapped here, so that what
-an upstream says about the operator's account never reaches a user.
+OpenAI: `{"error":{"message","type"[,"code"],...}}`. Anthropic:
+`{"type":"error","error":{"type","message",...}}`. Statuses, types and codes come from the table in
+base/errors.py; faults of an upstream are mapped here, so that what an upstream says about the operator's
+account never reaches a user.
 """
 
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def _error(
     return {"error": {**error, **details}}
 
 
-# ---- faults of an upstream ------------------------------------------------------------------------------------------
+# ---- faults of an upstream -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,10 @@ _FAULTS: Final = {404: _NOT_FOUND, 429: _RATE_LIMIT, 529: _OVERLOADED}
 def upstream_fault(status: int, family: Family, request_id: str, retry_after: bytes = b"") -> Answer | None:
     """Our own answer to an upstream's error status; None where its body passes unchanged (M9).
 
-    The body passes for what the request itself caused: 400, 413, 422. Credential, quota and payment faults (401, 402,
-    403, 407), redirects and anything unexpected are the operator's and become 502. 404, 429, 529 and 5xx keep their
-    status. `retry_after` is the upstream's header; it is kept when it is a plausible number of seconds.
+    The body passes for what the request itself caused: 400, 413, 422. Credential, quota and payment faults
+    (401, 402, 403, 407), redirects and anything unexpected are the operator's and become 502. 404, 429, 529
+    and 5xx keep their status. `retry_after` is the upstream's header; it is kept when it is a plausible
+    number of seconds.
     """
     if status in _PASSED:
         return None
@@ -121,7 +123,7 @@ def upstream_fault(status: int, family: Family, request_id: str, retry_after: by
     return fault.status, encode_headers(headers), orjson.dumps(error)
 
 
-# ---- inside a stream ------------------------------------------------------------------------------------------------
+# ---- inside a stream -------------------------------------------------------------------------------
 
 
 def error_event(wire_format: str, refused: Refused, sequence_number: int = 0) -> bytes:
@@ -153,10 +155,12 @@ def cut_event(
     output_tokens: int = 0,
     sequence_number: int = 0,
 ) -> bytes:
-    """The end of a stream whose wallet ran dry, valid in its wire format: as if the output limit had been reached.
+    """The end of a stream whose wallet ran dry, valid in its wire format: as if the output limit had been
+    reached.
 
-    `reason` stands in an extra member `farebox_cut`. The other arguments repeat what the stream said of itself before,
-    as far as known; clients need none of them. Unframed bytes, to be sent between two events.
+    `reason` stands in an extra member `farebox_cut`. The other arguments repeat what the stream said of
+    itself before, as far as known; clients need none of them. Unframed bytes, to be sent between two
+    events.
     """
     if wire_format == "messages":
         delta = {

@@ -1,9 +1,10 @@
 """What may pass in headers, in both directions, decided by allow-lists; and whose key a request carries.
 
-To the upstream goes what describes the request (accept, protocol versions and betas) and nothing that names a caller:
-no credential, cookie, organisation, address or hop-by-hop header. To the client comes what describes the body
-(type, encoding) and Retry-After. Everything else an upstream says is about the operator's account: rate-limit
-headers, organisation ids, cookies, server names, and its request id, which is kept for the request log instead.
+To the upstream goes what describes the request (accept, protocol versions and betas) and nothing that names
+a caller: no credential, cookie, organisation, address or hop-by-hop header. To the client comes what
+describes the body (type, encoding) and Retry-After. Everything else an upstream says is about the
+operator's account: rate-limit headers, organisation ids, cookies, server names, and its request id, which
+is kept for the request log instead.
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,7 +47,9 @@ _JSON_TYPES = frozenset((
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Header lines for the wire. Raises ValueError on control or non-ASCII characters: nothing injects a line."""
+    """Header lines for the wire. Raises ValueError on control or non-ASCII characters: nothing injects a
+    line.
+    """
     lines = []
     for name, value in headers:
         line = f"{name}: {value}"
@@ -73,7 +76,9 @@ def request_lines(raw_headers: Sequence[tuple[bytes, bytes]], default_anthropic_
 
 
 def response_lines(head: "Head") -> bytes:
-    """The upstream's headers that go to the client, as lines. Streams are marked not to be buffered on the way."""
+    """The upstream's headers that go to the client, as lines. Streams are marked not to be buffered on the
+    way.
+    """
     lines = b""
     for name, value in head.headers:
         start = _TO_CLIENT.get(name)
@@ -113,8 +118,9 @@ def require_json(headers: "CIMultiDictProxy[str]") -> None:
 def client_key(headers: "CIMultiDictProxy[str]", query: str = "") -> str:
     """The API key of a request, from `Authorization: Bearer` or a key header.
 
-    Several credentials must be identical. Raises Refused KEY_MISSING (none, or none that could be a key; one text for
-    all cases) or KEY_AMBIGUOUS (different ones, or one in the query string, where proxies would log it).
+    Several credentials must be identical. Raises Refused KEY_MISSING (none, or none that could be a key;
+    one text for all cases) or KEY_AMBIGUOUS (different ones, or one in the query string, where proxies
+    would log it).
     """
     if query and not _KEY_PARAMETERS.isdisjoint(part.partition("=")[0].lower() for part in query.split("&")):
         raise Refused(Refusal.KEY_AMBIGUOUS, "Send the API key in a header, not in the URL.")

@@ -1,8 +1,8 @@
 """One client request and the way its answer leaves: the object handed to the proxy for each exchange.
 
-`Incoming` is valid from the complete request head until its answer is finished or its client is gone; every write
-passes one guard here, so nothing is ever written to a closed connection or into the next answer. All methods but
-`body` are synchronous and never wait.
+`Incoming` is valid from the complete request head until its answer is finished or its client is gone; every
+write passes one guard here, so nothing is ever written to a closed connection or into the next answer. All
+methods but `body` are synchronous and never wait.
 """
 
 import struct
@@ -37,9 +37,10 @@ _FRAMING_SHARE_MAX = 4
 class Incoming:
     """A request whose head is complete, and its answer.
 
-    `path` is the request target exactly as sent up to the first `?`, `query` the rest ("" when none). `peer` is the
-    transport's peer name. `on_gone`, `on_paused` and `on_writable` are called at most once per event; set them to None
-    when done. `gone`: the client left before its answer was finished (a half-close counts as leaving).
+    `path` is the request target exactly as sent up to the first `?`, `query` the rest ("" when none).
+    `peer` is the transport's peer name. `on_gone`, `on_paused` and `on_writable` are called at most once
+    per event; set them to None when done. `gone`: the client left before its answer was finished (a
+    half-close counts as leaving).
     """
 
     __slots__ = (
@@ -87,7 +88,8 @@ class Incoming:
             self.path = target
             self.query = ""
         self.chunked_ok = chunked_ok
-        self.keep_alive = chunked_ok and not message.should_close and not message.upgrade
+        # A chunked request ends its connection: the parser would let its last trailer open the next request's head.
+        self.keep_alive = chunked_ok and not (message.should_close or message.upgrade or message.chunked)
         self.bytes_written = 0
         self.gone = False
         self.paused = connection.writing_paused
@@ -110,13 +112,14 @@ class Incoming:
         """Whether an answer was begun, or can no longer be given."""
         return self._phase != _WAITING
 
-    # ---- the request body --------------------------------------------------------------------------------------
+    # ---- the request body ------------------------------------------------------------------------------
 
     async def body(self, bytes_max: int = limits.request_body_bytes_max) -> bytes:
         """The whole request body; call once.
 
-        Raises Refused: BODY_ENCODED, BODY_TOO_LARGE (before reading where declared), BODY_TIMEOUT, BODY_INVALID,
-        OVERLOADED (all bodies of the process together are too large), UNSUPPORTED (an unknown expectation).
+        Raises Refused: BODY_ENCODED, BODY_TOO_LARGE (before reading where declared), BODY_TIMEOUT,
+        BODY_INVALID, OVERLOADED (all bodies of the process together are too large), UNSUPPORTED (an unknown
+        expectation).
         """
         payload = self._payload
         if payload is EMPTY_PAYLOAD:
@@ -196,13 +199,13 @@ class Incoming:
         """Whether the whole body has arrived (read or not)."""
         return self._payload.is_eof()
 
-    # ---- the answer --------------------------------------------------------------------------------------------
+    # ---- the answer ------------------------------------------------------------------------------------
 
     def answer(self, status: int, headers: Sequence[tuple[str, str]] | bytes, body: bytes) -> None:
         """Send a whole answer in one write and finish.
 
-        `headers` are pairs, or lines that each end in CRLF; Date, Content-Length and Connection are added here.
-        Nothing happens when the client is gone. An exchange is answered once.
+        `headers` are pairs, or lines that each end in CRLF; Date, Content-Length and Connection are added
+        here. Nothing happens when the client is gone. An exchange is answered once.
         """
         transport = self._begin_answer(_DONE)
         if transport is None:
@@ -221,8 +224,8 @@ class Incoming:
     ) -> None:
         """Send the head of an answer whose body follows in `write` calls, ended by `end` or `abort`.
 
-        Without `content_length` the body is chunked (the caller frames it, see `write`), or, where `chunked_ok` is
-        False, goes out unframed and ends when the connection closes.
+        Without `content_length` the body is chunked (the caller frames it, see `write`), or, where
+        `chunked_ok` is False, goes out unframed and ends when the connection closes.
         """
         transport = self._begin_answer(_STREAMING)
         if transport is None:
@@ -265,8 +268,8 @@ class Incoming:
     def abort(self) -> None:
         """End the connection so that the client sees a truncated answer, never a complete one.
 
-        Framed streams are flushed and closed short of their end. Unframed ones are reset: a plain close would look
-        like their proper end. Without an answer begun the connection just closes.
+        Framed streams are flushed and closed short of their end. Unframed ones are reset: a plain close
+        would look like their proper end. Without an answer begun the connection just closes.
         """
         transport = self._transport
         if transport is None:
@@ -280,7 +283,7 @@ class Incoming:
         self.keep_alive = False
         self._finish()
 
-    # ---- between the connection and this object ----------------------------------------------------------------
+    # ---- between the connection and this object --------------------------------------------------------
 
     def _begin_answer(self, phase: int) -> "asyncio.Transport | None":
         if self._phase != _WAITING:

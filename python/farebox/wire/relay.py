@@ -1,8 +1,8 @@
 """The way of an answer from an upstream connection through a tap to a client, with backpressure both ways.
 
-`Relay` is the hot path of a stream: one tap call and one write per chunk. `Collector` gathers a plain answer whole,
-so that what it costs is known before its first byte leaves. Neither knows what the tap means: where the tap holds
-bytes back they stop and ask (`on_hold_point`), and go on when told.
+`Relay` is the hot path of a stream: one tap call and one write per chunk. `Collector` gathers a plain
+answer whole, so that what it costs is known before its first byte leaves. Neither knows what the tap means:
+where the tap holds bytes back they stop and ask (`on_hold_point`), and go on when told.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,10 @@ from farebox.wire.incoming import Incoming
 from farebox.wire.upstream import Connection
 
 HoldPoint = Callable[[bytes, int], None]
-"""`on_hold_point(held, state)`: settle what `state` (TERMINAL, END, BROKEN, OVERSIZE bits) asks for, then call
-`send_held(held)` and, where the state has END, `finish()`; with BROKEN `send_held(held)` and `cut()`. At once or later."""
+"""`on_hold_point(held, state)`: settle what `state` (TERMINAL, END, BROKEN, OVERSIZE bits) asks for, then
+call `send_held(held)` and, where the state has END, `finish()`; with BROKEN `send_held(held)` and `cut()`.
+At once or later.
+"""
 
 
 class Tap(Protocol):
@@ -36,12 +38,12 @@ class Tap(Protocol):
 class Relay:
     """Receiver that passes a body on as it comes.
 
-    Set it as `connection.receiver` within on_head, after `client.start_stream`, then call `on_data` with the rest.
-    The upstream connection is released or aborted here as soon as the body ended, before `on_hold_point` hears of it.
-    `framed`: the tap's output is framed for this client already (chunked, or a body of known length).
-    When the client leaves, `on_gone` is called and the relay goes on feeding the tap; `drop_upstream` ends that.
-    `error`: what ended the body early, if anything. `chunk_count` counts reads of the upstream, `client.bytes_written`
-    the bytes that went out.
+    Made within on_head, after `client.start_stream`; `begin` takes the connection over. The upstream
+    connection is released or aborted here as soon as the body ended, before `on_hold_point` hears of it.
+    `framed`: the tap's output is framed for this client already (chunked, or a body of known length). When
+    the client leaves, `on_gone` is called and the relay goes on feeding the tap; `drop_upstream` ends that.
+    `error`: what ended the body early, if anything. `chunk_count` counts reads of the upstream,
+    `client.bytes_written` the bytes that went out.
     """
 
     __slots__ = (
@@ -87,9 +89,15 @@ class Relay:
         if client.paused and not client.gone:
             upstream.pause_reading()
 
-    # ---- receiver ----------------------------------------------------------------------------------------------
+    def begin(self, head: Head, rest: bytes) -> None:
+        """Take over from the receiver that got the head: `rest` came with it. Call once, within on_head."""
+        self.upstream.receiver = self
+        if rest or head.framing == 0:
+            self.on_data(rest)
 
-    def on_head(self, head: Head, rest: bytes) -> None:
+    # ---- receiver --------------------------------------------------------------------------------------
+
+    def on_head(self, head: Head, rest: bytes) -> None:  # noqa: ARG002 - the protocol's signature
         """A second head cannot come: the connection delivers one per request."""
         msg = "a relay was given a response head"
         raise InvariantBrokenError(msg)
@@ -135,7 +143,7 @@ class Relay:
         if self._holding and not self._over:
             self.upstream.pause_reading()
 
-    # ---- for the proxy -----------------------------------------------------------------------------------------
+    # ---- for the proxy ---------------------------------------------------------------------------------
 
     def send_held(self, held: bytes) -> None:
         """Send what was held back and go on relaying."""
@@ -178,7 +186,7 @@ class Relay:
         self._waiting.clear()
         self.upstream.abort()
 
-    # ---- client events -----------------------------------------------------------------------------------------
+    # ---- client events ---------------------------------------------------------------------------------
 
     def _client_writable(self) -> None:
         if not self._over and not self._holding:
@@ -197,10 +205,10 @@ class Relay:
 class Collector:
     """Receiver that gathers a plain answer up to `bytes_max`.
 
-    `on_complete(body, state)` is called once, with END or BROKEN in `state`; the upstream connection is released then.
-    `on_overflow(collected)` is called instead when the answer outgrows the bound: the owner starts a stream, sets a
-    `Relay` with the same tap as the connection's receiver and writes `collected` first.
-    `error`: what ended the body early, if anything.
+    `on_complete(body, state)` is called once, with END or BROKEN in `state`; the upstream connection is
+    released then. `on_overflow(collected)` is called instead when the answer outgrows the bound: the owner
+    starts a stream, sets a `Relay` with the same tap as the connection's receiver and writes `collected`
+    first. `error`: what ended the body early, if anything.
     """
 
     __slots__ = (
@@ -233,7 +241,13 @@ class Collector:
         self._size = 0
         self._over = False
 
-    def on_head(self, head: Head, rest: bytes) -> None:
+    def begin(self, head: Head, rest: bytes) -> None:
+        """Take over from the receiver that got the head: `rest` came with it. Call once, within on_head."""
+        self.upstream.receiver = self
+        if rest or head.framing == 0:
+            self.on_data(rest)
+
+    def on_head(self, head: Head, rest: bytes) -> None:  # noqa: ARG002 - the protocol's signature
         """A second head cannot come: the connection delivers one per request."""
         msg = "a collector was given a response head"
         raise InvariantBrokenError(msg)

@@ -1,4 +1,4 @@
-"""The route table: exact matches only. What is not listed here is refused, never passed through (B20, H14)."""
+"""The route table: exact matches only. What is not listed is refused, never passed through (B20, H14)."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -44,7 +44,9 @@ _MODEL_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 
 def match(method: str, path: str) -> Route:
-    """The route of an exact method and path. Raises Refused ROUTE, or METHOD with the allowed one in `details`."""
+    """The route of an exact method and path. Raises Refused ROUTE, or METHOD with the allowed one in
+    `details`.
+    """
     route = _BY_PATH.get(path) or _model_route(path)
     if route is None:
         raise Refused(Refusal.ROUTE, "There is no such route here.")

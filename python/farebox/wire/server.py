@@ -1,7 +1,8 @@
 """The listening side: accepts client connections, sweeps their deadlines, drains and closes them.
 
-One timer per server looks at all connections a few times per shortest deadline; no exchange owns a timer. The proxy
-supplies `handle`, which is called once per request with an `Incoming` and is never cancelled by a client that leaves.
+One timer per server looks at all connections a few times per shortest deadline; no exchange owns a timer.
+The proxy supplies `handle`, which is called once per request with an `Incoming` and is never cancelled by a
+client that leaves.
 """
 
 import asyncio
@@ -58,8 +59,8 @@ class ServerOptions:
 class Server(web.Server):
     """Serves `handle` on any number of listening sockets. Create it inside the running loop.
 
-    `handle` answers the exchange before or after it returns. A `Refused` it raises is answered in the route's format,
-    any other exception as a 500; where the answer has begun the connection is cut instead.
+    `handle` answers the exchange before or after it returns. A `Refused` it raises is answered in the
+    route's format, any other exception as a 500; where the answer has begun the connection is cut instead.
     `open_count`: exchanges whose answer is not finished and whose client is still there.
     """
 
@@ -82,7 +83,7 @@ class Server(web.Server):
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)
 
-    # ---- life --------------------------------------------------------------------------------------------------
+    # ---- life ------------------------------------------------------------------------------------------
 
     async def start(self, sock: "socket") -> None:
         """Accept connections on a bound socket; may be called for several sockets."""
@@ -97,7 +98,9 @@ class Server(web.Server):
         self._listeners.clear()
 
     async def drain(self, deadline_s: float) -> bool:
-        """Stop listening, close idle connections, let running exchanges end; True when all did within `deadline_s`."""
+        """Stop listening, close idle connections, let running exchanges end; True when all did within
+        `deadline_s`.
+        """
         self.draining = True
         self.stop_listening()
         for connection in tuple(self._open_connections):
@@ -121,7 +124,7 @@ class Server(web.Server):
             self._sweep_handle.cancel()
             self._sweep_handle = None
 
-    # ---- called by connections ---------------------------------------------------------------------------------
+    # ---- called by connections -------------------------------------------------------------------------
 
     def connection_made(self, handler: ClientConnection, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Register a connection; one too many is dropped at once."""
@@ -149,7 +152,7 @@ class Server(web.Server):
             self._head_starts[status] = start
         return start
 
-    # ---- deadlines ---------------------------------------------------------------------------------------------
+    # ---- deadlines -------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
         self._sweep_handle = self._loop.call_later(self._sweep_interval_s, self._sweep)

@@ -1,8 +1,8 @@
 """Upstream connections: HTTP/1.1 over our own protocol, with a keep-alive pool per endpoint.
 
-Promises: a request is written at most once and never re-sent here; a connection is used again only when the answer
-ended exactly at its boundary, the whole request had left and not a byte came while it was idle. Deadlines are looked
-at by one sweep per pool, so an exchange owns no timer.
+Promises: a request is written at most once and never re-sent here; a connection is used again only when the
+answer ended exactly at its boundary, the whole request had left and not a byte came while it was idle.
+Deadlines are looked at by one sweep per pool, so an exchange owns no timer.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ _FIRST_FINAL_STATUS = 200
 class Endpoint:
     """Where requests of one upstream go, with which credential and within which bounds.
 
-    `path_prefix` stands before every path ("" or "/x", no slash at its end). `tls` is None for plain HTTP; a context
-    made here verifies the server. `credential` is None for an upstream that wants none.
+    `path_prefix` stands before every path ("" or "/x", no slash at its end). `tls` is None for plain HTTP;
+    a context made here verifies the server. `credential` is None for an upstream that wants none.
     """
 
     name: str
@@ -81,7 +81,9 @@ class Endpoint:
 
 
 def verifying_tls(ca_file: str | None = None) -> ssl.SSLContext:
-    """A client context that verifies certificate and host name; `ca_file` replaces the system's authorities."""
+    """A client context that verifies certificate and host name; `ca_file` replaces the system's
+    authorities.
+    """
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -91,7 +93,9 @@ def verifying_tls(ca_file: str | None = None) -> ssl.SSLContext:
 def request_head(
     endpoint: Endpoint, path: str, content_length: int, raw_headers: Sequence[tuple[bytes, bytes]]
 ) -> bytes:
-    """The head of a POST to `path` with the client's allowed headers. Never log it: it holds the credential."""
+    """The head of a POST to `path` with the client's allowed headers. Never log it: it holds the
+    credential.
+    """
     lines = request_lines(raw_headers, default_anthropic_version=path.startswith("/v1/messages"))
     return b"%b%bContent-Length: %d\r\n\r\n" % (endpoint.head_start(path), lines, content_length)
 
@@ -110,7 +114,9 @@ class Receiver(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One upstream connection; belongs to its pool, and to one exchange between `send` and `release` or `abort`."""
+    """One upstream connection; belongs to its pool, and to one exchange between `send` and `release` or
+    `abort`.
+    """
 
     __slots__ = (
         "_deadline_last_s",
@@ -140,7 +146,7 @@ class Connection(asyncio.Protocol):
         self._deadline_last_s = 0.0
         self._stirred = False
 
-    # ---- for the exchange --------------------------------------------------------------------------------------
+    # ---- for the exchange ------------------------------------------------------------------------------
 
     def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
         """Write one request and name who takes its answer.
@@ -184,7 +190,7 @@ class Connection(asyncio.Protocol):
             self._stirred = True
             self.transport.resume_reading()
 
-    # ---- transport callbacks -----------------------------------------------------------------------------------
+    # ---- transport callbacks ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -239,7 +245,7 @@ class Connection(asyncio.Protocol):
             where = "inside the answer" if in_body else "before answering"
             receiver.on_closed(UpstreamBrokenError(f"the upstream closed the connection {where}", sent=True))
 
-    # ---- for the pool ------------------------------------------------------------------------------------------
+    # ---- for the pool ----------------------------------------------------------------------------------
 
     def check(self, now_s: float, endpoint: Endpoint) -> None:
         """Close an overdue connection; its receiver hears UpstreamTimeoutError."""
