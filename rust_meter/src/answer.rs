@@ -179,7 +179,12 @@ impl Answer {
         }
         let kind = document.kind.as_slice();
         let is_start = kind == b"message_start";
-        if is_start && self.has_usage && !self.id.is_empty() && !document.id.is_empty() && self.id != document.id {
+        if is_start
+            && self.has_usage
+            && !self.id.is_empty()
+            && !document.id.is_empty()
+            && self.id != document.id
+        {
             self.splice();
         }
         let is_whole = matches!(kind, b"message" | b"");
@@ -223,7 +228,9 @@ impl Answer {
         let Some(statement) = self.chosen(document) else { return };
         let disagrees = document.main.present && document.aside.present && {
             let (main, aside) = (&document.main.fields, &document.aside.fields);
-            [Field::Input, Field::Output, Field::Total].iter().any(|&field| main.get(field) != aside.get(field))
+            [Field::Input, Field::Output, Field::Total]
+                .iter()
+                .any(|&field| main.get(field) != aside.get(field))
         };
         self.flags.raise_if(disagrees && reports(&document.aside), flags::STATEMENTS_DISAGREE);
         let statement = match statement {
@@ -280,7 +287,8 @@ impl Answer {
     }
 
     fn keep_raw(&mut self, raw: Vec<u8>, dropped: bool) {
-        let length = self.raws.iter().fold(raw.len(), |sum, raw| sum.saturating_add(raw.len()).saturating_add(1));
+        let length =
+            self.raws.iter().fold(raw.len(), |sum, raw| sum.saturating_add(raw.len()).saturating_add(1));
         if dropped || length.saturating_add(2) > CAPTURE_BYTES_MAX {
             self.flags.raise(flags::RAW_DROPPED);
         } else if self.raws.last() != Some(&raw) {

@@ -384,12 +384,22 @@ impl Sink for Document {
         }
     }
 
-    fn text(&mut self, node: &'static Node, piece: &[u8]) {
-        let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+    fn measures(&self, node: &'static Node) -> bool {
+        matches!(node.take, Take::Output | Take::Repeat | Take::Step)
+    }
+
+    fn measured(&mut self, node: &'static Node, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         match node.take {
             Take::Output => self.output_bytes = self.output_bytes.saturating_add(bytes),
             Take::Repeat => self.repeat_bytes = self.repeat_bytes.saturating_add(bytes),
-            Take::Step => {}
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, node: &'static Node, piece: &[u8]) {
+        match node.take {
+            Take::Output | Take::Repeat | Take::Step => self.measured(node, piece.len()),
             _ => {
                 let room = TEXT_BYTES_MAX.saturating_sub(self.scratch.len());
                 self.scratch.extend_from_slice(piece.get(..room).unwrap_or(piece));

@@ -117,7 +117,8 @@ impl Flags {
 
     /// Their names, sorted.
     pub fn names(self) -> Vec<&'static str> {
-        let mut names: Vec<_> = NAMES.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name).collect();
+        let mut names: Vec<_> =
+            NAMES.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name).collect();
         names.sort_unstable();
         names
     }

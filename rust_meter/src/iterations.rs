@@ -86,7 +86,13 @@ impl Iterations {
                 add_all(&mut self.compaction, &self.entry);
                 self.note_prompt();
             }
-            b"advisor_message" => Self::join(&mut self.others, &mut self.flags, &self.entry_model, b"advisor_message", &self.entry),
+            b"advisor_message" => Self::join(
+                &mut self.others,
+                &mut self.flags,
+                &self.entry_model,
+                b"advisor_message",
+                &self.entry,
+            ),
             b"fallback_message" => {
                 self.is_fallback = true;
                 self.note_prompt();

@@ -24,6 +24,10 @@ pub trait Sink {
     fn opaque(&mut self, node: &'static Node);
     /// A piece of a string value, escapes resolved.
     fn text(&mut self, node: &'static Node, piece: &[u8]);
+    /// Whether only the length of this string matters.
+    fn measures(&self, node: &'static Node) -> bool;
+    /// So many further bytes of such a string, escapes resolved.
+    fn measured(&mut self, node: &'static Node, bytes: usize);
     /// The string is complete.
     fn text_end(&mut self, node: &'static Node);
     /// A number or literal; `cut` when it was too long to keep.
@@ -230,7 +234,8 @@ impl Reader {
     }
 
     fn open<S: Sink>(&mut self, is_object: bool, sink: &mut S) {
-        let followed = self.node.filter(|node| if is_object { !node.keys.is_empty() } else { node.each.is_some() });
+        let followed =
+            self.node.filter(|node| if is_object { !node.keys.is_empty() } else { node.each.is_some() });
         if let Some(node) = followed {
             sink.enter(node);
             self.stack.push(Frame { node, is_object, seen: 0, elements: 0 });
@@ -332,6 +337,9 @@ impl Reader {
         if self.escape != Escape::None {
             return self.unescape(rest, |_, piece| sink.text(node, piece));
         }
+        if sink.measures(node) {
+            return self.measure(node, rest, sink);
+        }
         let Some(at) = quote_or_backslash(rest) else {
             sink.text(node, rest);
             return &[];
@@ -347,6 +355,35 @@ impl Reader {
             self.after();
         }
         tail
+    }
+
+    /// The same for a string of which only the length matters: one-letter escapes are counted in passing.
+    fn measure<'a, S: Sink>(&mut self, node: &'static Node, rest: &'a [u8], sink: &mut S) -> &'a [u8] {
+        let mut tail = rest;
+        let mut bytes = 0_usize;
+        let behind = loop {
+            let Some(at) = quote_or_backslash(tail) else {
+                bytes = bytes.saturating_add(tail.len());
+                break &[][..];
+            };
+            bytes = bytes.saturating_add(at);
+            let (stop, escaped) = (tail.get(at), tail.get(at.saturating_add(1)));
+            if stop == Some(&b'"') {
+                sink.measured(node, bytes);
+                sink.text_end(node);
+                self.after();
+                return split_behind(tail, at).1;
+            }
+            if !matches!(escaped, Some(b'n' | b'"' | b'\\' | b't' | b'r' | b'/' | b'b' | b'f')) {
+                self.escape = Escape::Backslash;
+                break split_behind(tail, at).1;
+            }
+            bytes = bytes.saturating_add(1);
+            self.high_surrogate = 0;
+            tail = tail.get(at.saturating_add(2)..).unwrap_or_default();
+        };
+        sink.measured(node, bytes);
+        behind
     }
 
     /// One byte of an escape; a complete escape is handed on as UTF-8 (a lone surrogate as U+FFFD).

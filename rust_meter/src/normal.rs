@@ -178,7 +178,8 @@ pub fn inclusive(fields: &Fields, semantics: CacheSemantics, flags: &mut Flags) 
     let total = fields.get(Field::Total);
     let output_stated = fields.get(Field::Output);
     let prompt_stated = fields.get(Field::Input);
-    let completion = output_stated.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(prompt_stated.unwrap_or(u64::MAX)));
+    let completion =
+        output_stated.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(prompt_stated.unwrap_or(u64::MAX)));
     let prompt = prompt_stated.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion));
     let mut totals = Totals {
         cache_read: fields.greatest(&CACHED),

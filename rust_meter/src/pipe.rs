@@ -269,7 +269,14 @@ impl Pipe {
     }
 
     /// Give out what is decided: everything, less an undecided event and the events to remove.
-    fn emit<'a>(&'a mut self, data: &'a [u8], start: u64, split: u64, state: u8, outcome: Outcome) -> Fed<'a> {
+    fn emit<'a>(
+        &'a mut self,
+        data: &'a [u8],
+        start: u64,
+        split: u64,
+        state: u8,
+        outcome: Outcome,
+    ) -> Fed<'a> {
         let is_last = state & (END | BROKEN) != 0;
         let (decided, cuts) = match &mut self.metering {
             Metering::Plain(meter) if self.strips => {

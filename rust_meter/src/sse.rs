@@ -15,6 +15,8 @@ pub enum Token<'a> {
     Data(&'a [u8]),
     /// A `data` line ended.
     DataEnd,
+    /// A field named `error`: llama.cpp says its errors this way.
+    ErrorField,
     /// A line of no interest ended, or bytes that are not part of one.
     Other,
     /// An empty line: the event is complete.
@@ -28,12 +30,14 @@ enum State {
     #[default]
     Start,
     Name(usize),
+    ErrorName(usize),
     Space,
     Data,
     Skip,
 }
 
 const NAME: &[u8] = b"data";
+const ERROR_NAME: &[u8] = b"error:";
 
 /// The cutter; it keeps a few bytes of state.
 #[derive(Debug, Default)]
@@ -57,10 +61,24 @@ impl Lines {
         match self.state {
             State::Start if matches!(byte, b'\n' | b'\r') => self.end(Token::Blank, byte, tail),
             State::Start => {
-                self.state = if byte == b':' { State::Skip } else { State::Name(0) };
+                self.state = match byte {
+                    b':' => State::Skip,
+                    b'e' => State::ErrorName(0),
+                    _ => State::Name(0),
+                };
                 (Token::Line(byte == b':'), rest)
             }
             State::Name(matched) => self.name(matched, rest),
+            State::ErrorName(matched) => {
+                if ERROR_NAME.get(matched) != Some(&byte) {
+                    self.state = State::Skip;
+                    return (Token::Other, rest);
+                }
+                let matched = matched.saturating_add(1);
+                let is_whole = matched == ERROR_NAME.len();
+                self.state = if is_whole { State::Skip } else { State::ErrorName(matched) };
+                (if is_whole { Token::ErrorField } else { Token::Other }, tail)
+            }
             State::Space => {
                 self.state = State::Data;
                 (Token::Data(&[]), if byte == b' ' { tail } else { rest })

@@ -193,6 +193,7 @@ impl Meter {
             }
             sse::Token::Data(piece) => self.data(piece),
             sse::Token::DataEnd => self.line_end(),
+            sse::Token::ErrorField => self.answer.is_failed = true,
             sse::Token::Other => {}
             sse::Token::Blank => {
                 let consumed = rest.len().saturating_sub(tail.len());
@@ -472,6 +473,10 @@ impl Sink for Envelope {
             self.is_done |= matches!(self.reader.feed(&self.decoded, &mut self.document), Progress::Done(_));
         }
     }
+    fn measures(&self, _: &'static Node) -> bool {
+        false
+    }
+    fn measured(&mut self, _: &'static Node, _: usize) {}
     fn text_end(&mut self, _: &'static Node) {}
     fn word(&mut self, _: &'static Node, _: &[u8], _: bool) {}
     fn duplicate(&mut self) {}

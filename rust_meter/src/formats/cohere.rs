@@ -12,7 +12,8 @@ const TOKENS: &[Entry] = &[
     ("output_tokens", count(Field::Output)),
     ("reasoning_tokens", count(Field::Reasoning)),
 ];
-const USAGE: &[Entry] = &[("billed_units", object(Take::Step, BILLED)), ("tokens", object(Take::Step, TOKENS))];
+const USAGE: &[Entry] =
+    &[("billed_units", object(Take::Step, BILLED)), ("tokens", object(Take::Step, TOKENS))];
 const CONTENT: &[Entry] = &[("text", leaf(Take::Output)), ("thinking", leaf(Take::Output))];
 static CONTENTS: Node = object(Take::Step, CONTENT);
 const MESSAGE: &[Entry] = &[
@@ -42,7 +43,8 @@ pub fn totals(fields: &Fields, flags: &mut Flags) -> Totals {
         (Some(billed), Some(raw)) => billed != raw,
         _ => false,
     };
-    let is_different = differs(Field::BilledInput, Field::Input) || differs(Field::BilledOutput, Field::Output);
+    let is_different =
+        differs(Field::BilledInput, Field::Input) || differs(Field::BilledOutput, Field::Output);
     flags.raise_if(is_different, flags::BILLED_DIFFER);
     let input = fields.get(Field::BilledInput).or(fields.get(Field::Input)).unwrap_or(0);
     Totals {

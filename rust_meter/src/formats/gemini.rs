@@ -23,8 +23,7 @@ const USAGE: &[Entry] = &[
 const PART: &[Entry] = &[("text", leaf(Take::Output))];
 static PARTS: Node = object(Take::Step, PART);
 const CONTENT: &[Entry] = &[("parts", list(Take::Step, &PARTS))];
-const CANDIDATE: &[Entry] =
-    &[("content", object(Take::Step, CONTENT)), ("finishReason", leaf(Take::Finish))];
+const CANDIDATE: &[Entry] = &[("content", object(Take::Step, CONTENT)), ("finishReason", leaf(Take::Finish))];
 static CANDIDATES: Node = object(Take::Step, CANDIDATE);
 const GENERATE_ROOT: &[Entry] = &[
     ("candidates", list(Take::Step, &CANDIDATES)),

@@ -61,7 +61,9 @@ impl Pipe {
         let message = |error| match error {
             OptionError::WireFormat => format!("unknown wire_format {wire_format:?}"),
             OptionError::Framing => format!("framing {framing} is no length"),
-            OptionError::ContentEncoding => format!("content_encoding {content_encoding:?} cannot be metered"),
+            OptionError::ContentEncoding => {
+                format!("content_encoding {content_encoding:?} cannot be metered")
+            }
         };
         pipe::Pipe::new(&options).map(Self).map_err(|error| PyValueError::new_err(message(error)))
     }
