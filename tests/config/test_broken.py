@@ -221,6 +221,31 @@ def test_O09_all_faults_of_all_files_show_at_once(tmp_path: Path) -> None:
     assert str(files[0]) in str(caught.value)
 
 
+def test_O09_faults_of_form_and_of_meaning_show_together(faults: Faults) -> None:
+    endpoint = {"name": "openhands-openai", "base_url": "nowhere"}
+    entries = [model(colour="red"), model(id="b", billing_upstream="nope", input_price_per_mtok=None)]
+    found = faults(document(models=entries, endpoints=[endpoint], system_prompt="x", surprise=1))
+    assert set(found) == {
+        "surprise",
+        "system_prompt",
+        "endpoints[0].base_url",
+        "models[0].colour",
+        "models[1].billing_upstream",
+        "models[1].input_price_per_mtok",
+    }
+
+
+def test_faulty_endpoint_is_blamed_once(faults: Faults) -> None:
+    endpoint = {"name": "openhands-openai", "base_url": "nowhere"}
+    assert set(faults(document(endpoints=[endpoint]))) == {"endpoints[0].base_url"}
+
+
+@pytest.mark.parametrize("change", [{"per_call": {"call": "0.1"}}, {"batch_input_price_per_mtok": "1"}])
+def test_free_model_with_any_price_is_refused(faults: Faults, change: dict[str, object]) -> None:
+    unpriced = {key: None for key in model() if key.endswith("_per_mtok")}
+    assert "models[0].free" in faults(document(models=[model(free=True, **(unpriced | change))]))
+
+
 def test_files_served_together_agree_on_what_they_share(faults: Faults) -> None:
     found = faults(document(name="chat", data_dir="a"), document(name="chat", data_dir="b"))
     assert set(found) == {"data_dir", "name", "port"}

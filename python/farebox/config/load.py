@@ -1,17 +1,22 @@
 """Files to `Settings`: read, validate, combine; every problem of every file at once."""
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from farebox.base.units import pico_from_usd
-from farebox.config.document import Document
+from farebox.config.document import Document, EndpointEntry, ModelEntry
 from farebox.config.exact import read_document
 from farebox.config.parts import endpoint_table, store_settings
 from farebox.config.problems import ConfigError, Problem, Problems
 from farebox.config.rows import model_table
-from farebox.config.settings import Service, Settings
+from farebox.config.settings import Endpoint, Service, Settings
+
+Entry = TypeVar("Entry", EndpointEntry, ModelEntry)
 
 SHARED_KEYS = (
     "store",
@@ -32,29 +37,24 @@ _SYSTEM_PROMPT_REFUSED = (
 
 def load(paths: list[Path]) -> Settings:
     """Settings of the files served together. Raises ConfigError with everything that is wrong."""
-    documents: list[tuple[Document, Problems]] = []
-    errors: list[Problem] = []
-    for path in paths:
-        problems = Problems(path)
-        document = _document(path, problems)
-        if document is not None:
-            documents.append((document, problems))
-        errors += problems.errors
-    services = [_service(document, problems) for document, problems in documents]
-    if documents:
-        _check_together(documents, services)
-    settings = _settings(documents, services) if documents else None
-    for _, problems in documents:
-        errors += problems.errors
     if not paths:
         raise ConfigError([Problem(Path(), "", "no configuration file was named")])
+    found = [Problems(path) for path in paths]
+    parsed = [(_document(problems), problems) for problems in found]
+    documents = [(document, problems) for document, problems in parsed if document is not None]
+    services = [_service(document, problems) for document, problems in documents]
+    settings = None
+    if documents:
+        _check_together(documents, services)
+        settings = _settings(documents, services)
+    errors = [error for problems in found for error in problems.errors]
     if errors or settings is None:
         raise ConfigError(list(dict.fromkeys(errors)))
     return settings
 
 
-def _document(path: Path, problems: Problems) -> Document | None:
-    values = read_document(path, problems)
+def _document(problems: Problems) -> Document | None:
+    values = read_document(problems.file, problems)
     if values is None:
         return None
     try:
@@ -62,7 +62,36 @@ def _document(path: Path, problems: Problems) -> Document | None:
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             problems.error(_json_path(detail), _message(detail))
+        _judge_the_rest(values, problems)
         return None
+
+
+def _judge_the_rest(values: dict[str, Any], problems: Problems) -> None:
+    """A file of wrong form: its entries of right form are judged too, so that all faults show at once."""
+    if values.get("system_prompt"):
+        problems.error("system_prompt", _SYSTEM_PROMPT_REFUSED)
+    port = values.get("port")
+    entries = _entries(EndpointEntry, values.get("endpoints"))
+    table = endpoint_table(entries, port if isinstance(port, int) else 0, problems)
+    model_table(
+        _entries(ModelEntry, values.get("models")), _with_faulty(table, values.get("endpoints")), problems
+    )
+
+
+def _entries(kind: type[Entry], values: object) -> dict[int, Entry]:
+    """The entries of a list that have the right form, by their place."""
+    entries: dict[int, Entry] = {}
+    for index, value in enumerate(values if isinstance(values, list) else []):
+        with contextlib.suppress(ValidationError):
+            entries[index] = kind.model_validate(value)
+    return entries
+
+
+def _with_faulty(table: Mapping[str, Endpoint], values: object) -> dict[str, Endpoint | None]:
+    """The table, and None for every endpoint that is named but was left out of it."""
+    listed = values if isinstance(values, list) else []
+    named = [value.get("name") for value in listed if isinstance(value, dict)]
+    return dict.fromkeys(name for name in named if isinstance(name, str)) | dict(table)
 
 
 def _json_path(detail: ErrorDetails) -> str:
@@ -87,14 +116,18 @@ def _service(document: Document, problems: Problems) -> Service:
         problems.error(
             "console.port", f"is the service's own port {document.port}; the console has a port of its own"
         )
-    endpoints = endpoint_table(document.endpoints, document.port, problems)
+    if not document.models:
+        problems.error("models", "no model is listed")
+    endpoints = endpoint_table(dict(enumerate(document.endpoints)), document.port, problems)
+    named: dict[str, Endpoint | None] = dict.fromkeys(entry.name for entry in document.endpoints)
+    named.update(endpoints)
     return Service(
         name=document.name or problems.file.stem.lower(),
         file=problems.file,
         host=document.host,
         port=document.port,
         endpoints=endpoints,
-        models=model_table(document.models, endpoints, problems),
+        models=model_table(dict(enumerate(document.models)), named, problems),
         user_agent=document.user_agent,
         requests_per_minute=document.limits.requests_per_minute,
         body_bytes_max=document.limits.body_bytes,

@@ -1,5 +1,6 @@
 """Endpoints and the store's address: pure functions from entries to settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -15,10 +16,12 @@ _MONGODB = ("mongodb://", "mongodb+srv://")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")
 
 
-def endpoint_table(entries: list[EndpointEntry], own_port: int, problems: Problems) -> dict[str, Endpoint]:
-    """Endpoints by name; faulty ones are reported and left out."""
+def endpoint_table(
+    entries: Mapping[int, EndpointEntry], own_port: int, problems: Problems
+) -> dict[str, Endpoint]:
+    """Endpoints by name; `entries` by their place in the file. Faulty ones are reported and left out."""
     table: dict[str, Endpoint] = {}
-    for index, entry in enumerate(entries):
+    for index, entry in entries.items():
         path = f"endpoints[{index}]"
         if entry.name in table:
             problems.error(f"{path}.name", f"the endpoint {entry.name!r} is listed twice")

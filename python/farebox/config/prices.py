@@ -32,8 +32,8 @@ Lines = dict[str, str]
 Tier = tuple[int, bool, Lines]
 
 
-class PriceEntry:
-    """One model's prices while they are checked; `price_entry` is the way in."""
+class PriceCheck:
+    """One model's prices while they are checked: `stated` in the file, `lines` with what was filled in."""
 
     def __init__(
         self, entry: ModelEntry, wire_formats: frozenset[str], path: str, problems: Problems
@@ -60,15 +60,14 @@ def price_entry(entry: ModelEntry, wire_formats: frozenset[str], path: str, prob
         problems.error(f"{path}.billing_multiplier", "must be above 0")
     elif Decimal(entry.billing_multiplier) > _MULTIPLIER_SUSPECT:
         problems.warn(f"{path}.billing_multiplier", f"is {entry.billing_multiplier}: is that meant?")
-    price = PriceEntry(entry, wire_formats, path, problems)
+    price = PriceCheck(entry, wire_formats, path, problems)
     if entry.free:
         return _free(price)
     _check_base(price)
     _complete_cache(price)
-    unit_lines = {kind: text for kind in UNIT_KINDS if (text := getattr(entry.per_call, kind)) is not None}
     tiers = _tiers(price, entry.context_tiers, "context_tiers")
     return {
-        "lines": price.lines | unit_lines,
+        "lines": price.lines | _unit_lines(entry),
         "multiplier": entry.billing_multiplier,
         "tiers": tiers,
         "variants": _variants(price, tiers),
@@ -89,15 +88,21 @@ def _token_lines(entry: PriceLines) -> Lines:
     return {kind: text for key, kind in KIND_BY_KEY.items() if (text := getattr(entry, key)) is not None}
 
 
-def _free(price: PriceEntry) -> PlainPrice:
-    charged = [kind for kind, text in price.stated.items() if Decimal(text) > 0]
-    if charged or price.entry.context_tiers or price.entry.service_tiers or price.entry.price_fields:
+def _unit_lines(entry: ModelEntry) -> Lines:
+    return {kind: text for kind in UNIT_KINDS if (text := getattr(entry.per_call, kind)) is not None}
+
+
+def _free(price: PriceCheck) -> PlainPrice:
+    entry = price.entry
+    stated = [*price.stated.values(), *_unit_lines(entry).values()]
+    priced_otherwise = (entry.context_tiers, entry.service_tiers, entry.price_fields, _batch(price))
+    if any(Decimal(text) > 0 for text in stated) or any(priced_otherwise):
         price.error("free", "the model is free and has prices; keep one of the two")
     lines = dict.fromkeys((*KIND_BY_KEY.values(), *UNIT_KINDS), "0")
-    return {"lines": lines, "multiplier": price.entry.billing_multiplier, "tiers": [], "variants": {}}
+    return {"lines": lines, "multiplier": entry.billing_multiplier, "tiers": [], "variants": {}}
 
 
-def _check_base(price: PriceEntry) -> None:
+def _check_base(price: PriceCheck) -> None:
     """Input and output must be priced above 0: a model without a price would be served for nothing."""
     needed = ("input",) if price.wire_formats == {"embeddings"} else ("input", "output")
     for kind in needed:
@@ -111,7 +116,7 @@ def _check_base(price: PriceEntry) -> None:
             price.warn(KEY_BY_KIND[kind], "is 0: these tokens are charged nothing, as written")
 
 
-def _complete_cache(price: PriceEntry) -> None:
+def _complete_cache(price: PriceCheck) -> None:
     """Cached tokens that are part of the input cost the input price if unpriced; where apart: an error."""
     if price.wire_formats == {"embeddings"}:
         return
@@ -139,7 +144,7 @@ def _complete_cache(price: PriceEntry) -> None:
         price.lines.update(dict.fromkeys(missing, price.stated["input"]))
 
 
-def _replacing(price: PriceEntry, lines: Lines, key: str) -> Lines:
+def _replacing(price: PriceCheck, lines: Lines, key: str) -> Lines:
     """`lines` instead of the base: each kind stated there must be stated here; filled-in kinds are input."""
     for kind in price.stated:
         if kind not in lines:
@@ -151,7 +156,7 @@ def _replacing(price: PriceEntry, lines: Lines, key: str) -> Lines:
     return filled | lines
 
 
-def _tiers(price: PriceEntry, entries: list[ContextTier], key: str) -> list[Tier]:
+def _tiers(price: PriceCheck, entries: list[ContextTier], key: str) -> list[Tier]:
     tiers: list[Tier] = []
     last = 0
     for index, tier in enumerate(entries):
@@ -167,7 +172,7 @@ def _tiers(price: PriceEntry, entries: list[ContextTier], key: str) -> list[Tier
     return tiers
 
 
-def _variants(price: PriceEntry, tiers: list[Tier]) -> dict[str, Lines]:
+def _variants(price: PriceCheck, tiers: list[Tier]) -> dict[str, Lines]:
     entry = price.entry
     variants = _batch(price)
     for name, prices in entry.service_tiers.items():
@@ -180,7 +185,7 @@ def _variants(price: PriceEntry, tiers: list[Tier]) -> dict[str, Lines]:
     return variants
 
 
-def _batch(price: PriceEntry) -> dict[str, Lines]:
+def _batch(price: PriceCheck) -> dict[str, Lines]:
     """Batch prices come in a pair and leave cache prices as they are, as in the replaced system."""
     batch = {
         "input": price.entry.batch_input_price_per_mtok,
@@ -196,7 +201,7 @@ def _batch(price: PriceEntry) -> dict[str, Lines]:
 
 
 def _variant(
-    price: PriceEntry, prices: VariantPrices, name: str, key: str, tiers: list[Tier]
+    price: PriceCheck, prices: VariantPrices, name: str, key: str, tiers: list[Tier]
 ) -> dict[str, Lines]:
     """A variant and, named `variant@threshold`, its prices in each context tier of the model."""
     found = {name: _replacing(price, _token_lines(prices), key)}

@@ -4,6 +4,8 @@ Name, price and upstream id of a row come from one entry; a name belongs to one 
 model, no pattern and no choice between upstream models (what is billed is what was asked for and served).
 """
 
+from collections.abc import Mapping
+
 from farebox._meter import PriceError
 from farebox.base import limits
 from farebox.base.records import WALLETS
@@ -12,6 +14,9 @@ from farebox.config.prices import price_entry, priced_fields
 from farebox.config.problems import Problems
 from farebox.config.settings import Endpoint, ModelRow, ModelTable, PlainPrice
 from farebox.meter.price_book import model_price
+
+Endpoints = Mapping[str, Endpoint | None]
+"""Endpoints by name; None for one that is named but faulty, which is reported elsewhere."""
 
 DEFAULT_WALLET = "ohmygpt"
 
@@ -27,20 +32,18 @@ THINKING_BUDGET_TOKENS = {"high": 10_000, "medium": 5_000, "low": 2_000}
 """Thinking budget by `reasoning`, as in the replaced system; it sizes holds and nothing else."""
 
 
-def model_table(entries: list[ModelEntry], endpoints: dict[str, Endpoint], problems: Problems) -> ModelTable:
-    """The rows of all entries; faults are reported, and entries that have them may be left out."""
-    if not entries:
-        problems.error("models", "no model is listed")
+def model_table(entries: Mapping[int, ModelEntry], endpoints: Endpoints, problems: Problems) -> ModelTable:
+    """Rows of the entries, given by their place in the file; faults are reported, their rows left out."""
     _check_names(entries, problems)
-    rows = [_row(entry, f"models[{index}]", endpoints, problems) for index, entry in enumerate(entries)]
+    rows = [_row(entry, f"models[{index}]", endpoints, problems) for index, entry in entries.items()]
     kept = tuple(row for row in rows if row is not None)
     _check_one_price_per_upstream_model(kept, problems)
     return ModelTable(kept)
 
 
-def _check_names(entries: list[ModelEntry], problems: Problems) -> None:
+def _check_names(entries: Mapping[int, ModelEntry], problems: Problems) -> None:
     owner: dict[str, str] = {}
-    for index, entry in enumerate(entries):
+    for index, entry in entries.items():
         places = [f"models[{index}].id"]
         places += [f"models[{index}].id_aliases[{number}]" for number in range(len(entry.id_aliases))]
         for name, place in zip((entry.id, *entry.id_aliases), places, strict=True):
@@ -50,7 +53,7 @@ def _check_names(entries: list[ModelEntry], problems: Problems) -> None:
                 owner[name] = place
 
 
-def _row(entry: ModelEntry, path: str, endpoints: dict[str, Endpoint], problems: Problems) -> ModelRow | None:
+def _row(entry: ModelEntry, path: str, endpoints: Endpoints, problems: Problems) -> ModelRow | None:
     upstream = _upstream(entry, path, problems)
     wallet = _wallet(entry, path, problems)
     upstream_model = _upstream_model(entry, path, problems)
@@ -143,7 +146,7 @@ def _endpoint_names(entry: ModelEntry, upstream: str) -> tuple[str, ...]:
 
 
 def _routes(
-    entry: ModelEntry, upstream: str | None, path: str, endpoints: dict[str, Endpoint], problems: Problems
+    entry: ModelEntry, upstream: str | None, path: str, endpoints: Endpoints, problems: Problems
 ) -> dict[str, Endpoint]:
     """Wire format -> endpoint, for the wire formats the model is served on."""
     if upstream is None:
@@ -158,9 +161,10 @@ def _routes(
         return {}
     routes: dict[str, Endpoint] = {}
     for name in names:
-        if name in endpoints:
-            routes = dict.fromkeys(endpoints[name].wire_formats, endpoints[name]) | routes
-    if entry.wire_formats is None:
+        endpoint = endpoints.get(name)
+        if endpoint is not None:
+            routes = dict.fromkeys(endpoint.wire_formats, endpoint) | routes
+    if entry.wire_formats is None or any(endpoints.get(name, "") is None for name in names):
         return routes
     for wire_format in entry.wire_formats:
         if wire_format not in routes:
