@@ -57,6 +57,7 @@ written_off_per_user_pico_max = 1 * 10**12
 frame_bytes_max = 64 * 2**10
 segment_bytes_max = 64 * 2**20
 prices_frame_bytes_max = 4 * 2**20
+price_versions_carried_max = 4
 journal_disk_free_bytes_min = 16 * 2**20
 journal_unsynced_bytes_max = 64 * 2**20
 settle_reserve_bytes = 8 * 2**10
@@ -67,6 +68,7 @@ progress_interval_s = 1.0
 # Store and writer
 users_per_transaction_max = 100
 records_per_batch_max = 2000
+batch_bytes = 2**20
 apply_interval_s = 0.05
 changes_poll_interval_s = 0.25
 store_timeout_s = 10.0

@@ -1,0 +1,104 @@
+"""One frame of the journal, to bytes and back (MONEY section 7). Pure.
+
+Layout, little-endian: payload length u32, kind u8, journal u64, pos u64, synced_pos u64, CRC of the frame
+before u32, own CRC-32 u32 over all of that and the payload, payload. 37 bytes around each payload.
+
+Each frame checks out by itself, so valid frames can be found behind a damaged one; the CRC of the frame
+before ties it to its place, so that old content of a disk is never read as a record.
+"""
+
+import struct
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from farebox.base import frames as kinds
+from farebox.base import limits
+from farebox.base.errors import InvariantBrokenError
+
+_HEAD: Final = struct.Struct("<IBQQQI")
+_CRC: Final = struct.Struct("<I")
+_JOURNAL_AT: Final = 5
+OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
+
+_pack_head = _HEAD.pack
+_pack_crc = _CRC.pack
+
+
+class Frame(NamedTuple):
+    """A record with its position."""
+
+    kind: int
+    pos: int
+    payload: bytes
+
+
+class Read(NamedTuple):
+    """A frame found at an offset, with what ties it to its neighbours."""
+
+    frame: Frame
+    synced_pos: int
+    before_crc: int
+    crc: int
+    end: int
+
+
+class Broken(NamedTuple):
+    """Why there is no frame at an offset; `needed_bytes` > 0 when more bytes may make it one."""
+
+    reason: str
+    needed_bytes: int = 0
+
+
+def length_max(kind: int) -> int:
+    """The longest payload of a kind."""
+    return limits.prices_frame_bytes_max if kind == kinds.PRICES else limits.frame_bytes_max
+
+
+def check_length(kind: int, payload: bytes) -> None:
+    """Raises InvariantBrokenError for a payload no frame may hold."""
+    if kind not in kinds.NAMES or len(payload) > length_max(kind):
+        raise InvariantBrokenError(f"M10: a frame of kind {kind} and {len(payload)} bytes is not allowed")
+
+
+def encode(
+    kind: int, journal: int, pos: int, synced_pos: int, before_crc: int, payload: bytes
+) -> tuple[bytes, int]:
+    """Header bytes to be followed by the payload, and the frame's CRC."""
+    head = _pack_head(len(payload), kind, journal, pos, synced_pos, before_crc)
+    crc = crc32(payload, crc32(head))
+    return head + _pack_crc(crc), crc
+
+
+def decode(data: bytes, offset: int, journal: int) -> Read | Broken:
+    """The frame of `journal` at `offset`, whatever came before it. Never raises, never allocates beyond the
+    data.
+    """
+    if len(data) - offset < OVERHEAD_BYTES:
+        return Broken("the file ends inside a frame's header", OVERHEAD_BYTES)
+    length, kind, owner, pos, synced_pos, before_crc = _HEAD.unpack_from(data, offset)
+    if owner != journal:
+        return Broken("the frame does not belong to this journal")
+    if length > limits.prices_frame_bytes_max:
+        return Broken(f"a frame cannot be {length} bytes long")
+    start = offset + OVERHEAD_BYTES
+    end = start + length
+    if end > len(data):
+        return Broken("the file ends inside a frame", OVERHEAD_BYTES + length)
+    payload = data[start:end]
+    (crc,) = _CRC.unpack_from(data, start - _CRC.size)
+    if crc32(payload, crc32(data[offset : start - _CRC.size])) != crc:
+        return Broken("the frame's checksum is wrong")
+    return Read(Frame(kind, pos, payload), synced_pos, before_crc, crc, end)
+
+
+def latest_synced(data: bytes, offset: int, journal: int) -> int:
+    """The highest synced_pos that any valid frame at or after `offset` bears witness to; 0 without one."""
+    mark = journal.to_bytes(8, "little")
+    latest = 0
+    found = data.find(mark, offset + _JOURNAL_AT)
+    while found >= 0:
+        read = decode(data, found - _JOURNAL_AT, journal)
+        if isinstance(read, Read):
+            latest = max(latest, read.synced_pos)
+        found = data.find(mark, found + 1)
+    return latest

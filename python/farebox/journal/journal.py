@@ -1,0 +1,167 @@
+"""The journal as its owner sees it: one directory, one lock, one appender, one sync thread.
+
+Order of use (MONEY section 8): `create` or `take` (lock) - `scan` (check; cuts a torn tail) -
+`intend_epoch`, claim it in the store - `begin_epoch` (new segment) - `append` - `close`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from farebox.base.errors import InvariantBrokenError, JournalError, JournalLockedError
+from farebox.journal.appender import Appender, Schedule, Then
+from farebox.journal.check import cut_tail
+from farebox.journal.files import Files
+from farebox.journal.recovery import JournalScan, scan
+from farebox.journal.segments import (
+    create_directory,
+    journal_directories,
+    lock_directory,
+    read_epoch,
+    write_epoch,
+)
+from farebox.journal.sync import SyncThread
+
+Durability = Literal["process", "disk"]
+
+
+class Journal:
+    """One locked journal directory. Only its holder appends; closing (or death) releases the lock."""
+
+    def __init__(self, directory: Path, lock: int, files: Files) -> None:
+        self.directory = directory
+        self.id = directory.name
+        self._lock = lock
+        self._files = files
+        self._scan: JournalScan | None = None
+        self._appender: Appender | None = None
+        self._sync: SyncThread | None = None
+        self.epoch = read_epoch(directory)
+        """The highest epoch this directory may have been claimed under; after `begin_epoch` the current
+        one.
+        """
+
+    # -- before appending ------------------------------------------------------------------------------------
+    def scan(self, after_pos: int = 0) -> JournalScan:
+        """Check the whole journal, cut a torn tail, and tell what it holds (see recovery.scan)."""
+        found = scan(self.directory, after_pos, self._files)
+        if found.cut is not None:
+            cut_tail(self._files, self.directory, found.cut)
+        self._scan = found
+        self.epoch = max(self.epoch, found.epoch)
+        return found
+
+    def intend_epoch(self, epoch: int) -> None:
+        """Note durably that `epoch` is about to be claimed in the store, which may then be ahead by no more
+        than it.
+        """
+        write_epoch(self._files, self.directory, epoch)
+        self.epoch = max(self.epoch, epoch)
+
+    def begin_epoch(
+        self, epoch: int, schedule: Schedule, wake: Schedule, durability: Durability = "process"
+    ) -> None:
+        """Make ready to append as `epoch`: a new segment, synced with its directory.
+
+        `schedule` is loop.call_soon, `wake` is loop.call_soon_threadsafe.
+        """
+        if self._scan is None or self._appender is not None or epoch < self.epoch:
+            raise InvariantBrokenError(
+                "a journal is scanned, then begun once, under an epoch not below its own"
+            )
+        found, self._scan = self._scan, None
+        is_durable = durability == "disk"
+        self._sync = SyncThread(self._files, wake, at_once=is_durable)
+        self._appender = Appender(
+            self._files, self.directory, schedule, durable=is_durable, dirty=self._sync.dirty
+        )
+        self._appender.begin(epoch, found.synced_pos, found.unsynced)
+        self.epoch = epoch
+        self._sync.start(self._appender)
+
+    # -- appending -------------------------------------------------------------------------------------------
+    def append(self, kind: int, payload: bytes, then: Then | None = None) -> None:
+        """Queue a record for this turn's write (see Appender.append)."""
+        self._begun().append(kind, payload, then)
+
+    def _begun(self) -> Appender:
+        if self._appender is None:
+            raise InvariantBrokenError("nothing may be appended before begin_epoch or after close")
+        return self._appender
+
+    @property
+    def last_pos(self) -> int:
+        """Position of the last record written; in a `then`, at or behind its own record."""
+        return self._begun().last_pos
+
+    @property
+    def synced_pos(self) -> int:
+        """Every record up to here is on disk: what it freed may go back to the store (hole 24)."""
+        return self._begun().synced_pos
+
+    @property
+    def broken(self) -> Exception | None:
+        """Why nothing can be appended any more; None while all is well."""
+        return self._begun().broken
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since begin_epoch, under the names of base/counters.py, and dropped progress records."""
+        appender = self._begun()
+        return {
+            "journal_bytes_total": appender.bytes_total,
+            "journal_writes_total": appender.writes_total,
+            "journal_syncs_total": self._sync.syncs_total if self._sync is not None else 0,
+            "progress_dropped_total": appender.progress_dropped_total,
+        }
+
+    # -- the end ---------------------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Write and sync what is queued, tell those who wait, release the lock. Call it on the loop's thread.
+
+        Raises JournalError when the last sync failed; the lock is released all the same.
+        """
+        appender, self._appender = self._appender, None
+        try:
+            if appender is not None:
+                self._finish(appender)
+        finally:
+            self._files.close(self._lock)
+
+    def _finish(self, appender: Appender) -> None:
+        if self._sync is not None:
+            self._sync.stop()
+        last_pos, descriptors = appender.close()
+        try:
+            for descriptor in descriptors:
+                self._files.fdatasync(descriptor)
+        except OSError as error:
+            appender.fail_waiting()
+            raise JournalError(f"the last sync of journal {self.directory} failed: {error}") from error
+        finally:
+            for descriptor in descriptors:
+                self._files.close(descriptor)
+        appender.publish(last_pos)
+        appender.after_sync()
+
+
+def create(root: Path, files: Files | None = None) -> Journal:
+    """A journal in a new directory under a new id, locked. Raises JournalError with the reason."""
+    files = files or Files()
+    directory, lock = create_directory(files, root)
+    return Journal(directory, lock, files)
+
+
+def open_journal(directory: Path, files: Files | None = None) -> Journal:
+    """The journal in an existing directory, locked. Raises JournalLockedError when somebody else has it."""
+    files = files or Files()
+    return Journal(directory, lock_directory(files, directory), files)
+
+
+def take(root: Path, files: Files | None = None) -> Journal:
+    """Any journal under `root` that nobody holds, or a new one."""
+    files = files or Files()
+    for directory in journal_directories(files, root):
+        try:
+            return open_journal(directory, files)
+        except JournalLockedError:
+            continue
+    return create(root, files)

@@ -1,0 +1,110 @@
+"""What a journal says about the past: its last position, exchanges without an end, records not yet booked,
+prices.
+
+Reading only; what recovery does with it (MONEY section 8) is decided by the writer's recovery.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from farebox.base import frames as kinds
+from farebox.base.errors import JournalDamagedError
+from farebox.base.ids import epoch_of
+from farebox.base.records import Opened
+from farebox.journal.check import Cut, walk
+from farebox.journal.files import Files
+from farebox.journal.frames import Frame
+from farebox.journal.payloads import exchange_of, prices_of, progress_count
+from farebox.journal.segments import read_epoch
+
+
+@dataclass(frozen=True, slots=True)
+class OpenExchange:
+    """An exchange without settle or void. `progress` is the output count last seen, None when none was
+    recorded.
+    """
+
+    opened: Opened
+    sent: bool
+    progress: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalScan:
+    """One look at a whole journal. `epoch` is the highest it may ever have been claimed under.
+
+    `finished`: settle and void records after the asked position. `unsynced`: all records after `synced_pos`.
+    """
+
+    last_pos: int
+    synced_pos: int
+    epoch: int
+    opens: Mapping[str, OpenExchange]
+    finished: tuple[Frame, ...]
+    unsynced: tuple[Frame, ...]
+    prices: Mapping[int, bytes]
+    cut: Cut | None
+
+
+def scan(directory: Path, after_pos: int = 0, files: Files | None = None) -> JournalScan:
+    """Read a journal, changing nothing; a torn tail is reported in `cut`.
+
+    Raises JournalDamagedError for damage at or before a position known synced or a record that does not
+    decode, JournalError when a file cannot be read.
+    """
+    folded = _Fold(after_pos)
+    walked = walk(files or Files(), directory, folded.add)
+    try:
+        opens = {exchange.decode(): _open_exchange(frames) for exchange, frames in folded.opens.items()}
+    except (ValueError, TypeError) as error:
+        raise JournalDamagedError(str(directory), 0, f"an open record does not decode: {error}") from error
+    return JournalScan(
+        last_pos=walked.last_pos,
+        synced_pos=min(walked.synced_pos, walked.last_pos),
+        epoch=max(epoch_of(walked.last_pos), read_epoch(directory)),
+        opens=opens,
+        finished=tuple(folded.finished),
+        unsynced=tuple(frame for frame in folded.recent if frame.pos > walked.synced_pos),
+        prices=folded.prices,
+        cut=walked.cut,
+    )
+
+
+class _Fold:
+    """Records in order, folded to what is still of interest."""
+
+    def __init__(self, after_pos: int) -> None:
+        self.after_pos = after_pos
+        self.opens: dict[bytes, dict[int, bytes]] = {}
+        self.finished: list[Frame] = []
+        self.recent: deque[Frame] = deque()
+        self.prices: dict[int, bytes] = {}
+
+    def add(self, frame: Frame, synced_pos: int) -> None:
+        self.recent.append(frame)
+        while self.recent and self.recent[0].pos <= synced_pos:
+            self.recent.popleft()
+        if frame.kind == kinds.PRICES:
+            version, book = prices_of(frame.payload)
+            self.prices[version] = book
+            return
+        exchange = exchange_of(frame.payload)
+        if frame.kind == kinds.OPEN:
+            self.opens.setdefault(exchange, {})[kinds.OPEN] = frame.payload
+        elif frame.kind in {kinds.SETTLE, kinds.VOID}:
+            self.opens.pop(exchange, None)
+            if frame.pos > self.after_pos:
+                self.finished.append(frame)
+        elif exchange in self.opens:
+            self.opens[exchange][frame.kind] = frame.payload
+
+
+def _open_exchange(frames: Mapping[int, bytes]) -> OpenExchange:
+    progress = frames.get(kinds.PROGRESS)
+    return OpenExchange(
+        opened=Opened.decode(frames[kinds.OPEN]),
+        sent=kinds.SENT in frames,
+        progress=None if progress is None else progress_count(progress),
+    )

@@ -1,0 +1,103 @@
+"""The thread that syncs a journal's writes to disk, soon after each, and says how far it got.
+
+Promises: `synced_pos` is published only after fdatasync of everything up to it succeeded; a failed
+fdatasync is never repeated on the same file, because the kernel forgets the error with the pages (J27): the
+records move instead.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from farebox.base import limits
+from farebox.journal.appender import Appender, Schedule, Written
+from farebox.journal.files import Files
+
+
+class SyncThread:
+    """Owns the thread. `wake` runs a callback on the appender's loop (loop.call_soon_threadsafe)."""
+
+    def __init__(self, files: Files, wake: Schedule, *, at_once: bool) -> None:
+        self._files = files
+        self._wake = wake
+        self._delay_s = 0.0 if at_once else limits.sync_interval_s / 2
+        self._dirty = threading.Event()
+        self._ending = False
+        self._appender: Appender | None = None
+        self._failed = False
+        self._thread: threading.Thread | None = None
+        self.syncs_total = 0
+
+    def start(self, appender: Appender) -> None:
+        """Begin to sync what `appender` writes."""
+        self._appender = appender
+        self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
+        self._thread.start()
+
+    def dirty(self) -> None:
+        """Something has been written."""
+        if not self._dirty.is_set():
+            self._dirty.set()
+
+    def stop(self) -> None:
+        """End the thread; it finishes the sync it is in."""
+        self._ending = True
+        self._dirty.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._dirty.wait()
+            if self._ending:
+                return
+            time.sleep(self._delay_s)
+            self._dirty.clear()
+            self.sync_once()
+
+    def sync_once(self) -> None:
+        """Sync everything written so far; after a failure, leave the file alone until its records have
+        moved.
+        """
+        appender = self._appender
+        if appender is None or appender.broken is not None or self._failed:
+            return
+        written = appender.take_unsynced()
+        if written is None:
+            return
+        error = self._sync(written)
+        if error is None:
+            appender.publish(written.pos)
+            self._call(appender.after_sync)
+        else:
+            self._failed = True
+            self._call(partial(self._move, appender, error))
+
+    def _move(self, appender: Appender, error: OSError) -> None:
+        """On the loop: write the unsynced records again in a new segment, and sync that."""
+        appender.sync_failed(error)
+        if appender.broken is not None:
+            appender.fail_waiting()
+        self._failed = False
+        self.dirty()
+
+    def _sync(self, written: Written) -> OSError | None:
+        """Sync the files in order, closing all but the current one; the first error."""
+        failure: OSError | None = None
+        for descriptor in written.descriptors:
+            try:
+                if failure is None:
+                    self._files.fdatasync(descriptor)
+                    self.syncs_total += 1
+            except OSError as error:
+                failure = error
+        for descriptor in (*written.abandoned, *written.descriptors[:-1]):
+            self._files.close(descriptor)
+        return failure
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            self._wake(callback)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._ending = True
