@@ -1,8 +1,9 @@
-"""Money that providers really charged comes out exactly, from each row's own counts and prices (DESIGN section 3).
+"""Money that providers really charged comes out exactly, from each row's own counts and prices.
 
-The rule, read off the rows: `recomputed_usd` is the exact sum of count x price plus server tool calls at their published
-fee, and `reported_usd` is that sum rounded half to even to the decimals the provider reports (xAI 10, OpenRouter up to
-19). The charge is the same sum rounded half to even to the pico. A price marked "(1h)" is the one-hour write price.
+The rule, read off the rows: `recomputed_usd` is the exact sum of count x price plus server tool calls at
+their published fee, and `reported_usd` is that sum rounded half to even to the decimals the provider reports
+(xAI 10, OpenRouter up to 19). The charge is the same sum rounded half to even to the pico. A price marked
+"(1h)" is the one-hour write price.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Response heads at the compiled face: same answer for every way the bytes arrive; ambiguity is refused (U22, H08-H12)."""
+"""Response heads: the same answer however the bytes arrive; ambiguity is refused (U22, H08-H12)."""
 
 import pytest
 

@@ -23,7 +23,21 @@ def test_amounts_round_trip_and_agree_with_the_units_of_base(amount_pico: int) -
 
 @pytest.mark.parametrize(
     "text",
-    ["", " 1", "1 ", "NaN", "Infinity", "1_000", "0x1", "1.", ".5", "1e99", "1e-13", "0." + "0" * 12 + "1", "١"],
+    [
+        "",
+        " 1",
+        "1 ",
+        "NaN",
+        "Infinity",
+        "1_000",
+        "0x1",
+        "1.",
+        ".5",
+        "1e99",
+        "1e-13",
+        "0." + "0" * 12 + "1",
+        "١",
+    ],
 )
 def test_junk_is_no_amount(text: str) -> None:
     with pytest.raises(PriceError):

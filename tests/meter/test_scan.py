@@ -35,12 +35,14 @@ BODIES = st.fixed_dictionaries(
 
 
 def shuffled(draw_order: list[str], body: dict[str, Any]) -> dict[str, Any]:
-    return {key: body[key] for key in sorted(body, key=lambda key: draw_order.index(key))}
+    return {key: body[key] for key in sorted(body, key=draw_order.index)}
 
 
 @given(
     BODIES,
-    st.permutations(["model", "stream", "stream_options", "metadata", "max_tokens", "temperature", "messages"]),
+    st.permutations(
+        ["model", "stream", "stream_options", "metadata", "max_tokens", "temperature", "messages"]
+    ),
     st.sampled_from([None, 1, "\t"]),
     st.booleans(),
     st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
@@ -80,24 +82,35 @@ def test_facts_are_those_of_a_full_parser(body: dict[str, Any]) -> None:
     assert (facts.text_bytes, facts.data_bytes) == (len(sent), 0)
 
 
+def code_of(body: bytes) -> str:
+    try:
+        scan(body, "chat")
+    except ScanError as error:
+        return error.code
+    return ""
+
+
 @given(st.binary(max_size=300))
 def test_B02_any_bytes_are_a_scan_or_a_scan_error(body: bytes) -> None:
-    try:
-        facts = scan(body, "chat")
-    except ScanError as error:
-        assert error.code in {"utf8", "json", "depth", "duplicate_key", "type", "missing", "range", "limit"}
-    else:
+    assert code_of(body) in {
+        "",
+        "utf8",
+        "json",
+        "depth",
+        "duplicate_key",
+        "type",
+        "missing",
+        "range",
+        "limit",
+    }
+    if not code_of(body):
         assert isinstance(json.loads(body), dict)
-        assert facts.model
 
 
 @given(VALUES)
 def test_B02_what_it_accepts_another_strict_parser_accepts(value: Any) -> None:
     sent = json.dumps({"model": "m", "metadata": value}, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    try:
-        scan(sent, "chat")
-    except ScanError as error:
-        assert error.code == "utf8"
+    assert code_of(sent) in {"", "utf8"}
 
 
 @pytest.mark.parametrize(
@@ -140,10 +153,7 @@ def test_M11_errors_repeat_nothing_of_the_prompt() -> None:
     ids=["brackets", "digits", "keys", "messages", "escapes", "long key"],
 )
 def test_B03_B18_hostile_shapes_are_answered(body: bytes) -> None:
-    try:
-        scan(body, "chat")
-    except ScanError as error:
-        assert error.code in {"type", "limit", "depth"}
+    assert code_of(body) in {"", "type", "limit", "depth"}
 
 
 def test_large_bodies_give_the_same_facts_as_small_ones() -> None:
