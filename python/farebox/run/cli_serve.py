@@ -1,0 +1,70 @@
+"""`farebox serve` and `farebox check-config`: run the configuration files, or say what is wrong with them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farebox.base.errors import UsageError
+from farebox.config import ConfigError, load
+from farebox.config.table import TableRow, check_table
+from farebox.run.cli_output import answer, table
+from farebox.run.cli_place import ConfigOption, JsonOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("serve")(serve)
+    app.command("check-config")(check_config)
+
+
+def serve(
+    config: ConfigOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Default: the configuration's, or one per core.")
+    ] = None,
+) -> None:
+    """Serve until SIGTERM: a supervisor with its workers and writer."""
+    from farebox.run.supervisor import serve as run  # noqa: PLC0415 - check-config needs no server
+
+    if not config:
+        raise UsageError("name at least one configuration: farebox serve --config FILE (or FAREBOX_CONFIG)")
+    raise typer.Exit(run(config, workers=workers))
+
+
+def check_config(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that are served together.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show each model's upstream, address, wallet, pools and prices, or every fault of the files."""
+    try:
+        settings = load(files)
+    except ConfigError as error:
+        if as_json:
+            problems = [{"file": str(p.file), "path": p.path, "message": p.message} for p in error.problems]
+            answer({"valid": False, "errors": problems}, True)
+            raise typer.Exit(1) from None
+        raise
+    rows = check_table(settings)
+    warnings = [str(warning) for warning in settings.warnings]
+    document = {"valid": True, "models": [_document(row) for row in rows], "warnings": warnings}
+    columns = ("port", "model", "upstream", "served at", "wallet", "pools", "USD per million tokens", "x")
+    cells = [
+        (
+            row.port,
+            "\n".join((row.model, *(f"  {alias}" for alias in row.aliases))),
+            f"{row.upstream}\n{row.upstream_model}",
+            "\n".join(dict.fromkeys(url.split("/v1/", 1)[0] for url in row.urls.values())),
+            row.wallet,
+            "\n".join(row.pools),
+            "free" if row.free else "\n".join(f"{kind} {price}" for kind, price in row.prices.items()),
+            row.multiplier,
+        )
+        for row in rows
+    ]
+    warned = [f"warning: {warning}" for warning in warnings]
+    answer(document, as_json, table("", columns, cells), *warned, f"{len(rows)} models, no errors")
+
+
+def _document(row: TableRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
