@@ -100,9 +100,8 @@ class Appender:
         self._unsynced: deque[_Record] = deque()
         self._unsynced_bytes = 0
         self._awaiting: deque[tuple[int, Then]] = deque()
-        self._total_bytes = 0
-        self._disk_free_bytes = 0
-        self._space_looked_at_bytes = 0
+        self._opens_max = 0
+        self._look_again_at_bytes = 0
         self.broken: Exception | None = None
         self._next_pos = 0
         self.last_pos = 0
@@ -177,7 +176,7 @@ class Appender:
             self._prices.append(payload)
             return True
         if kind == kinds.OPEN:
-            if not self._has_room(len(payload)):
+            if not self._has_room():
                 raise JournalFullError("no room in the journal for another exchange")
             self._opens[exchange_of(payload)] = _Open(payload, self._sequence, self._turn)
             return True
@@ -186,7 +185,9 @@ class Appender:
             if opened is not None:
                 opened.sent = payload
             return True
-        if not self._has_room(len(payload)):
+        if kind != kinds.PROGRESS:
+            raise InvariantBrokenError(f"there is no journal record of kind {kind}")
+        if not self._has_room():
             self.progress_dropped_total += 1
             return False
         if opened is not None:
@@ -194,33 +195,29 @@ class Appender:
         return True
 
     # -- room ------------------------------------------------------------------------------------------------
-    def _has_room(self, length: int) -> bool:
-        """Whether a record fits beside the room kept for the settles of all open exchanges."""
+    def _has_room(self) -> bool:
+        """Whether one more record fits beside the room kept for the settles of all open exchanges."""
         if self._unsynced_bytes > limits.journal_unsynced_bytes_max:
             return False
-        needed = OVERHEAD_BYTES + length + (len(self._opens) + 1) * limits.settle_reserve_bytes
-        if self._fits(needed) and self.bytes_total - self._space_looked_at_bytes < _SPACE_LOOK_BYTES:
+        if len(self._opens) < self._opens_max and self.bytes_total < self._look_again_at_bytes:
             return True
         self._look_at_space()
-        return self._fits(needed)
-
-    def _fits(self, needed: int) -> bool:
-        written = self.bytes_total - self._space_looked_at_bytes
-        budget_left = limits.journal_bytes_max - self._total_bytes - written
-        disk_left = self._disk_free_bytes - limits.journal_disk_free_bytes_min - written
-        return needed <= min(budget_left, disk_left)
-
+        return len(self._opens) < self._opens_max
+        """Ask the disk how many exchanges may be open; good for the next megabyte of our own writes."""
     def _look_at_space(self) -> None:
-        """Ask the disk; between two looks only our own writes are counted."""
-        self._space_looked_at_bytes = self.bytes_total
+        """Ask the disk how many exchanges may be open; good for the next `_SPACE_LOOK_BYTES` of our own writes."""
         try:
-            self._disk_free_bytes = self._files.free_bytes(self._directory)
-            self._total_bytes = sum(
+            disk_left = self._files.free_bytes(self._directory) - limits.journal_disk_free_bytes_min
+            used = sum(
                 self._files.file_size(segment_path(self._directory, sequence))
                 for sequence in sequences(self._files, self._directory)
             )
         except (OSError, JournalError):
-            self._disk_free_bytes = 0
+            self._opens_max = 0
+            return
+        left = min(disk_left, limits.journal_bytes_max - used) - _SPACE_LOOK_BYTES
+        self._opens_max = left // limits.settle_reserve_bytes
+        self._look_again_at_bytes = self.bytes_total + _SPACE_LOOK_BYTES
 
     # -- writing ---------------------------------------------------------------------------------------------
     def _flush(self) -> None:
@@ -281,13 +278,14 @@ class Appender:
         data, crcs = self._encode(frames)
         written, error = self._write_all(data)
         self.bytes_total += written
+        before = self._offset
         with self._lock:
-            whole, self._offset = _whole_frames(frames, self._offset, self._offset + written)
+            whole, self._offset = _whole_frames(frames, before, before + written)
             if whole:
                 self._crc = crcs[whole - 1]
                 self.last_pos = frames[whole - 1][1]
                 self._unsynced.extend(frames[:whole])
-                self._unsynced_bytes += sum(OVERHEAD_BYTES + len(frame[2]) for frame in frames[:whole])
+                self._unsynced_bytes += self._offset - before
         return error
 
     def _encode(self, frames: list[_Record]) -> tuple[bytes, list[int]]:

@@ -13,7 +13,7 @@ from farebox.base.errors import InvariantBrokenError
 def exchange_of(payload: bytes) -> bytes:
     """The exchange a payload belongs to, as bytes. Raises InvariantBrokenError when it names none."""
     end = payload.find(b'"', 2)
-    if end < 0 or not payload.startswith(b'["'):
+    if end < 3:
         raise InvariantBrokenError("a journal payload must begin with its exchange id")
     return payload[2:end]
 
