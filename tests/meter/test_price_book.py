@@ -11,7 +11,7 @@ from farebox.meter import (
     content_hash,
     from_plain,
     model_price,
-    price_book,
+    new_price_book,
     to_plain,
 )
 
@@ -25,22 +25,23 @@ FREE: dict[str, Any] = {"lines": {"input": "0", "output": "0"}}
 
 
 def test_a_stored_book_comes_back_and_charges_the_same() -> None:
-    book = price_book({"sonnet": SONNET, "free": FREE}, 7, 1_700_000_000_000)
+    book = new_price_book({"sonnet": SONNET, "free": FREE}, 7, 1_700_000_000_000)
     again = from_plain(to_plain(book))
     assert (again.version, again.effective_ms) == (7, 1_700_000_000_000)
     assert again.content_hash == book.content_hash
     assert to_plain(again) == to_plain(book)
+    assert from_plain(to_plain(book), 8).version == 8
     used = {"input": 1200, "output": 800, "cache_write_5m": 2000, "cache_read": 10_000}
     for each in (book, again):
         assert charge_of(each.models["sonnet"], used, 13_200).amount_pico == 27_405_000_000
 
 
 def test_one_content_one_hash() -> None:
-    first = price_book({"a": SONNET, "b": FREE}, 1, 5)
-    second = price_book({"b": FREE, "a": dict(reversed(SONNET.items()))}, 2, 6)
+    first = new_price_book({"a": SONNET, "b": FREE}, 1, 5)
+    second = new_price_book({"b": FREE, "a": dict(reversed(SONNET.items()))}, 2, 6)
     assert first.content_hash == second.content_hash
     dearer = {**SONNET, "lines": {**SONNET["lines"], "input": "3.01"}}
-    assert price_book({"a": dearer, "b": FREE}, 1, 5).content_hash != first.content_hash
+    assert new_price_book({"a": dearer, "b": FREE}, 1, 5).content_hash != first.content_hash
     assert len(content_hash({})) == 64
 
 
@@ -65,7 +66,7 @@ def test_counts_may_be_any_mapping() -> None:
 
 
 def test_M7_a_changed_book_is_noticed() -> None:
-    document = to_plain(price_book({"sonnet": SONNET}, 1, 5))
+    document = to_plain(new_price_book({"sonnet": SONNET}, 1, 5))
     models: dict[str, Any] = document["models"]  # type: ignore[assignment]
     models["sonnet"]["lines"]["output"] = "1.5"
     with pytest.raises(PriceError, match="changed after it was stored"):
@@ -93,7 +94,7 @@ def test_M7_a_changed_book_is_noticed() -> None:
 )
 def test_entries_that_are_no_prices_are_refused_by_name(entry: dict[str, Any], reason: str) -> None:
     with pytest.raises(PriceError, match=f"model m: .*{reason}"):
-        price_book({"m": entry}, 1, 0)
+        new_price_book({"m": entry}, 1, 0)
 
 
 def test_inclusive_families_fill_cache_prices_with_a_warning() -> None:

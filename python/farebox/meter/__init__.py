@@ -44,8 +44,8 @@ from farebox.meter.price_book import (
     content_hash,
     from_plain,
     model_price,
+    new_price_book,
     plain_models,
-    price_book,
     to_plain,
 )
 from farebox.meter.read_body import read_body
@@ -78,11 +78,11 @@ __all__ = [
     "hold_bound_pico",
     "input_bound",
     "model_price",
+    "new_price_book",
     "output_bound",
     "parse_head",
     "parse_pico",
     "plain_models",
-    "price_book",
     "read_body",
     "scan",
     "to_plain",

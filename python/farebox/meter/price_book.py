@@ -89,7 +89,7 @@ def model_price(entry: Mapping[str, object]) -> ModelPrice:
     return ModelPrice(price, lines, multiplier, tiers, variants, free, rates)
 
 
-def price_book(entries: Mapping[str, Mapping[str, object]], version: int, effective_ms: int) -> PriceBook:
+def new_price_book(entries: Mapping[str, Mapping[str, object]], version: int, effective_ms: int) -> PriceBook:
     """The book of these entries. Raises PriceError naming the model that cannot be priced."""
     models: dict[str, ModelPrice] = {}
     for model, entry in entries.items():
@@ -128,15 +128,19 @@ def to_plain(book: PriceBook) -> dict[str, object]:
     }
 
 
-def from_plain(document: Mapping[str, object]) -> PriceBook:
-    """Inverse of `to_plain`. Raises PriceError if the content is not what its hash says."""
-    version, effective_ms = document.get("version"), document.get("effective_ms")
-    if not isinstance(version, int) or not isinstance(effective_ms, int):
+def from_plain(document: Mapping[str, object], version: int | None = None) -> PriceBook:
+    """Inverse of `to_plain`. Raises PriceError if the content is not what its hash says.
+
+    `version`: the number the store gave the book, where it was stored before it had one.
+    """
+    number = document.get("version") if version is None else version
+    effective_ms = document.get("effective_ms")
+    if not isinstance(number, int) or not isinstance(effective_ms, int):
         raise PriceError("a stored price book needs version and effective_ms")
     entries = cast("Mapping[str, Mapping[str, object]]", _mapping(document.get("models")))
-    book = price_book(entries, version, effective_ms)
+    book = new_price_book(entries, number, effective_ms)
     if document.get("content_hash") != book.content_hash:
-        raise PriceError(f"price book {version} was changed after it was stored: its hash differs")
+        raise PriceError(f"price book {number} was changed after it was stored: its hash differs")
     return book
 
 
