@@ -203,9 +203,9 @@ class Appender:
             return True
         self._look_at_space()
         return len(self._opens) < self._opens_max
-        """Ask the disk how many exchanges may be open; good for the next megabyte of our own writes."""
+
     def _look_at_space(self) -> None:
-        """Ask the disk how many exchanges may be open; good for the next `_SPACE_LOOK_BYTES` of our own writes."""
+        """Ask the disk how many exchanges may be open; good for the next megabyte of our own writes."""
         try:
             disk_left = self._files.free_bytes(self._directory) - limits.journal_disk_free_bytes_min
             used = sum(
