@@ -6,6 +6,29 @@ Nothing here does I/O, keeps global state or holds money as a float. Every funct
 
 from typing import Final, final
 
+__all__ = [
+    "BROKEN",
+    "CHUNKED",
+    "END",
+    "OVERSIZE",
+    "REUSABLE",
+    "TERMINAL",
+    "UNTIL_CLOSE",
+    "Charge",
+    "Head",
+    "HeadError",
+    "Pipe",
+    "Price",
+    "PriceError",
+    "Reading",
+    "Scan",
+    "ScanError",
+    "format_pico",
+    "parse_head",
+    "parse_pico",
+    "scan",
+]
+
 CHUNKED: Final[int]
 """`Pipe(framing=...)`: the upstream body uses chunked transfer coding."""
 UNTIL_CLOSE: Final[int]
@@ -43,7 +66,8 @@ class Scan:
     model: str
     stream: bool
     output_limit: int | None
-    """Tokens per choice the client allows: max_tokens, max_completion_tokens or max_output_tokens."""
+    """Tokens per choice the client allows: max_tokens, max_completion_tokens or max_output_tokens.
+    None when absent or null."""
     choices: int
     """n, or best_of where larger; at least 1. Array prompts multiply it."""
     include_usage: bool | None
@@ -57,10 +81,14 @@ class Scan:
     file_count: int
     message_count: int
     server_context: bool
-    """The prompt contains more than the body shows: previous_response_id, conversation, prompt, container, file ids."""
+    """The prompt contains more than the body shows: previous_response_id, conversation, prompt, container, thread,
+    file ids, item references, remote documents."""
     price_fields: dict[str, str]
-    """Request fields that change the price or the way of serving, as JSON text without quotes:
-    service_tier, speed, inference_geo, background, store-independent ones only."""
+    """Request fields that change the price, the way of serving or the destination, as sent, without quotes:
+    service_tier, speed, inference_geo, background, prompt_cache_retention, prompt_cache_options.ttl, modalities (not
+    text), search_parameters, deferred, fallbacks, models, route, provider, plugins, api_base, base_url,
+    custom_llm_provider, user_config, extra_headers. Absent, null, false and the default cache lifetime are left out; an
+    object, array or number is its type's name."""
     hosted_tools: list[str]
     """Types of tools the upstream runs itself (web_search_20250305, file_search, code_interpreter, mcp, ...)."""
 
@@ -199,7 +227,8 @@ class Price:
     ) -> Price:
         """`tiers`: (threshold in prompt tokens, inclusive, lines that replace the base lines), ascending; the highest
         reached applies to the whole request. `variants`: lines by service tier (batch, priority, flex) that replace
-        base lines. Raises PriceError."""
+        base lines; inside a context tier a variant is priced by its lines under `name@threshold`, and without them its
+        kinds are missing. Decimals: at most 24 places. Raises PriceError."""
 
     def charge(self, counts: dict[str, int], input_total: int, variant: str | None = None) -> Charge:
         """Price counts. A variant without an entry uses the base lines. Raises PriceError on overflow or negatives."""
