@@ -81,25 +81,29 @@ class Scan:
     file_count: int
     message_count: int
     server_context: bool
-    """The prompt contains more than the body shows: previous_response_id, conversation, prompt, container, thread,
-    file ids, item references, remote documents."""
+    """The prompt contains more than the body shows: previous_response_id, conversation, prompt,
+    container, thread, file ids, item references, remote documents."""
     price_fields: dict[str, str]
-    """Request fields that change the price, the way of serving or the destination, as sent, without quotes:
-    service_tier, speed, inference_geo, background, prompt_cache_retention, prompt_cache_options.ttl, modalities (not
-    text), search_parameters, deferred, fallbacks, models, route, provider, plugins, api_base, base_url,
-    custom_llm_provider, user_config, extra_headers. Absent, null, false and the default cache lifetime are left out; an
-    object, array or number is its type's name."""
+    """Request fields that change the price, the way of serving or the destination, as sent, without
+    quotes: service_tier, speed, inference_geo, background, prompt_cache_retention,
+    prompt_cache_options.ttl, modalities (not text), search_parameters, deferred, fallbacks, models,
+    route, provider, plugins, api_base, base_url, custom_llm_provider, user_config, extra_headers. Absent,
+    null, false and the default cache lifetime are left out; an object, array or number is its type's
+    name."""
     hosted_tools: list[str]
-    """Types of tools the upstream runs itself (web_search_20250305, file_search, code_interpreter, mcp, ...)."""
+    """Types of tools the upstream runs itself (web_search_20250305, file_search, code_interpreter, mcp,
+    ...)."""
 
     def edited(self, body: bytes, model: str | None, include_usage: bool) -> bytes:
-        """The same body with `model` replaced (None: kept) and stream_options.include_usage set to true if asked.
+        """The same body with `model` replaced (None: kept) and stream_options.include_usage set to true if
+        asked.
 
         Edits are spliced; every other byte stays. `body` must be the bytes that were scanned.
         """
 
 def scan(body: bytes, wire_format: str, depth_max: int = 128) -> Scan:
-    """Read a request body of `wire_format` (chat, completions, responses, messages, embeddings). Raises ScanError."""
+    """Read a request body of `wire_format` (chat, completions, responses, messages, embeddings). Raises
+    ScanError."""
 
 @final
 class Head:
@@ -116,10 +120,12 @@ class Head:
     """Bytes of the head; the body starts here."""
 
 def parse_head(data: bytes, no_body: bool, bytes_max: int, headers_max: int) -> Head | None:
-    """Parse a response head; None while incomplete. 1xx heads are returned like others (framing 0). Raises HeadError.
+    """Parse a response head; None while incomplete. 1xx heads are returned like others (framing 0). Raises
+    HeadError.
 
-    Refused: both Content-Length and Transfer-Encoding, differing lengths, codings but `chunked`, obs-fold, bare CR or
-    LF, control bytes, status outside 100-599. `no_body`: the request was HEAD (204 and 304 are known).
+    Refused: both Content-Length and Transfer-Encoding, differing lengths, codings but `chunked`, obs-fold,
+    bare CR or LF, control bytes, status outside 100-599. `no_body`: the request was HEAD (204 and 304 are
+    known).
     """
 
 @final
@@ -127,7 +133,8 @@ class Reading:
     """What a response body says about its usage."""
 
     usage: dict[str, object] | None
-    """The corpus index's `expected` members (a member is None when not reported); None when there is no usage."""
+    """The corpus index's `expected` members (a member is None when not reported); None when there is no
+    usage."""
     counts: dict[str, int]
     """Normal form for pricing: only kinds with a count above 0 (see `Price`). Disjoint kinds."""
     input_total: int
@@ -156,7 +163,8 @@ class Reading:
 class Pipe:
     """One response body on its way through: transfer decoding, metering, and re-framing for the client.
 
-    One call per chunk. Body bytes are never changed, except that an injected usage chunk is removed (`strip_usage`).
+    One call per chunk. Body bytes are never changed, except that an injected usage chunk is removed
+    (`strip_usage`).
     """
 
     def __new__(
@@ -171,18 +179,20 @@ class Pipe:
         inflated_bytes_max: int = 268435456,
         event_bytes_max: int = 67108864,
     ) -> Pipe:
-        """`wire_format` "" meters nothing. `cache_semantics`: auto, inclusive, exclusive (prompt counts include cache).
+        """`wire_format` "" meters nothing. `cache_semantics`: auto, inclusive, exclusive (prompt counts
+        include cache).
 
-        `content_encoding`: "", identity, gzip, deflate are metered through a bounded inflater and relayed as they are;
-        others raise ValueError. `chunked_out`: outputs are chunk-framed (without the last chunk).
+        `content_encoding`: "", identity, gzip, deflate are metered through a bounded inflater and relayed as
+        they are; others raise ValueError. `chunked_out`: outputs are chunk-framed (without the last chunk).
         """
 
     def feed(self, data: bytes) -> bytes | tuple[bytes, bytes, int] | None:
         """Take bytes from the upstream socket.
 
-        None: send `data` itself. bytes: send these (possibly none). Tuple (now, held, state): send `now`; send `held`
-        only after what `state` asks for (settle on TERMINAL or END). After TERMINAL was returned once, later bytes come
-        back as plain results. Bytes beyond the end of the body make the state lack REUSABLE and are dropped.
+        None: send `data` itself. bytes: send these (possibly none). Tuple (now, held, state): send `now`;
+        send `held` only after what `state` asks for (settle on TERMINAL or END). After TERMINAL was returned
+        once, later bytes come back as plain results. Bytes beyond the end of the body make the state lack
+        REUSABLE and are dropped.
         """
 
     def finish(self) -> tuple[bytes, bytes, int]:
@@ -201,20 +211,22 @@ class Charge:
 
     amount_pico: int
     lines: list[tuple[str, int, str, str]]
-    """(kind, count, unit price as configured, exact amount in USD before the multiplier), in the order of the kinds."""
+    """(kind, count, unit price as configured, exact amount in USD before the multiplier), in the order of
+    the kinds."""
     multiplier: str
     tier: int
     """Index of the context tier that priced it; -1 for the base lines."""
     missing: list[str]
-    """Kinds with a count above 0 and no price line; non-empty means amount_pico is 0 and must not be booked."""
+    """Kinds with a count above 0 and no price line; non-empty means amount_pico is 0 and must not be
+    booked."""
 
 @final
 class Price:
     """Compiled, immutable prices of one model.
 
-    Token kinds are priced per million: input, cache_read, cache_write_5m, cache_write_1h, output, audio_input,
-    audio_output, image_input, image_output. Others per unit: web_search, file_search, code_interpreter, image, second,
-    call (one per exchange).
+    Token kinds are priced per million: input, cache_read, cache_write_5m, cache_write_1h, output,
+    audio_input, audio_output, image_input, image_output. Others per unit: web_search, file_search,
+    code_interpreter, image, second, call (one per exchange).
     """
 
     def __new__(
@@ -225,16 +237,19 @@ class Price:
         tiers: list[tuple[int, bool, dict[str, str]]] = ...,
         variants: dict[str, dict[str, str]] = ...,
     ) -> Price:
-        """`tiers`: (threshold in prompt tokens, inclusive, lines that replace the base lines), ascending; the highest
-        reached applies to the whole request. `variants`: lines by service tier (batch, priority, flex) that replace
-        base lines; inside a context tier a variant is priced by its lines under `name@threshold`, and without them its
-        kinds are missing. Decimals: at most 24 places. Raises PriceError."""
+        """`tiers`: (threshold in prompt tokens, inclusive, lines that replace the base lines), ascending;
+        the highest reached applies to the whole request. `variants`: lines by service tier (batch,
+        priority, flex) that replace base lines; inside a context tier a variant is priced by its lines
+        under `name@threshold`, and without them its kinds are missing. Decimals: at most 24 places.
+        Raises PriceError."""
 
     def charge(self, counts: dict[str, int], input_total: int, variant: str | None = None) -> Charge:
-        """Price counts. A variant without an entry uses the base lines. Raises PriceError on overflow or negatives."""
+        """Price counts. A variant without an entry uses the base lines. Raises PriceError on overflow or
+        negatives."""
 
 def parse_pico(amount: str) -> int:
-    """USD decimal string to pico-USD; exact. Raises PriceError on more than 12 decimals, exponents beyond reach, junk."""
+    """USD decimal string to pico-USD; exact. Raises PriceError on more than 12 decimals, exponents beyond
+    reach, junk."""
 
 def format_pico(amount_pico: int) -> str:
     """Pico-USD to the shortest exact USD decimal string ("0.027405", "6.6", "-1", "0")."""
