@@ -3,12 +3,13 @@
 //! Statements restate, they never add (the only sums are compaction passes and spliced messages). For Anthropic each
 //! member of a later statement overwrites; everywhere else the later statement stands as a whole.
 
+mod report;
+
 use crate::document::{Document, Statement, ToolCalls};
 use crate::flags::{self, Flags};
-use crate::formats::{Family, Format, bedrock, cohere, gemini, messages, responses};
+use crate::formats::{Family, Format, messages, responses};
 use crate::json::CAPTURE_BYTES_MAX;
-use crate::normal::{CacheSemantics, Counts, Kind, Totals, inclusive};
-use crate::reading::Reading;
+use crate::normal::{CacheSemantics, Totals};
 use crate::tree::Field;
 
 /// A usage object without one of these reports nothing.
@@ -18,8 +19,6 @@ const REPORTING: u64 = Field::Input.bit()
     | Field::Thoughts.bit()
     | Field::BilledInput.bit()
     | Field::BilledOutput.bit();
-/// Text of so many bytes per output token is not plausible.
-const BYTES_PER_TOKEN_MAX: u64 = 64;
 
 /// What is known of the answer so far.
 #[derive(Debug)]
@@ -31,6 +30,7 @@ pub struct Answer {
     is_final: bool,
     earlier: Option<Totals>,
     raws: Vec<Vec<u8>>,
+    raw_latest: Vec<u8>,
     metrics: Statement,
     seconds: Option<u64>,
     has_cost: bool,
@@ -67,6 +67,7 @@ impl Answer {
             is_final: false,
             earlier: None,
             raws: Vec::new(),
+            raw_latest: Vec::new(),
             metrics: Statement::default(),
             seconds: None,
             has_cost: false,
@@ -201,12 +202,14 @@ impl Answer {
         messages::merge(&mut self.usage, statement, &mut self.flags);
         self.has_usage = true;
         self.is_final |= !is_start;
-        let (raw, dropped) = (statement.raw.clone(), statement.raw_dropped);
+        self.flags.raise_if(statement.raw_dropped, flags::RAW_DROPPED);
         if is_start {
-            self.keep_raw(raw, dropped);
+            self.raws.push(statement.raw.clone());
+            self.raws.dedup();
         } else {
-            self.restate_raw(raw, dropped);
+            self.raw_latest.clone_from(&statement.raw);
         }
+        self.bound_raws();
     }
 
     fn splice(&mut self) {
@@ -217,6 +220,7 @@ impl Answer {
             None => self.earlier = Some(totals),
         }
         self.usage = Statement::default();
+        self.raws.push(std::mem::take(&mut self.raw_latest));
         self.is_final = false;
         self.is_finished = false;
     }
@@ -286,116 +290,17 @@ impl Answer {
         }
     }
 
-    fn keep_raw(&mut self, raw: Vec<u8>, dropped: bool) {
-        let length =
-            self.raws.iter().fold(raw.len(), |sum, raw| sum.saturating_add(raw.len()).saturating_add(1));
-        if dropped || length.saturating_add(2) > CAPTURE_BYTES_MAX {
-            self.flags.raise(flags::RAW_DROPPED);
-        } else if self.raws.last() != Some(&raw) {
-            self.raws.push(raw);
-        }
-    }
-
-    /// Keep the start and the latest delta.
-    fn restate_raw(&mut self, raw: Vec<u8>, dropped: bool) {
-        if self.usage.raw.is_empty() {
-            self.usage.raw.push(b' ');
-        } else {
-            self.raws.pop();
-        }
-        self.keep_raw(raw, dropped);
-    }
-
-    fn raw(&self) -> Vec<u8> {
-        if !matches!(self.family, Family::Messages | Family::Invoke) {
-            return self.usage.raw.clone();
-        }
-        match self.raws.as_slice() {
-            [] => Vec::new(),
-            [one] => one.clone(),
-            several => [b"[".as_slice(), &several.join(&b','), b"]"].concat(),
-        }
-    }
-
-    fn totals(&self, flags: &mut Flags) -> Option<Totals> {
-        if !self.has_usage {
-            return self.metrics.present.then(|| messages::totals(&self.metrics, flags));
-        }
-        let fields = &self.usage.fields;
-        let mut totals = match self.family {
-            Family::Messages => messages::totals(&self.usage, flags),
-            Family::Invoke => bedrock::invoke(&self.usage, flags),
-            Family::Converse => bedrock::converse(fields),
-            Family::Generate => gemini::totals(&self.usage, true, flags),
-            Family::Interactions => gemini::totals(&self.usage, false, flags),
-            Family::Cohere => cohere::totals(fields, flags),
-            _ => inclusive(fields, self.semantics, flags),
+    /// Spliced starts beyond what a row may keep are dropped, the first one first.
+    fn bound_raws(&mut self) {
+        let length = |raws: &[Vec<u8>]| {
+            raws.iter().fold(2_usize, |sum, raw| sum.saturating_add(raw.len()).saturating_add(1))
         };
-        if self.family == Family::Embeddings {
-            totals.output = fields.or_zero(Field::Output);
+        while !self.raws.is_empty()
+            && length(&self.raws).saturating_add(self.raw_latest.len()) > CAPTURE_BYTES_MAX
+        {
+            self.raws.remove(0);
+            self.flags.raise(flags::RAW_DROPPED);
         }
-        if let Some(earlier) = &self.earlier {
-            let mut sum = earlier.clone();
-            sum.add(totals);
-            totals = sum;
-        }
-        Some(totals)
-    }
-
-    fn add_tools(&self, counts: &mut Counts) {
-        let searches = self.usage.fields.greatest(&[Field::WebSearch, Field::WebSearchDetails]);
-        let tools = if self.tools == ToolCalls::default() { &self.tool_items } else { &self.tools };
-        counts.add(Kind::WebSearch, searches.unwrap_or(0).max(tools.web_search));
-        counts.add(Kind::FileSearch, tools.file_search);
-        counts.add(Kind::CodeInterpreter, tools.sessions());
-    }
-
-    /// The usage as known now.
-    pub fn reading(&self) -> Reading {
-        let mut flags = self.flags;
-        let totals = self.totals(&mut flags);
-        let is_complete = self.is_complete || (self.is_ended && self.is_closed);
-        let mut counts = Counts::default();
-        if let Some(totals) = &totals {
-            counts = totals.counts();
-            let floor = self.output_bytes.checked_div(BYTES_PER_TOKEN_MAX).unwrap_or(0);
-            flags.raise_if(is_complete && totals.output < floor, flags::OUTPUT_IMPLAUSIBLE);
-        } else {
-            counts.add(Kind::Second, self.seconds.unwrap_or(0));
-            flags.raise_if(self.seconds.is_some(), flags::DURATION_BILLED);
-            flags.raise_if(self.has_cost, flags::COST_ONLY);
-            if self.family == Family::Images && !self.is_failed {
-                counts.add(Kind::Image, self.images);
-            }
-        }
-        self.add_tools(&mut counts);
-        let is_lost = self.had_output && self.usage.fields.get(Field::Output).is_none();
-        flags.raise_if(is_lost && self.family == Family::Generate, flags::CANDIDATES_LOST);
-        flags.raise_if(self.metrics_disagree(), flags::METRICS_DISAGREE);
-        flags.raise_if(self.usage.raw_dropped, flags::RAW_DROPPED);
-        Reading {
-            is_final: totals.is_some() && (is_complete || self.is_final),
-            input_total: totals.as_ref().map_or(0, |totals| totals.inference_input),
-            totals,
-            counts,
-            is_complete,
-            is_failed: self.is_failed,
-            flags: flags.names(),
-            model: text(&self.model),
-            response_id: text(&self.id),
-            service_tier: text(&self.tier),
-            speed: text(&self.speed),
-            inference_geo: text(&self.geo),
-            raw: self.raw(),
-            output_bytes: self.output_bytes,
-        }
-    }
-
-    fn metrics_disagree(&self) -> bool {
-        let (metrics, usage) = (&self.metrics.fields, &self.usage.fields);
-        self.metrics.present
-            && self.has_usage
-            && [Field::Input, Field::Output].iter().any(|&field| metrics.get(field) != usage.get(field))
     }
 }
 
@@ -418,8 +323,4 @@ fn falls(earlier: &Statement, later: &Statement) -> bool {
         (Some(earlier), Some(later)) => later < earlier,
         _ => parts(later) < parts(earlier),
     }
-}
-
-fn text(bytes: &[u8]) -> Option<String> {
-    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
 }

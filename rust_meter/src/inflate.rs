@@ -61,7 +61,7 @@ impl Inflate {
     pub fn new(encoding: &str, meter: Meter, bytes_max: u64) -> Option<Self> {
         let bounded = Bounded::new(meter, bytes_max);
         let decoder = match encoding {
-            "gzip" => Decoder::Gzip(MultiGzDecoder::new(bounded)),
+            "gzip" | "x-gzip" => Decoder::Gzip(MultiGzDecoder::new(bounded)),
             "deflate" => Decoder::Undecided(Some(bounded)),
             _ => return None,
         };

@@ -198,51 +198,48 @@ pub fn inclusive(fields: &Fields, semantics: CacheSemantics, flags: &mut Flags) 
     if totals.cache_write.is_none() {
         totals.cache_write = sum_reported(totals.cache_write_5m, totals.cache_write_1h);
     }
-    if let Some(total) = total {
-        explain_total(&mut totals, total, flags);
-    }
-    split_cache(&mut totals, semantics, flags);
+    let stands_apart = total.is_some_and(|total| explain_total(&mut totals, total, flags));
+    split_cache(&mut totals, semantics, stands_apart, flags);
     totals.inference_input = totals.input_total;
     totals
 }
 
-/// What a total above prompt and completion stands for.
-fn explain_total(totals: &mut Totals, total: u64, flags: &mut Flags) {
+/// What a total above prompt and completion stands for; true when it proves that the cache stands beside the prompt.
+fn explain_total(totals: &mut Totals, total: u64, flags: &mut Flags) -> bool {
     let parts = totals.input_total.saturating_add(totals.output);
     let reasoning = totals.reasoning.unwrap_or(0);
     let cache = totals.cache_read.unwrap_or(0).saturating_add(totals.cache_write.unwrap_or(0));
     flags.raise_if(reasoning > totals.output && total == parts, flags::REASONING_EXCEEDS);
     let excess = total.saturating_sub(parts);
-    if excess == 0 || (excess == cache && cache > totals.input_total) {
-        return;
+    if excess == 0 {
+        return false;
     }
-    if excess == reasoning {
+    let stands_apart = excess == cache || (cache > 0 && excess == cache.saturating_add(reasoning));
+    if excess == reasoning || (stands_apart && excess != cache) {
         totals.output = totals.output.saturating_add(reasoning);
         flags.raise(flags::REASONING_EXCLUDED);
-    } else if excess == totals.audio_input {
+    } else if !stands_apart && excess == totals.audio_input {
         totals.input_total = totals.input_total.saturating_add(excess);
         flags.raise(flags::AUDIO_EXCLUDED);
-    } else if excess == cache.saturating_add(reasoning) && cache > totals.input_total {
-        totals.output = totals.output.saturating_add(reasoning);
-        flags.raise(flags::REASONING_EXCLUDED);
-    } else {
+    } else if !stands_apart {
         totals.output = totals.output.saturating_add(excess);
         flags.raise(flags::HIDDEN_OUTPUT);
     }
+    stands_apart && excess != reasoning
 }
 
 /// Take cached and written tokens out of the prompt, or find that they never were in it.
-fn split_cache(totals: &mut Totals, semantics: CacheSemantics, flags: &mut Flags) {
+fn split_cache(totals: &mut Totals, semantics: CacheSemantics, stands_apart: bool, flags: &mut Flags) {
     let prompt = totals.input_total;
     let (cached, written) = (totals.cache_read.unwrap_or(0), totals.cache_write.unwrap_or(0));
     let exceeds = cached > prompt || written > prompt;
     let is_exclusive = match semantics {
         CacheSemantics::Exclusive => true,
-        CacheSemantics::Auto => exceeds,
+        CacheSemantics::Auto => exceeds || stands_apart,
         CacheSemantics::Inclusive => false,
     };
     if is_exclusive {
-        flags.raise_if(exceeds, flags::CACHED_EXCLUSIVE);
+        flags.raise_if(exceeds || stands_apart, flags::CACHED_EXCLUSIVE);
         totals.uncached_input = prompt;
         totals.input_total = prompt.saturating_add(cached).saturating_add(written);
         return;

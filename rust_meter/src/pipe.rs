@@ -89,7 +89,7 @@ pub struct Pipe {
     chunked_out: bool,
     strips: bool,
     event_bytes_max: u64,
-    is_over: bool,
+    over: Option<u8>,
     terminal_told: bool,
     fed: u64,
     sent: u64,
@@ -106,7 +106,8 @@ impl Pipe {
     /// When an option names something unknown.
     pub fn new(options: &Options<'_>) -> Result<Self, OptionError> {
         let transfer = Transfer::new(options.framing).ok_or(OptionError::Framing)?;
-        let is_plain = matches!(options.content_encoding, "" | "identity");
+        let encoding = options.content_encoding.trim().to_ascii_lowercase();
+        let is_plain = matches!(encoding.as_str(), "" | "identity");
         let strips = options.strip_usage && is_plain;
         let metering = if options.wire_format.is_empty() {
             Metering::None
@@ -116,7 +117,7 @@ impl Pipe {
             if is_plain {
                 Metering::Plain(Box::new(meter))
             } else {
-                let inflate = Inflate::new(options.content_encoding, meter, options.inflated_bytes_max);
+                let inflate = Inflate::new(&encoding, meter, options.inflated_bytes_max);
                 Metering::Encoded(Box::new(inflate.ok_or(OptionError::ContentEncoding)?))
             }
         };
@@ -126,7 +127,7 @@ impl Pipe {
             metering,
             chunked_out: options.chunked_out,
             event_bytes_max: options.event_bytes_max,
-            is_over: false,
+            over: None,
             terminal_told: false,
             fed: 0,
             sent: 0,
@@ -139,15 +140,15 @@ impl Pipe {
 
     /// Take bytes from the upstream's socket.
     pub fn feed<'a>(&'a mut self, data: &'a [u8]) -> Fed<'a> {
-        if self.is_over {
-            return Fed::Split { now: &[], held: &[], state: END };
+        if let Some(state) = self.over {
+            return Fed::Split { now: &[], held: &[], state };
         }
         self.found.clear();
         let outcome = self.transfer.decode(data, &mut self.found);
         let start = self.fed;
         self.meter(data);
-        if outcome.ended {
-            self.meter_finish(true);
+        if outcome.ended || outcome.broken {
+            self.meter_finish(outcome.ended);
         }
         let mut state = self.state_of(outcome);
         let split = match self.take_terminal(start) {
@@ -159,21 +160,21 @@ impl Pipe {
             None => u64::MAX,
         };
         state |= self.overflow();
-        self.is_over = state & (END | BROKEN) != 0;
+        self.close(state);
         self.emit(data, start, split, state, outcome)
     }
 
     /// The upstream closed.
     pub fn finish(&mut self) -> Fed<'_> {
-        if self.is_over {
-            return Fed::Split { now: &[], held: &[], state: END };
+        if let Some(state) = self.over {
+            return Fed::Split { now: &[], held: &[], state };
         }
         let ended = matches!(self.transfer, Transfer::UntilClose | Transfer::Length(0));
         self.found.clear();
         let start = self.fed;
         self.meter_finish(ended);
-        self.is_over = true;
         let mut state = if ended { END } else { BROKEN };
+        self.close(state);
         let split = if ended { self.sent } else { u64::MAX };
         if self.take_terminal(start).is_some() {
             state |= TERMINAL;
@@ -189,6 +190,13 @@ impl Pipe {
     /// The usage as known now.
     pub fn reading(&self) -> Reading {
         self.plain().map(|meter| meter.answer.reading()).unwrap_or_default()
+    }
+
+    /// After the end every call says the same, but that the connection is no longer reusable.
+    fn close(&mut self, state: u8) {
+        if state & (END | BROKEN) != 0 {
+            self.over = Some(state & (END | BROKEN | OVERSIZE));
+        }
     }
 
     fn plain(&self) -> Option<&Meter> {

@@ -52,6 +52,11 @@ impl Lines {
         self.state != State::Start
     }
 
+    /// The line that begins is of no interest whatever it is named (it was indented).
+    pub fn skip_line(&mut self) {
+        self.state = State::Skip;
+    }
+
     /// The next token of a non-empty input, and the input behind it.
     pub fn next<'a>(&mut self, rest: &'a [u8]) -> (Token<'a>, &'a [u8]) {
         let Some((&byte, tail)) = rest.split_first() else { return (Token::Other, rest) };

@@ -3,20 +3,21 @@
 //! The framing is found from the first byte that is no white space: `{` one or more JSON documents, `[` an array
 //! of them, NUL an AWS event stream, anything else server-sent events. Content types are not trusted.
 
+mod envelope;
+
 use crate::answer::Answer;
-use crate::base64::Decoder;
 use crate::document::Document;
 use crate::flags;
 use crate::formats::{Family, Format, bedrock};
 use crate::frames::{self, Frames};
-use crate::json::{Progress, Reader, Sink};
+use crate::json::{Progress, Reader};
 use crate::normal::CacheSemantics;
 use crate::sse::{self, Lines};
-use crate::tree::{Node, Take};
+use envelope::Envelope;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    Detect { mark: u8 },
+    Detect { mark: u8, is_indented: bool },
     Events,
     Json,
     Array,
@@ -77,7 +78,7 @@ impl Meter {
         Self {
             family: format.family,
             answer: Answer::new(format, semantics),
-            mode: Mode::Detect { mark: 0 },
+            mode: Mode::Detect { mark: 0, is_indented: false },
             place: Place::Between,
             reader: Reader::new(format.root),
             document: Document::default(),
@@ -132,7 +133,7 @@ impl Meter {
             let consumed = data.len().saturating_sub(rest.len());
             self.position = start.saturating_add(u64::try_from(consumed).unwrap_or(0));
             rest = match self.mode {
-                Mode::Detect { mark } => self.detect(mark, rest),
+                Mode::Detect { mark, is_indented } => self.detect(mark, is_indented, rest),
                 Mode::Events => self.events(rest),
                 Mode::Json | Mode::Array => self.bare(rest),
                 Mode::Frames => self.frame(rest),
@@ -161,15 +162,15 @@ impl Meter {
         self.answer.is_ended = is_clean;
     }
 
-    fn detect<'a>(&mut self, mark: u8, rest: &'a [u8]) -> &'a [u8] {
+    fn detect<'a>(&mut self, mark: u8, is_indented: bool, rest: &'a [u8]) -> &'a [u8] {
         let Some((&byte, tail)) = rest.split_first() else { return rest };
         if MARK.get(usize::from(mark)) == Some(&byte) {
-            self.mode = Mode::Detect { mark: mark.saturating_add(1) };
+            self.mode = Mode::Detect { mark: mark.saturating_add(1), is_indented };
             return tail;
         }
         self.mode = match byte {
             b' ' | b'\t' | b'\n' | b'\r' => {
-                self.mode = Mode::Detect { mark: 3 };
+                self.mode = Mode::Detect { mark: 3, is_indented: matches!(byte, b' ' | b'\t') };
                 return tail;
             }
             b'{' => Mode::Json,
@@ -178,7 +179,12 @@ impl Meter {
                 return tail;
             }
             0 => Mode::Frames,
-            _ => Mode::Events,
+            _ => {
+                if is_indented {
+                    self.lines.skip_line();
+                }
+                Mode::Events
+            }
         };
         rest
     }
@@ -187,6 +193,7 @@ impl Meter {
         let (token, tail) = self.lines.next(rest);
         match token {
             sse::Token::Line(is_comment) => {
+                self.last_removed = false;
                 if !is_comment && self.event_start.is_none() {
                     self.event_start = Some(self.position);
                 }
@@ -251,7 +258,7 @@ impl Meter {
         self.place = Place::Junk;
         self.event_strips = false;
         self.event_documents = self.event_documents.saturating_add(1);
-        self.answer.flag(flags::TRAILING_BYTES);
+        self.answer.flag(flags::MALFORMED_JSON);
     }
 
     fn done(&mut self) {
@@ -292,6 +299,9 @@ impl Meter {
         let first = self.event_documents == 0;
         self.event_documents = self.event_documents.saturating_add(1);
         self.event_strips = first && self.document.choices == Some(0) && self.document.main.present;
+        if self.mode == Mode::Events && self.answer.is_complete {
+            self.answer.flag(flags::AFTER_TERMINAL);
+        }
         if self.answer.commit(&mut self.document) {
             self.found_terminal();
         }
@@ -431,57 +441,4 @@ impl Meter {
         }
         self.place = Place::Between;
     }
-}
-
-/// Reads the document inside an InvokeModel frame: base64 in the member `bytes`.
-#[derive(Debug)]
-struct Envelope {
-    reader: Reader,
-    document: Document,
-    decoder: Decoder,
-    decoded: Vec<u8>,
-    is_done: bool,
-}
-
-impl Envelope {
-    fn new(root: &'static Node) -> Self {
-        Self {
-            reader: Reader::new(root),
-            document: Document::default(),
-            decoder: Decoder::default(),
-            decoded: Vec::new(),
-            is_done: false,
-        }
-    }
-
-    fn begin(&mut self) {
-        self.reader.begin();
-        self.document.begin();
-        self.decoder.begin();
-        self.is_done = false;
-    }
-}
-
-impl Sink for Envelope {
-    fn enter(&mut self, _: &'static Node) {}
-    fn leave(&mut self, _: &'static Node, _: u64) {}
-    fn opaque(&mut self, _: &'static Node) {}
-    fn text(&mut self, node: &'static Node, piece: &[u8]) {
-        if node.take == Take::Bytes {
-            self.decoded.clear();
-            self.decoder.feed(piece, &mut self.decoded);
-            self.is_done |= matches!(self.reader.feed(&self.decoded, &mut self.document), Progress::Done(_));
-        }
-    }
-    fn measures(&self, _: &'static Node) -> bool {
-        false
-    }
-    fn measured(&mut self, _: &'static Node, _: usize) {}
-    fn text_end(&mut self, _: &'static Node) {}
-    fn word(&mut self, _: &'static Node, _: &[u8], _: bool) {}
-    fn duplicate(&mut self) {}
-    fn captures(&self, _: &'static Node) -> bool {
-        false
-    }
-    fn captured(&mut self, _: &'static Node, _: Option<&[u8]>) {}
 }
