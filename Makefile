@@ -97,7 +97,7 @@ fuzz: build $(STAMPS)/test $(BIN)/cargo-fuzz ## every fuzz target for FUZZ_SECON
 	  echo "== fuzz $$target, $(FUZZ_SECONDS) s"; \
 	  cargo fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; \
 	done
-	@FAREBOX_HYPOTHESIS=thorough $(BIN)/python -m pytest -m fuzz
+	@FAREBOX_HYPOTHESIS=thorough $(BIN)/python -m pytest -m fuzz --timeout 900
 
 .PHONY: system-deps
 system-deps: ## nginx and wrk, which some tests and the benchmark need (apt, root)

@@ -45,6 +45,7 @@ def places(value: object) -> list[tuple[Any, ...]]:
     return []
 
 
+@pytest.mark.fuzz
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(places(FULL)), value=JSON_VALUES)
 def test_O09_any_value_anywhere_is_settings_or_a_config_error(
@@ -59,6 +60,7 @@ def test_O09_any_value_anywhere_is_settings_or_a_config_error(
     assert all(problem.file == file and problem.message for problem in problems_of(file))
 
 
+@pytest.mark.fuzz
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     price=st.decimals(min_value="0.000000000000001", max_value="999999999999", places=15),
