@@ -1,8 +1,8 @@
 # Everything a person does with this repository. `make help` lists it.
 #
-# Nothing here needs more than Python >= 3.11, a Rust toolchain, a C compiler and make; the language registries give the
-# rest, at the versions and hashes of requirements/*.txt and Cargo.lock. Finished steps leave a stamp, so a second run is
-# quick.
+# Nothing here needs more than Python >= 3.11, a Rust toolchain, a C compiler and make; the language registries
+# give the rest, at the versions and hashes of requirements/*.txt and Cargo.lock. Finished steps leave a stamp,
+# so a second run is quick.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,7 +21,8 @@ WITH_MATURIN := PATH="$(CURDIR)/$(BIN):$$PATH"
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --no-emit-options --annotation-style=line
-METER_SOURCES := $(shell find rust_meter/src -name '*.rs') Cargo.toml Cargo.lock rust_meter/Cargo.toml pyproject.toml
+METER_SOURCES := $(shell find rust_meter/src -name '*.rs') Cargo.toml Cargo.lock rust_meter/Cargo.toml \
+	pyproject.toml
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
@@ -30,7 +31,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# ---- build -----------------------------------------------------------------------------------------------------------
+# ---- build -------------------------------------------------------------------------------------------------
 
 .PHONY: tools
 tools:
@@ -79,7 +80,7 @@ clean: ## remove everything that can be built again
 	@rm -rf .import_linter_cache python/farebox/_meter*.so bench/results
 	@find python tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# ---- tests -----------------------------------------------------------------------------------------------------------
+# ---- tests -------------------------------------------------------------------------------------------------
 
 .PHONY: test
 test: build $(STAMPS)/test ## Rust tests, then Python tests (ARGS= goes to pytest)
@@ -108,7 +109,7 @@ system-deps: ## nginx and wrk, which some tests and the benchmark need (apt, roo
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	else echo "Not root or no apt here; run: sudo apt-get install$$missing"; fi
 
-# ---- checks ----------------------------------------------------------------------------------------------------------
+# ---- checks ------------------------------------------------------------------------------------------------
 
 .PHONY: check
 check: build $(STAMPS)/test $(STAMPS)/check ## lints, types, stubs, formats, import layers
@@ -137,7 +138,7 @@ lock: $(STAMPS)/check ## requirements/*.txt anew from pyproject.toml (pip-tools 
 	$(LOCK) --extra bench --constraint requirements/run.txt --constraint requirements/test.txt \
 	  --output-file requirements/bench.txt pyproject.toml
 
-# ---- speed -----------------------------------------------------------------------------------------------------------
+# ---- speed -------------------------------------------------------------------------------------------------
 
 .PHONY: bench-ratio
 bench-ratio: build $(STAMPS)/bench ## requests a second and CPU a request, Farebox and nginx in one run
