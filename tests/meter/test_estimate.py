@@ -131,6 +131,11 @@ def test_what_the_body_does_not_show_is_taken_to_fill_the_context() -> None:
     assert input_bound(hosted, "messages", context_tokens=300_000) == 300_000
 
 
+def test_B19_prompts_of_token_numbers_are_two_bytes_a_token() -> None:
+    tokens = facts({"prompt": [7] * 1000}, "completions")
+    assert input_bound(tokens, "completions", input_bytes_per_token=4) >= 1000
+
+
 def test_every_request_format_has_bounds() -> None:
     for wire_format in INPUT_BOUNDS:
         assert input_bound(facts({}, wire_format), wire_format) > 0

@@ -44,6 +44,8 @@ class RequestFacts(Protocol):
 class InputBound:
     """What one wire format can make of a request's parts, in tokens."""
 
+    bytes_per_token: int
+    """At most, whatever the model says: prompts may be arrays of token numbers, two bytes each."""
     request_tokens: int
     """Added once: formatting, and instructions the upstream writes around tools."""
     message_tokens: int
@@ -57,11 +59,11 @@ class InputBound:
 
 
 INPUT_BOUNDS: Final[Mapping[str, InputBound]] = {
-    "chat": InputBound(64, 8, 50_000, 5_000, 64),
-    "completions": InputBound(16, 2, 0, 0, 0),
-    "responses": InputBound(64, 8, 50_000, 5_000, 64),
-    "messages": InputBound(1_024, 8, 5_000, 5_000, 64),
-    "embeddings": InputBound(16, 2, 5_000, 0, 0),
+    "chat": InputBound(8, 64, 8, 50_000, 5_000, 64),
+    "completions": InputBound(2, 16, 2, 0, 0, 0),
+    "responses": InputBound(8, 64, 8, 50_000, 5_000, 64),
+    "messages": InputBound(8, 1_024, 8, 5_000, 5_000, 64),
+    "embeddings": InputBound(2, 16, 2, 5_000, 0, 0),
 }
 """Images: OpenAI's tile model of gpt-4o-mini reaches 48,169 tokens, Anthropic's largest image 4,784."""
 
@@ -112,7 +114,7 @@ def input_bound(
     tokens = (
         bound.request_tokens
         + bound.message_tokens * scan.message_count
-        + -(-scan.text_bytes // input_bytes_per_token)
+        + -(-scan.text_bytes // min(input_bytes_per_token, bound.bytes_per_token))
         + (bound.image_tokens if image_tokens is None else image_tokens) * scan.image_count
         + _inline_tokens(scan, bound)
     )

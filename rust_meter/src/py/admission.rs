@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pyo3::create_exception;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyDict};
@@ -21,12 +21,7 @@ pub const UNTIL_CLOSE: i64 = -2;
 /// gives.
 const RELEASE_LOCK_BYTES_MIN: usize = 64 * 1024;
 
-create_exception!(
-    farebox._meter,
-    ScanError,
-    PyValueError,
-    "The request body cannot be served."
-);
+create_exception!(farebox._meter, ScanError, PyValueError, "The request body cannot be served.");
 create_exception!(
     farebox._meter,
     HeadError,
@@ -43,9 +38,8 @@ create_exception!(
 fn scan_error(py: Python<'_>, error: &scan::ScanError) -> PyErr {
     let raised = ScanError::new_err(error.message.clone());
     let value = raised.value(py);
-    let attributes = value
-        .setattr("code", error.code)
-        .and_then(|()| value.setattr("field", error.field.as_str()));
+    let attributes =
+        value.setattr("code", error.code).and_then(|()| value.setattr("field", error.field.as_str()));
     attributes.err().unwrap_or(raised)
 }
 
@@ -118,10 +112,7 @@ impl Scan {
     #[getter]
     fn price_fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
-        self.0
-            .price_fields
-            .iter()
-            .try_for_each(|(name, value)| fields.set_item(name, value))?;
+        self.0.price_fields.iter().try_for_each(|(name, value)| fields.set_item(name, value))?;
         Ok(fields)
     }
 
@@ -139,9 +130,7 @@ impl Scan {
     ) -> PyResult<Bound<'py, PyBytes>> {
         match scan::edited(&self.0, body, model, include_usage) {
             Some(bytes) => Ok(PyBytes::new(py, &bytes)),
-            None => Err(PyValueError::new_err(
-                "this is not the body that was scanned",
-            )),
+            None => Err(PyValueError::new_err("this is not the body that was scanned")),
         }
     }
 }
@@ -150,9 +139,7 @@ impl Scan {
 #[pyo3(name = "scan", signature = (body, wire_format, depth_max = 128))]
 fn scan_body(py: Python<'_>, body: &[u8], wire_format: &str, depth_max: usize) -> PyResult<Scan> {
     let Some(format) = scan::Format::named(wire_format) else {
-        return Err(PyValueError::new_err(format!(
-            "no request body has the wire format {wire_format:?}"
-        )));
+        return Err(PyValueError::new_err(format!("no request body has the wire format {wire_format:?}")));
     };
     let result = if body.len() < RELEASE_LOCK_BYTES_MIN {
         scan::scan(body, format, depth_max)
@@ -182,11 +169,7 @@ impl Head {
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        self.0
-            .headers
-            .iter()
-            .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
-            .collect()
+        self.0.headers.iter().map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value))).collect()
     }
 
     #[getter]
@@ -210,12 +193,7 @@ impl Head {
 }
 
 #[pyfunction]
-fn parse_head(
-    data: &[u8],
-    no_body: bool,
-    bytes_max: usize,
-    headers_max: usize,
-) -> PyResult<Option<Head>> {
+fn parse_head(data: &[u8], no_body: bool, bytes_max: usize, headers_max: usize) -> PyResult<Option<Head>> {
     match head::parse_head(data, no_body, bytes_max, headers_max) {
         Ok(head) => Ok(head.map(Head)),
         Err(head::HeadError(reason)) => Err(HeadError::new_err(reason)),
@@ -226,6 +204,17 @@ fn parse_head(
 
 fn price_error(error: price::PriceError) -> PyErr {
     PriceError::new_err(error.0)
+}
+
+/// A count as Python holds it; PriceError when it is negative or beyond 2^64-1.
+fn natural(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            PriceError::new_err(format!("{value} is no count: it must be 0 to 2^64-1"))
+        } else {
+            error
+        }
+    })
 }
 
 fn amount_error(error: money::MoneyError) -> PyErr {
@@ -239,8 +228,12 @@ struct Charge(price::Charge);
 #[pymethods]
 impl Charge {
     #[getter]
-    fn amount_pico(&self) -> i128 {
-        self.0.amount_pico
+    fn amount_pico<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        // Amounts below 9.2 million USD take the interpreter's short way for machine words.
+        match i64::try_from(self.0.amount_pico) {
+            Ok(short) => Ok(short.into_pyobject(py)?.into_any()),
+            Err(_) => Ok(self.0.amount_pico.into_pyobject(py)?.into_any()),
+        }
     }
 
     #[getter]
@@ -278,47 +271,29 @@ impl Price {
         tiers: Vec<(u64, bool, HashMap<String, String>)>,
         variants: HashMap<String, HashMap<String, String>>,
     ) -> PyResult<Self> {
-        let texts =
-            |lines: HashMap<String, String>| lines.into_iter().collect::<price::LineTexts>();
+        let texts = |lines: HashMap<String, String>| lines.into_iter().collect::<price::LineTexts>();
         let tiers: Vec<price::TierTexts> = tiers
             .into_iter()
             .map(|(threshold, inclusive, lines)| (threshold, inclusive, texts(lines)))
             .collect();
-        let variants: Vec<_> = variants
-            .into_iter()
-            .map(|(name, lines)| (name, texts(lines)))
-            .collect();
-        price::Price::new(&texts(lines), multiplier, &tiers, &variants)
-            .map(Self)
-            .map_err(price_error)
+        let variants: Vec<_> = variants.into_iter().map(|(name, lines)| (name, texts(lines))).collect();
+        price::Price::new(&texts(lines), multiplier, &tiers, &variants).map(Self).map_err(price_error)
     }
 
     #[pyo3(signature = (counts, input_total, variant = None))]
     fn charge(
         &self,
         counts: &Bound<'_, PyDict>,
-        input_total: i64,
+        input_total: &Bound<'_, PyAny>,
         variant: Option<&str>,
     ) -> PyResult<Charge> {
         let mut kinds: Vec<(PyBackedStr, u64)> = Vec::with_capacity(counts.len());
         for (kind, count) in counts.iter() {
-            let count: i128 = count.extract()?;
-            let count = u64::try_from(count).map_err(|_| {
-                PriceError::new_err(format!("{count} is no count: it must be 0 to 2^64-1"))
-            })?;
-            kinds.push((kind.extract()?, count));
+            kinds.push((kind.extract()?, natural(&count)?));
         }
-        let input_total = u64::try_from(input_total).map_err(|_| {
-            PriceError::new_err(format!("{input_total} is no count of prompt tokens"))
-        })?;
-        let counts: Vec<(&str, u64)> = kinds
-            .iter()
-            .map(|(kind, count)| (&**kind, *count))
-            .collect();
-        self.0
-            .charge(&counts, input_total, variant)
-            .map(Charge)
-            .map_err(price_error)
+        let input_total = natural(input_total)?;
+        let counts: Vec<(&str, u64)> = kinds.iter().map(|(kind, count)| (&**kind, *count)).collect();
+        self.0.charge(&counts, input_total, variant).map(Charge).map_err(price_error)
     }
 }
 

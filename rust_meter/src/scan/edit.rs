@@ -23,12 +23,7 @@ pub struct Spans {
 
 /// `body` with another model and, if asked, with `stream_options.include_usage` true. None if `body` is not
 /// the one that was scanned.
-pub fn edited(
-    scan: &Scan,
-    body: &[u8],
-    model: Option<&str>,
-    include_usage: bool,
-) -> Option<Vec<u8>> {
+pub fn edited(scan: &Scan, body: &[u8], model: Option<&str>, include_usage: bool) -> Option<Vec<u8>> {
     if body.len() != scan.text_bytes.saturating_add(scan.data_bytes) {
         return None;
     }
@@ -40,10 +35,7 @@ pub fn edited(
         splices.push(usage_splice(&scan.spans, body));
     }
     splices.sort_by_key(|(range, _)| range.start);
-    let added: usize = splices
-        .iter()
-        .map(|(_, text)| text.len())
-        .fold(0, usize::saturating_add);
+    let added: usize = splices.iter().map(|(_, text)| text.len()).fold(0, usize::saturating_add);
     let mut result = Vec::with_capacity(body.len().saturating_add(added));
     let mut kept = 0_usize;
     for (range, text) in splices {
@@ -70,8 +62,5 @@ fn usage_splice(spans: &Spans, body: &[u8]) -> (Range<usize>, String) {
     if let Some(null) = &spans.null_options {
         return (null.clone(), format!("{{{MEMBER}}}"));
     }
-    (
-        spans.root..spans.root,
-        format!("\"stream_options\":{{{MEMBER}}},"),
-    )
+    (spans.root..spans.root, format!("\"stream_options\":{{{MEMBER}}},"))
 }

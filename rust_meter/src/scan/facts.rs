@@ -59,11 +59,7 @@ impl Facts {
             Place::Turns => {
                 self.scan.message_count = self.scan.message_count.saturating_add(1);
                 self.prompts = self.prompts.saturating_add(1);
-                if is_array || self.format == Format::Embeddings {
-                    Place::Opaque
-                } else {
-                    Place::Part
-                }
+                if is_array || self.format == Format::Embeddings { Place::Opaque } else { Place::Part }
             }
             Place::Parts if !is_array => Place::Part,
             Place::Tools if !is_array => Place::Tool,
@@ -87,11 +83,7 @@ impl Facts {
             Key::Tools if is_array => Ok(Place::Tools),
             Key::McpServers if is_array => Ok(Place::McpServers),
             Key::Modalities if is_array => Ok(Place::Modalities),
-            Key::Prompt
-            | Key::PreviousResponse
-            | Key::Conversation
-            | Key::Container
-            | Key::Thread => {
+            Key::Prompt | Key::PreviousResponse | Key::Conversation | Key::Container | Key::Thread => {
                 self.scan.server_context = true;
                 Ok(Place::Opaque)
             }
@@ -101,7 +93,7 @@ impl Facts {
             }
             key if price_field(key) => {
                 let shape = if is_array { "array" } else { "object" };
-                self.scan.price_fields.push((key.name(), shape.to_owned()));
+                self.changes_price(key.name(), shape.to_owned());
                 Ok(Place::Opaque)
             }
             Key::Messages | Key::Tools | Key::McpServers => type_fault(key.name(), "an array"),
@@ -114,9 +106,7 @@ impl Facts {
             Key::IncludeUsage => return type_fault("include_usage", "true or false"),
             Key::Content | Key::Output if is_array => Place::Parts,
             Key::Content | Key::Output => Place::Part,
-            Key::ImageUrl | Key::VideoUrl | Key::InputAudio | Key::File if !is_array => {
-                Place::Media
-            }
+            Key::ImageUrl | Key::VideoUrl | Key::InputAudio | Key::File if !is_array => Place::Media,
             Key::Source if !is_array => Place::Source,
             Key::Tools if is_array => Place::Tools,
             Key::Tool if !is_array => Place::Tool,
@@ -153,9 +143,7 @@ impl Facts {
             }
             Slot::Member(Place::CacheOptions, key) => match word(key.name(), token, body)? {
                 Some(ttl) if ttl != "30m" => {
-                    self.scan
-                        .price_fields
-                        .push(("prompt_cache_options.ttl", ttl));
+                    self.changes_price("prompt_cache_options.ttl", ttl);
                     Ok(())
                 }
                 _ => Ok(()),
@@ -178,7 +166,7 @@ impl Facts {
             }
             (Place::Modalities, token) => match word("modalities", token, body)? {
                 Some(kind) if kind != "text" => {
-                    self.scan.price_fields.push(("modalities", kind));
+                    self.changes_price("modalities", kind);
                     Ok(())
                 }
                 _ => Ok(()),
@@ -187,13 +175,7 @@ impl Facts {
         }
     }
 
-    fn root_member(
-        &mut self,
-        key: Key,
-        token: Token,
-        body: &[u8],
-        span: Range<usize>,
-    ) -> Result<(), Fault> {
+    fn root_member(&mut self, key: Key, token: Token, body: &[u8], span: Range<usize>) -> Result<(), Fault> {
         match (key, token) {
             (Key::Model, Token::Text(text)) => self.model(text, body, span),
             (Key::Stream, Token::Bool(stream)) => {
@@ -243,18 +225,11 @@ impl Facts {
             Some(unescaped(body, text)).filter(|model| model.len() <= MODEL_BYTES_MAX)
         };
         let Some(model) = model else {
-            let message =
-                format!("`model` is longer than {MODEL_BYTES_MAX} bytes; name a model of the list");
-            return Err(Fault {
-                code: "limit",
-                message,
-            });
+            let message = format!("`model` is longer than {MODEL_BYTES_MAX} bytes; name a model of the list");
+            return Err(Fault { code: "limit", message });
         };
         if model.is_empty() {
-            return Err(Fault {
-                code: "missing",
-                message: "`model` is empty; name a model".to_owned(),
-            });
+            return Err(Fault { code: "missing", message: "`model` is empty; name a model".to_owned() });
         }
         self.scan.model = model;
         self.scan.spans.model = span;
@@ -268,8 +243,7 @@ impl Facts {
             Token::Bool(true) => "true".to_owned(),
             Token::Text(_) => match word(key.name(), token, body)? {
                 Some(value)
-                    if key == Key::CacheRetention
-                        && matches!(value.as_str(), "in_memory" | "in-memory") =>
+                    if key == Key::CacheRetention && matches!(value.as_str(), "in_memory" | "in-memory") =>
                 {
                     return Ok(());
                 }
@@ -287,7 +261,7 @@ impl Facts {
         if key == Key::Background && token != Token::Bool(true) {
             return type_fault(key.name(), "true or false");
         }
-        self.scan.price_fields.push((key.name(), value));
+        self.changes_price(key.name(), value);
         Ok(())
     }
 
@@ -307,10 +281,7 @@ impl Facts {
                 if !runs_at_client(&tool) {
                     if self.scan.hosted_tools.len() >= HOSTED_TOOLS_MAX {
                         let message = format!("more than {HOSTED_TOOLS_MAX} kinds of hosted tools");
-                        return Err(Fault {
-                            code: "limit",
-                            message,
-                        });
+                        return Err(Fault { code: "limit", message });
                     }
                     self.hosted(&tool);
                 }
@@ -342,16 +313,9 @@ impl Facts {
     }
 
     fn part_type(&mut self, raw: &[u8], text: Text, body: &[u8], frame: &mut Frame) {
-        let spelled = if text.escaped && raw.len() <= WORD_BYTES_MAX {
-            unescaped(body, text)
-        } else {
-            String::new()
-        };
-        let kind = if text.escaped {
-            spelled.as_bytes()
-        } else {
-            raw
-        };
+        let spelled =
+            if text.escaped && raw.len() <= WORD_BYTES_MAX { unescaped(body, text) } else { String::new() };
+        let kind = if text.escaped { spelled.as_bytes() } else { raw };
         match kind {
             b"image" | b"image_url" | b"input_image" | b"computer_screenshot" => {
                 frame.marks.image = true;
@@ -366,8 +330,7 @@ impl Facts {
                 frame.marks.audio = true;
                 frame.marks.not_file = true;
             }
-            b"file" | b"input_file" | b"document" | b"container_upload" | b"video_url"
-            | b"input_video" => {
+            b"file" | b"input_file" | b"document" | b"container_upload" | b"video_url" | b"input_video" => {
                 frame.marks.file = true;
             }
             b"item_reference" => self.scan.server_context = true,
@@ -376,15 +339,18 @@ impl Facts {
     }
 
     fn url(&mut self, raw: &[u8], frame: &mut Frame) {
-        if raw.starts_with(b"data:") {
-            self.inline(raw.len())
-        } else {
-            frame.marks.remote = true
-        }
+        if raw.starts_with(b"data:") { self.inline(raw.len()) } else { frame.marks.remote = true }
     }
 
     fn inline(&mut self, bytes: usize) {
         self.scan.data_bytes = self.scan.data_bytes.saturating_add(bytes);
+    }
+
+    /// Note a price field once, so that a long list of modalities costs no memory.
+    fn changes_price(&mut self, name: &'static str, value: String) {
+        if !self.scan.price_fields.iter().any(|(known, _)| *known == name) {
+            self.scan.price_fields.push((name, value));
+        }
     }
 
     fn hosted(&mut self, tool: &str) {
@@ -405,7 +371,8 @@ impl Facts {
                         Label::Key(Key::ImageUrl) => around.marks.image = true,
                         Label::Key(Key::InputAudio) => around.marks.audio = true,
                         Label::Key(Key::File | Key::VideoUrl) => around.marks.file = true,
-                        _ => {}
+                        // Inline data of a kind we do not know is bounded like a file.
+                        _ => around.marks.file |= marks.base64,
                     }
                 }
             }
@@ -427,11 +394,7 @@ impl Facts {
     /// The facts, once the whole body was read.
     pub fn finish(mut self, body_bytes: usize) -> Result<Scan, ScanError> {
         let refused = |code, field: &str, message: &str| {
-            Err(ScanError {
-                code,
-                field: field.to_owned(),
-                message: message.to_owned(),
-            })
+            Err(ScanError { code, field: field.to_owned(), message: message.to_owned() })
         };
         if !self.has_model {
             return refused("missing", "model", "`model` is missing; name a model");
@@ -444,11 +407,7 @@ impl Facts {
             (None, Some(new)) => self.scan.output_limit = Some(new),
             _ => {}
         }
-        let prompts = if self.format == Format::Completions {
-            self.prompts.max(1)
-        } else {
-            1
-        };
+        let prompts = if self.format == Format::Completions { self.prompts.max(1) } else { 1 };
         self.scan.choices = self.choices.max(self.best_of).saturating_mul(prompts);
         self.scan.text_bytes = body_bytes.saturating_sub(self.scan.data_bytes);
         Ok(self.scan)

@@ -33,14 +33,7 @@ pub struct Frame {
 impl Frame {
     /// A container just opened.
     pub fn new(place: Place, is_array: bool) -> Self {
-        Self {
-            place,
-            is_array,
-            label: Label::Other,
-            next_index: 0,
-            seen: 0,
-            marks: Marks::default(),
-        }
+        Self { place, is_array, label: Label::Other, next_index: 0, seen: 0, marks: Marks::default() }
     }
 
     /// Note that `key` stands in this object; false if it did already.

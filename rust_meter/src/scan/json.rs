@@ -93,10 +93,7 @@ impl<'a> Reader<'a> {
     }
 
     fn fault<T>(&self, what: String) -> Result<T, Fault> {
-        Err(Fault {
-            code: "json",
-            message: format!("the body is not valid JSON: {what} (byte {})", self.at),
-        })
+        Err(Fault { code: "json", message: format!("the body is not valid JSON: {what} (byte {})", self.at) })
     }
 
     /// The next value's token.
@@ -127,19 +124,11 @@ impl<'a> Reader<'a> {
             return self.unexpected("a key in double quotes");
         }
         let key = self.text()?;
-        if self.take(b':') {
-            Ok(key)
-        } else {
-            self.unexpected("`:`")
-        }
+        if self.take(b':') { Ok(key) } else { self.unexpected("`:`") }
     }
 
     fn word(&mut self, word: &[u8], token: Token) -> Result<Token, Fault> {
-        if !self
-            .body
-            .get(self.at..)
-            .is_some_and(|rest| rest.starts_with(word))
-        {
+        if !self.body.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
             return self.unexpected("a value");
         }
         self.step(word.len());
@@ -158,19 +147,14 @@ impl<'a> Reader<'a> {
                 Some(b'"') => {
                     let end = self.at;
                     self.step(1);
-                    return Ok(Text {
-                        start,
-                        end,
-                        escaped,
-                    });
+                    return Ok(Text { start, end, escaped });
                 }
                 Some(b'\\') => {
                     escaped = true;
                     self.escape()?;
                 }
                 _ => {
-                    return self
-                        .unexpected("a string's closing quote or an escaped control character");
+                    return self.unexpected("a string's closing quote or an escaped control character");
                 }
             }
         }
@@ -198,24 +182,11 @@ impl<'a> Reader<'a> {
         if !(0xd800..=0xdfff).contains(&unit) {
             return Ok(());
         }
-        let pair = self
-            .body
-            .get(self.at..)
-            .is_some_and(|rest| rest.starts_with(b"\\u"));
-        let low = if pair {
-            self.hex4(self.at.saturating_add(2))
-        } else {
-            None
-        };
+        let pair = self.body.get(self.at..).is_some_and(|rest| rest.starts_with(b"\\u"));
+        let low = if pair { self.hex4(self.at.saturating_add(2)) } else { None };
         if unit >= 0xdc00 || !low.is_some_and(|low| (0xdc00..=0xdfff).contains(&low)) {
-            let message = format!(
-                "a string contains half of a surrogate pair (before byte {})",
-                self.at
-            );
-            return Err(Fault {
-                code: "utf8",
-                message,
-            });
+            let message = format!("a string contains half of a surrogate pair (before byte {})", self.at);
+            return Err(Fault { code: "utf8", message });
         }
         self.step(6);
         Ok(())
@@ -264,23 +235,14 @@ impl<'a> Reader<'a> {
 
     fn check_size(&self, start: usize, may_overflow: bool) -> Result<(), Fault> {
         if self.at.saturating_sub(start) > NUMBER_BYTES_MAX {
-            let message =
-                format!("a number has more than {NUMBER_BYTES_MAX} characters (byte {start})");
-            return Err(Fault {
-                code: "limit",
-                message,
-            });
+            let message = format!("a number has more than {NUMBER_BYTES_MAX} characters (byte {start})");
+            return Err(Fault { code: "limit", message });
         }
         let digits = self.body.get(start..self.at).unwrap_or_default();
-        let value: Option<f64> = std::str::from_utf8(digits)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let value: Option<f64> = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
         if may_overflow && !value.is_some_and(f64::is_finite) {
             let message = format!("a number is too large for a double (byte {start})");
-            return Err(Fault {
-                code: "range",
-                message,
-            });
+            return Err(Fault { code: "range", message });
         }
         Ok(())
     }
@@ -288,11 +250,7 @@ impl<'a> Reader<'a> {
     /// Refuse anything but white space from here on.
     pub fn end(&mut self) -> Result<(), Fault> {
         self.space();
-        if self.at < self.body.len() {
-            self.unexpected("the end of the body")
-        } else {
-            Ok(())
-        }
+        if self.at < self.body.len() { self.unexpected("the end of the body") } else { Ok(()) }
     }
 }
 
@@ -301,22 +259,11 @@ fn plain_run(rest: &[u8]) -> usize {
     let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     let (blocks, _) = rest.as_chunks::<32>();
     // Branch-free inside a block, so that the compiler turns it into vector instructions.
-    let any_special = |block: &[u8; 32]| {
-        block
-            .iter()
-            .fold(0_u8, |any, byte| any | u8::from(special(*byte)))
-            != 0
-    };
-    let clean = blocks
-        .iter()
-        .take_while(|block| !any_special(block))
-        .count()
-        .saturating_mul(32);
+    let any_special =
+        |block: &[u8; 32]| block.iter().fold(0_u8, |any, byte| any | u8::from(special(*byte))) != 0;
+    let clean = blocks.iter().take_while(|block| !any_special(block)).count().saturating_mul(32);
     let tail = rest.get(clean..).unwrap_or_default();
-    let in_tail = tail
-        .iter()
-        .position(|byte| special(*byte))
-        .unwrap_or(tail.len());
+    let in_tail = tail.iter().position(|byte| special(*byte)).unwrap_or(tail.len());
     clean.saturating_add(in_tail)
 }
 
@@ -356,14 +303,7 @@ fn one_escape(rest: &[u8]) -> (char, usize) {
         Some(b't') => ('\t', 1),
         Some(b'u') => {
             let first = unit(1);
-            let pair = [
-                first,
-                if (0xd800..=0xdbff).contains(&first) {
-                    unit(7)
-                } else {
-                    0
-                },
-            ];
+            let pair = [first, if (0xd800..=0xdbff).contains(&first) { unit(7) } else { 0 }];
             match char::decode_utf16(pair).next() {
                 Some(Ok(character)) => (character, if character.len_utf16() == 2 { 11 } else { 5 }),
                 _ => (char::REPLACEMENT_CHARACTER, 5),

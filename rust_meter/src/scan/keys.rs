@@ -145,14 +145,8 @@ pub fn is_read(place: Place, key: Key, format: Format) -> bool {
                 | Key::Tools
                 | Key::Tool
         ),
-        Place::Media => matches!(
-            key,
-            Key::Url | Key::Data | Key::FileData | Key::FileId | Key::FileUrl
-        ),
-        Place::Source => matches!(
-            key,
-            Key::Type | Key::Data | Key::Url | Key::FileId | Key::Content
-        ),
+        Place::Media => matches!(key, Key::Url | Key::Data | Key::FileData | Key::FileId | Key::FileUrl),
+        Place::Source => matches!(key, Key::Type | Key::Data | Key::Url | Key::FileId | Key::Content),
         Place::Tool => matches!(key, Key::Type | Key::Tools),
         Place::Turns
         | Place::Parts
@@ -165,10 +159,7 @@ pub fn is_read(place: Place, key: Key, format: Format) -> bool {
 
 fn root_reads(key: Key, format: Format) -> bool {
     match key {
-        Key::MaxTokens => matches!(
-            format,
-            Format::Chat | Format::Completions | Format::Messages
-        ),
+        Key::MaxTokens => matches!(format, Format::Chat | Format::Completions | Format::Messages),
         Key::MaxCompletionTokens => format == Format::Chat,
         Key::MaxOutputTokens => format == Format::Responses,
         Key::N => matches!(format, Format::Chat | Format::Completions),
@@ -220,13 +211,7 @@ pub fn runs_at_client(tool: &str) -> bool {
         "computer_use_preview",
         "",
     ];
-    const DATED: [&str; 6] = [
-        "bash_",
-        "text_editor_",
-        "computer_",
-        "memory_",
-        "browser_toolset_",
-        "computer_toolset_",
-    ];
+    const DATED: [&str; 6] =
+        ["bash_", "text_editor_", "computer_", "memory_", "browser_toolset_", "computer_toolset_"];
     EXACT.contains(&tool) || DATED.iter().any(|prefix| tool.starts_with(prefix))
 }

@@ -21,36 +21,19 @@ fn refused(format: Format, body: &[u8]) -> (&'static str, String) {
 }
 
 pub fn code(members: &str) -> &'static str {
-    refused(
-        Format::Chat,
-        format!(r#"{{"model":"m",{members}}}"#).as_bytes(),
-    )
-    .0
+    refused(Format::Chat, format!(r#"{{"model":"m",{members}}}"#).as_bytes()).0
 }
 
 #[test]
 fn b01_encodings() {
-    for body in [
-        &b"{\"model\":\"\xff\"}"[..],
-        b"\xfe\xff{\"model\":\"m\"}",
-        b"{\x00\"model\":\"\xc0\x80\"}",
-    ] {
+    for body in [&b"{\"model\":\"\xff\"}"[..], b"\xfe\xff{\"model\":\"m\"}", b"{\x00\"model\":\"\xc0\x80\"}"]
+    {
         assert_eq!(refused(Format::Chat, body).0, "utf8");
     }
-    for text in [
-        r"\ud800",
-        r"\udc00",
-        r"\ud800\ud800",
-        r"\ud800x",
-        r"\ud83d\u0041",
-        r"\ud83d\n",
-    ] {
+    for text in [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800x", r"\ud83d\u0041", r"\ud83d\n"] {
         assert_eq!(code(&format!(r#""x":"{text}""#)), "utf8", "{text}");
     }
-    assert_eq!(
-        refused(Format::Chat, b"\xef\xbb\xbf{\"model\":\"m\"}").0,
-        "json"
-    );
+    assert_eq!(refused(Format::Chat, b"\xef\xbb\xbf{\"model\":\"m\"}").0, "json");
     assert_eq!(refused(Format::Chat, b"{\x00\"\x00m\x00").0, "json");
     assert_eq!(chat(r#""x":"\ud83d\ude00""#).model, "m");
 }
@@ -108,36 +91,13 @@ fn b02_grammar() {
 
 #[test]
 fn b03_depth_and_size() {
-    let nested = |depth: usize| {
-        format!(
-            r#"{{"model":"m","a":{}{}}}"#,
-            "[".repeat(depth),
-            "]".repeat(depth)
-        )
-    };
+    let nested = |depth: usize| format!(r#"{{"model":"m","a":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     assert!(scan(nested(127).as_bytes(), Format::Chat, DEPTH).is_ok());
     assert_eq!(refused(Format::Chat, nested(128).as_bytes()).0, "depth");
-    assert_eq!(
-        refused(Format::Chat, "[".repeat(1_000_000).as_bytes()).0,
-        "type"
-    );
-    assert_eq!(
-        refused(
-            Format::Chat,
-            format!(r#"{{"a":{}"#, "[".repeat(1_000_000)).as_bytes()
-        )
-        .0,
-        "depth"
-    );
+    assert_eq!(refused(Format::Chat, "[".repeat(1_000_000).as_bytes()).0, "type");
+    assert_eq!(refused(Format::Chat, format!(r#"{{"a":{}"#, "[".repeat(1_000_000)).as_bytes()).0, "depth");
     let keys: String = (0..100_000).map(|key| format!(r#","k{key}":0"#)).collect();
-    assert!(
-        scan(
-            format!(r#"{{"model":"m"{keys}}}"#).as_bytes(),
-            Format::Chat,
-            DEPTH
-        )
-        .is_ok()
-    );
+    assert!(scan(format!(r#"{{"model":"m"{keys}}}"#).as_bytes(), Format::Chat, DEPTH).is_ok());
 }
 
 #[test]
@@ -158,11 +118,7 @@ fn b04_duplicates() {
         assert_eq!(code(twice), "duplicate_key", "{twice}");
     }
     assert_eq!(
-        refused(
-            Format::Chat,
-            br#"{"model":"m","messages":[{},{"content":[{"type":"a","type":"b"}]}]}"#
-        )
-        .1,
+        refused(Format::Chat, br#"{"model":"m","messages":[{},{"content":[{"type":"a","type":"b"}]}]}"#).1,
         "messages[1].content[0].type"
     );
     chat(
@@ -175,36 +131,21 @@ fn b04_duplicates() {
 fn b05_spellings() {
     assert_eq!(read(Format::Chat, r#"{"mode\u006c":"m"}"#).model, "m");
     assert_eq!(
-        read(
-            Format::Chat,
-            r#"{"\u006dodel":"\u006d\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00"}"#
-        )
-        .model,
+        read(Format::Chat, r#"{"\u006dodel":"\u006d\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00"}"#).model,
         "m\"\\/\u{8}\u{c}\n\r\tä😀"
     );
     for key in ["Model", "MODEL", "Max_Tokens", "STREAM", "stream_Options"] {
         assert_eq!(code(&format!(r#""{key}":"n""#)), "duplicate_key", "{key}");
     }
     for key in ["model ", " model", "mode\u{200b}l", "modеl"] {
-        assert_eq!(
-            refused(Format::Chat, format!(r#"{{"{key}":"m"}}"#).as_bytes()).0,
-            "missing",
-            "{key}"
-        );
+        assert_eq!(refused(Format::Chat, format!(r#"{{"{key}":"m"}}"#).as_bytes()).0, "missing", "{key}");
     }
     assert_eq!(chat(&format!(r#""{}":1"#, "k".repeat(100_000))).model, "m");
 }
 
 #[test]
 fn b06_limits() {
-    for bad in [
-        "-1",
-        "0",
-        "-0",
-        "2147483648",
-        "9223372036854775808",
-        "99999999999999999999999999",
-    ] {
+    for bad in ["-1", "0", "-0", "2147483648", "9223372036854775808", "99999999999999999999999999"] {
         assert_eq!(code(&format!(r#""max_tokens":{bad}"#)), "range", "{bad}");
     }
     for bad in ["1.5", "1.0", "1e2", "\"100\"", "true", "[]", "{}"] {
@@ -212,28 +153,13 @@ fn b06_limits() {
         assert_eq!(code(&format!(r#""n":{bad}"#)), "type", "{bad}");
     }
     assert_eq!(code(r#""max_tokens":5,"max_completion_tokens":6"#), "range");
-    assert_eq!(
-        chat(r#""max_tokens":5,"max_completion_tokens":5"#).output_limit,
-        Some(5)
-    );
-    assert_eq!(
-        chat(r#""max_completion_tokens":2147483647"#).output_limit,
-        Some(2_147_483_647)
-    );
+    assert_eq!(chat(r#""max_tokens":5,"max_completion_tokens":5"#).output_limit, Some(5));
+    assert_eq!(chat(r#""max_completion_tokens":2147483647"#).output_limit, Some(2_147_483_647));
     assert_eq!(chat(r#""max_tokens":null"#).output_limit, None);
     assert_eq!(chat(r#""max_output_tokens":7"#).output_limit, None);
-    assert_eq!(
-        read(Format::Responses, r#"{"model":"m","max_output_tokens":7}"#).output_limit,
-        Some(7)
-    );
-    assert_eq!(
-        read(Format::Messages, r#"{"model":"m","max_tokens":7}"#).output_limit,
-        Some(7)
-    );
-    assert_eq!(
-        read(Format::Embeddings, r#"{"model":"m","max_tokens":7}"#).output_limit,
-        None
-    );
+    assert_eq!(read(Format::Responses, r#"{"model":"m","max_output_tokens":7}"#).output_limit, Some(7));
+    assert_eq!(read(Format::Messages, r#"{"model":"m","max_tokens":7}"#).output_limit, Some(7));
+    assert_eq!(read(Format::Embeddings, r#"{"model":"m","max_tokens":7}"#).output_limit, None);
 }
 
 #[test]
@@ -251,22 +177,10 @@ fn b08_stream() {
 
 #[test]
 fn b09_model() {
-    assert_eq!(
-        refused(Format::Chat, b"{}"),
-        ("missing", "model".to_owned())
-    );
-    assert_eq!(
-        refused(Format::Chat, br#"{"model":""}"#),
-        ("missing", "model".to_owned())
-    );
-    assert_eq!(
-        refused(Format::Chat, br#"{"model":null}"#),
-        ("type", "model".to_owned())
-    );
-    assert_eq!(
-        refused(Format::Chat, br#"{"model":["m"]}"#),
-        ("type", "model".to_owned())
-    );
+    assert_eq!(refused(Format::Chat, b"{}"), ("missing", "model".to_owned()));
+    assert_eq!(refused(Format::Chat, br#"{"model":""}"#), ("missing", "model".to_owned()));
+    assert_eq!(refused(Format::Chat, br#"{"model":null}"#), ("type", "model".to_owned()));
+    assert_eq!(refused(Format::Chat, br#"{"model":["m"]}"#), ("type", "model".to_owned()));
     for body in ["[]", "null", "\"model\"", "1"] {
         assert_eq!(refused(Format::Chat, body.as_bytes()).0, "type");
     }
@@ -286,10 +200,7 @@ fn edits_change_what_they_say_and_nothing_else() {
     };
     let body = r#" { "model" : "m" , "stream":true } "#;
     assert_eq!(edit(body, None, false), body);
-    assert_eq!(
-        edit(body, Some("a\"\\\u{1}ä"), false),
-        r#" { "model" : "a\"\\\u0001ä" , "stream":true } "#
-    );
+    assert_eq!(edit(body, Some("a\"\\\u{1}ä"), false), r#" { "model" : "a\"\\\u0001ä" , "stream":true } "#);
     assert_eq!(
         edit(body, None, true),
         r#" {"stream_options":{"include_usage":true}, "model" : "m" , "stream":true } "#
@@ -299,22 +210,13 @@ fn edits_change_what_they_say_and_nothing_else() {
         ("{ }", r#"{"include_usage":true }"#),
         (r#"{ "x":1}"#, r#"{"include_usage":true, "x":1}"#),
         (r#"{"include_usage":false}"#, r#"{"include_usage":true}"#),
-        (
-            r#"{"x":1,"include_usage":null}"#,
-            r#"{"x":1,"include_usage":true}"#,
-        ),
+        (r#"{"x":1,"include_usage":null}"#, r#"{"x":1,"include_usage":true}"#),
         (r#"{"include_usage":true}"#, r#"{"include_usage":true}"#),
     ] {
         let before = format!(r#"{{"stream_options":{options},"model":"m"}}"#);
-        assert_eq!(
-            edit(&before, Some("n"), true),
-            format!(r#"{{"stream_options":{after},"model":"n"}}"#)
-        );
+        assert_eq!(edit(&before, Some("n"), true), format!(r#"{{"stream_options":{after},"model":"n"}}"#));
         let before = format!(r#"{{"model":"m","stream_options":{options}}}"#);
-        assert_eq!(
-            edit(&before, Some("n"), true),
-            format!(r#"{{"model":"n","stream_options":{after}}}"#)
-        );
+        assert_eq!(edit(&before, Some("n"), true), format!(r#"{{"model":"n","stream_options":{after}}}"#));
     }
     assert_eq!(edited(&read(Format::Chat, body), b"{}", None, true), None);
 }
@@ -322,23 +224,12 @@ fn edits_change_what_they_say_and_nothing_else() {
 #[test]
 fn error_paths_name_only_fields_that_are_read() {
     assert_eq!(
-        refused(
-            Format::Chat,
-            br#"{"model":"m","stream_options":{"include_usage":1}}"#
-        )
-        .1,
+        refused(Format::Chat, br#"{"model":"m","stream_options":{"include_usage":1}}"#).1,
         "stream_options.include_usage"
     );
+    assert_eq!(refused(Format::Chat, br#"{"model":"m","secret prompt":[{"a":1,}]}"#).1, "");
     assert_eq!(
-        refused(Format::Chat, br#"{"model":"m","secret prompt":[{"a":1,}]}"#).1,
-        ""
-    );
-    assert_eq!(
-        refused(
-            Format::Chat,
-            br#"{"model":"m","tools":[{"type":"x"},{"type":1,"type":2}]}"#
-        )
-        .1,
+        refused(Format::Chat, br#"{"model":"m","tools":[{"type":"x"},{"type":1,"type":2}]}"#).1,
         "tools[1].type"
     );
 }

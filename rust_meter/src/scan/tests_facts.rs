@@ -7,48 +7,28 @@ use super::*;
 fn b07_choices() {
     assert_eq!(chat(r#""n":3,"best_of":9"#).choices, 3);
     assert_eq!(chat(r#""n":null"#).choices, 1);
-    let completions = |members: &str| {
-        read(
-            Format::Completions,
-            &format!(r#"{{"model":"m",{members}}}"#),
-        )
-        .choices
-    };
+    let completions =
+        |members: &str| read(Format::Completions, &format!(r#"{{"model":"m",{members}}}"#)).choices;
     assert_eq!(completions(r#""n":3,"best_of":9,"prompt":"a""#), 9);
     assert_eq!(completions(r#""n":2,"prompt":["a","b","c"]"#), 6);
     assert_eq!(completions(r#""prompt":[1,2,3]"#), 1);
     assert_eq!(completions(r#""n":2,"prompt":[[1,2],[3]]"#), 4);
     assert_eq!(completions(r#""prompt":[]"#), 1);
-    assert_eq!(
-        read(Format::Embeddings, r#"{"model":"m","input":["a","b"]}"#).choices,
-        1
-    );
+    assert_eq!(read(Format::Embeddings, r#"{"model":"m","input":["a","b"]}"#).choices, 1);
 }
 
 #[test]
 fn b11_fields_that_change_price_or_way() {
     let fields = |members: &str| chat(members).price_fields;
-    assert_eq!(
-        fields(r#""service_tier":"fl\u0065x""#),
-        [("service_tier", "flex".to_owned())]
-    );
-    assert_eq!(
-        fields(r#""service_tier":null,"background":false,"prompt_cache_retention":"in_memory""#),
-        []
-    );
-    assert_eq!(
-        fields(r#""background":true"#),
-        [("background", "true".to_owned())]
-    );
+    assert_eq!(fields(r#""service_tier":"fl\u0065x""#), [("service_tier", "flex".to_owned())]);
+    assert_eq!(fields(r#""service_tier":null,"background":false,"prompt_cache_retention":"in_memory""#), []);
+    assert_eq!(fields(r#""background":true"#), [("background", "true".to_owned())]);
     assert_eq!(
         fields(r#""models":["x"],"provider":{"only":[]}"#),
-        [
-            ("models", "array".to_owned()),
-            ("provider", "object".to_owned())
-        ]
+        [("models", "array".to_owned()), ("provider", "object".to_owned())]
     );
     assert_eq!(
-        fields(r#""modalities":["text","audio"]"#),
+        fields(r#""modalities":["audio","text","audio","image"]"#),
         [("modalities", "audio".to_owned())]
     );
     assert_eq!(
@@ -66,19 +46,10 @@ fn b11_fields_that_change_price_or_way() {
     assert_eq!(code(r#""service_tier":1"#), "type");
     assert_eq!(code(r#""background":"true""#), "type");
     assert_eq!(code(r#""speed":true"#), "type");
-    assert_eq!(
-        code(&format!(r#""service_tier":"{}""#, "x".repeat(200))),
-        "limit"
-    );
-    let messages = read(
-        Format::Messages,
-        r#"{"model":"m","speed":"fast","inference_geo":"us","fallbacks":"default"}"#,
-    );
-    let names: Vec<&str> = messages
-        .price_fields
-        .iter()
-        .map(|(name, _)| *name)
-        .collect();
+    assert_eq!(code(&format!(r#""service_tier":"{}""#, "x".repeat(200))), "limit");
+    let messages =
+        read(Format::Messages, r#"{"model":"m","speed":"fast","inference_geo":"us","fallbacks":"default"}"#);
+    let names: Vec<&str> = messages.price_fields.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["speed", "inference_geo", "fallbacks"]);
 }
 
@@ -88,48 +59,24 @@ fn hosted_tools_are_those_the_upstream_runs() {
         {"type":"web_search"},
         {"type":"mcp"},{"type":"web_search"},{"name":"x","input_schema":{"type":"object"}},{"type":"custom"},
         {"type":"namespace","tools":[{"type":"code_interpreter"}]},{"type":"computer_use_preview"}]"#;
-    assert_eq!(
-        chat(tools).hosted_tools,
-        ["web_search", "mcp", "code_interpreter"]
-    );
-    assert_eq!(
-        chat(r#""web_search_options":{}"#).hosted_tools,
-        ["web_search_options"]
-    );
-    assert_eq!(
-        chat(r#""tools":null,"web_search_options":null"#).hosted_tools,
-        Vec::<String>::new()
-    );
+    assert_eq!(chat(tools).hosted_tools, ["web_search", "mcp", "code_interpreter"]);
+    assert_eq!(chat(r#""web_search_options":{}"#).hosted_tools, ["web_search_options"]);
+    assert_eq!(chat(r#""tools":null,"web_search_options":null"#).hosted_tools, Vec::<String>::new());
     let body = r#"{"model":"m","tools":[{"type":"bash_20250124"},{"type":"text_editor_20250728"},
         {"type":"web_fetch_20250910"}],
         "mcp_servers":[{"type":"url"}]}"#;
-    assert_eq!(
-        read(Format::Messages, body).hosted_tools,
-        ["web_fetch_20250910", "mcp"]
-    );
+    assert_eq!(read(Format::Messages, body).hosted_tools, ["web_fetch_20250910", "mcp"]);
     assert_eq!(
         read(Format::Messages, r#"{"model":"m","mcp_servers":[]}"#).hosted_tools,
         Vec::<String>::new()
     );
-    let smuggled =
-        r#"{"model":"m","input":[{"type":"additional_tools","tools":[{"type":"file_search"}]}]}"#;
-    assert_eq!(
-        read(Format::Responses, smuggled).hosted_tools,
-        ["file_search"]
-    );
+    let smuggled = r#"{"model":"m","input":[{"type":"additional_tools","tools":[{"type":"file_search"}]}]}"#;
+    assert_eq!(read(Format::Responses, smuggled).hosted_tools, ["file_search"]);
     let added = r#"{"model":"m","messages":[{"content":[
         {"type":"tool_addition","tool":{"type":"web_search_20260318"}}]}]}"#;
-    assert_eq!(
-        read(Format::Messages, added).hosted_tools,
-        ["web_search_20260318"]
-    );
-    let many: String = (0..33)
-        .map(|tool| format!(r#"{{"type":"t{tool}"}},"#))
-        .collect();
-    assert_eq!(
-        code(&format!(r#""tools":[{}]"#, many.trim_end_matches(','))),
-        "limit"
-    );
+    assert_eq!(read(Format::Messages, added).hosted_tools, ["web_search_20260318"]);
+    let many: String = (0..33).map(|tool| format!(r#"{{"type":"t{tool}"}},"#)).collect();
+    assert_eq!(code(&format!(r#""tools":[{}]"#, many.trim_end_matches(','))), "limit");
     assert_eq!(code(r#""tools":{}"#), "type");
 }
 
@@ -143,10 +90,7 @@ fn context_that_the_body_does_not_show() {
         r#""input":[{"content":[{"type":"input_file","file_id":"f"}]}]"#,
         r#""input":[{"content":[{"type":"input_file","file_url":"https://x/y.pdf"}]}]"#,
     ] {
-        assert!(
-            read(Format::Responses, &format!(r#"{{"model":"m",{body}}}"#)).server_context,
-            "{body}"
-        );
+        assert!(read(Format::Responses, &format!(r#"{{"model":"m",{body}}}"#)).server_context, "{body}");
     }
     for body in [
         r#""container":"c""#,
@@ -156,21 +100,14 @@ fn context_that_the_body_does_not_show() {
         r#""messages":[{"content":[{"source":{"type":"file","file_id":"f"},"type":"image"}]}]"#,
         r#""messages":[{"content":[{"type":"container_upload","file_id":"f"}]}]"#,
     ] {
-        assert!(
-            read(Format::Messages, &format!(r#"{{"model":"m",{body}}}"#)).server_context,
-            "{body}"
-        );
+        assert!(read(Format::Messages, &format!(r#"{{"model":"m",{body}}}"#)).server_context, "{body}");
     }
     assert!(chat(r#""messages":[{"role":"assistant","audio":{"id":"a"}}]"#).server_context);
-    let image =
-        r#""messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]}]"#;
+    let image = r#""messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]}]"#;
     assert!(!chat(image).server_context);
     assert!(
-        !read(
-            Format::Responses,
-            r#"{"model":"m","previous_response_id":null,"conversation":null}"#
-        )
-        .server_context
+        !read(Format::Responses, r#"{"model":"m","previous_response_id":null,"conversation":null}"#)
+            .server_context
     );
     assert!(!read(Format::Completions, r#"{"model":"m","prompt":"p"}"#).server_context);
 }
@@ -188,15 +125,7 @@ fn b14_media_of_chat() {
         {{"role":"user","content":"x"}}]}}"#
     );
     let facts = read(Format::Chat, &body);
-    assert_eq!(
-        (
-            facts.image_count,
-            facts.audio_count,
-            facts.file_count,
-            facts.message_count
-        ),
-        (2, 1, 1, 2)
-    );
+    assert_eq!((facts.image_count, facts.audio_count, facts.file_count, facts.message_count), (2, 1, 1, 2));
     assert_eq!(facts.data_bytes, url.len() + 50 + 30);
     assert_eq!(facts.text_bytes, body.len() - facts.data_bytes);
 }
@@ -209,12 +138,10 @@ fn b14_media_of_messages() {
         {"type":"document","source":{"type":"text","media_type":"text/plain","data":"text counts"}},
         {"type":"tool_result","content":[{"type":"image","source":{"type":"base64","data":"CC"}}]},
         {"type":"tool_use","input":{"type":"image","source":{"type":"base64","data":"DDDD"}}},
-        {"type":"redacted_thinking","data":"EEEE"}]}]}"#;
+        {"type":"redacted_thinking","data":"EEEE"},
+        {"type":"hologram","source":{"type":"base64","data":"FFFF"}}]}]}"#;
     let facts = read(Format::Messages, body);
-    assert_eq!(
-        (facts.image_count, facts.file_count, facts.data_bytes),
-        (2, 2, 12)
-    );
+    assert_eq!((facts.image_count, facts.file_count, facts.data_bytes), (2, 3, 16));
     assert_eq!((facts.message_count, facts.server_context), (1, false));
 }
 
@@ -228,21 +155,8 @@ fn b14_media_of_responses() {
         {"type":"function_call_output","output":[{"type":"input_image","image_url":"https://x"}]},
         {"type":"function_call_output","output":"plain"}]}"#;
     let facts = read(Format::Responses, body);
-    assert_eq!(
-        (facts.image_count, facts.file_count, facts.message_count),
-        (4, 1, 5)
-    );
+    assert_eq!((facts.image_count, facts.file_count, facts.message_count), (4, 1, 5));
     assert_eq!(facts.data_bytes, 24 + 4 + 8 + 4);
-    assert_eq!(
-        read(Format::Responses, r#"{"model":"m","input":"hi"}"#).message_count,
-        1
-    );
-    assert_eq!(
-        read(
-            Format::Embeddings,
-            r#"{"model":"m","input":["a",[1,2],"c"]}"#
-        )
-        .message_count,
-        3
-    );
+    assert_eq!(read(Format::Responses, r#"{"model":"m","input":"hi"}"#).message_count, 1);
+    assert_eq!(read(Format::Embeddings, r#"{"model":"m","input":["a",[1,2],"c"]}"#).message_count, 3);
 }

@@ -25,15 +25,8 @@ pub fn wanted_type(key: Key) -> &'static str {
 
 /// The fault of a field of the wrong type.
 pub fn type_fault<T>(name: &str, wanted: &str) -> Result<T, Fault> {
-    let name = if name == "the body" {
-        name.to_owned()
-    } else {
-        format!("`{name}`")
-    };
-    Err(Fault {
-        code: "type",
-        message: format!("{name} must be {wanted}"),
-    })
+    let name = if name == "the body" { name.to_owned() } else { format!("`{name}`") };
+    Err(Fault { code: "type", message: format!("{name} must be {wanted}") })
 }
 
 /// An integer in [1, 2^31-1] written in plain digits.
@@ -46,20 +39,12 @@ pub fn count(key: Key, token: Token, body: &[u8]) -> Result<u32, Fault> {
     if !unsigned.iter().all(u8::is_ascii_digit) {
         return type_fault(key.name(), wanted_type(key));
     }
-    let value: Option<u64> = std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    match value
-        .filter(|value| (1..=COUNT_MAX).contains(value))
-        .map(u32::try_from)
-    {
+    let value: Option<u64> = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+    match value.filter(|value| (1..=COUNT_MAX).contains(value)).map(u32::try_from) {
         Some(Ok(value)) => Ok(value),
         _ => {
             let message = format!("`{}` must be {}", key.name(), wanted_type(key));
-            Err(Fault {
-                code: "range",
-                message,
-            })
+            Err(Fault { code: "range", message })
         }
     }
 }
@@ -73,10 +58,7 @@ pub fn word(name: &str, token: Token, body: &[u8]) -> Result<Option<String>, Fau
         }
         Token::Text(_) => {
             let message = format!("`{name}` is longer than {WORD_BYTES_MAX} bytes");
-            Err(Fault {
-                code: "limit",
-                message,
-            })
+            Err(Fault { code: "limit", message })
         }
         _ => type_fault(name, "a string"),
     }
