@@ -48,7 +48,7 @@ class SyncThread:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        while not self._ending:
             self._dirty.wait()
             if self._ending:
                 return
