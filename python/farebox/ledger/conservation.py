@@ -4,13 +4,16 @@ Written apart from the code that moves money and sharing nothing with it: sums o
 mistake there cannot excuse itself here.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 from farebox.base.records import Account, Transaction
 
 
 def differences(account: Account, rows: Iterable[Transaction]) -> list[str]:
-    """Every way in which one snapshot of a user and his ledger rows does not add up; empty when all is well."""
+    """Every way in which one snapshot of a user and his ledger rows does not add up; empty when all is
+    well.
+    """
     return [
         *_rows_twice(account, rows := list(rows)),
         *_balances(account, rows),
@@ -20,8 +23,8 @@ def differences(account: Account, rows: Iterable[Transaction]) -> list[str]:
 
 
 def _rows_twice(account: Account, rows: list[Transaction]) -> list[str]:
-    ids = [row.id for row in rows]
-    found = [f"M4 row {one} is there twice" for one in sorted({one for one in ids if ids.count(one) > 1})]
+    counts = Counter(row.id for row in rows)
+    found = [f"M4 row {one} is there {count} times" for one, count in sorted(counts.items()) if count > 1]
     return found + [f"M1 row {row.id} belongs to another user" for row in rows if row.user != account.user]
 
 

@@ -38,7 +38,9 @@ def available_pico(account: Account, wallet: str, now_ms: int) -> int:
 def choose_slices(
     account: Account, wallet: str, need_pico: int, want_pico: int, now_ms: int
 ) -> tuple[LotAmount, ...]:
-    """Slices for a grant: in spending order, as much as there is up to `want_pico`; empty below `need_pico`."""
+    """Slices for a grant: in spending order, as much as there is up to `want_pico`; empty below
+    `need_pico`.
+    """
     limit_pico = available_pico(account, wallet, now_ms)
     if limit_pico < need_pico:
         return ()

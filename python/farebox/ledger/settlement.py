@@ -144,7 +144,9 @@ def expired_parts(account: Account, now_ms: int) -> tuple[LotAmount, ...]:
 
 
 def expiry_rows(account: Account, now_ms: int) -> tuple[Transaction, ...]:
-    """Rows of a sweep: reference `{lot}:{rev}`, so that a lot can be swept again when more of it comes back."""
+    """Rows of a sweep: reference `{lot}:{rev}`, so that a lot can be swept again when more of it comes
+    back.
+    """
     return tuple(
         Transaction(
             user=account.user,
@@ -181,7 +183,7 @@ def _by_pool(wallet: str, split: Iterable[LotAmount]) -> dict[str, list[LotAmoun
 def _one_lot_row(settlement: Settlement, part: LotAmount, now_ms: int) -> tuple[Transaction, ...]:
     """The usual case, one lot pays all: the same row as the general way at a third of its cost."""
     if part.pool not in WALLETS[settlement.wallet]:
-        raise InvariantBrokenError(f"M1: exchange {settlement.exchange} takes of {part.pool}, not of its wallet")
+        raise InvariantBrokenError(f"M1: {settlement.exchange} takes of {part.pool}, not of its wallet")
     taken_pico = -part.amount_pico
     row = Transaction(
         settlement.user,

@@ -38,7 +38,9 @@ class Hold:
 
 
 class Settled(NamedTuple):
-    """How a hold ended: the lots that pay, and what no lot of this lease covers (for the writer's late path)."""
+    """How a hold ended: the lots that pay, and what no lot of this lease covers (for the writer's late
+    path).
+    """
 
     takes: tuple[LotAmount, ...]
     uncovered_pico: int
@@ -148,7 +150,9 @@ class UserLease:
 
     # -- asking ----------------------------------------------------------------------------------------------
     def free_pico(self, wallet: str, now_ms: int) -> int:
-        """What a new hold may use; negative after a charge above its hold, until a grant or fence covers it."""
+        """What a new hold may use; negative after a charge above its hold, until a grant or fence covers
+        it.
+        """
         purse = self._purses[wallet]
         if now_ms >= purse.next_expiry_ms:
             purse.see_time(now_ms)
