@@ -50,10 +50,7 @@ pub fn parse_head(
 ) -> Result<Option<Head>, HeadError> {
     let window = data.get(..bytes_max).unwrap_or(data);
     let whole = data.len() < bytes_max;
-    let mut lines = Lines {
-        data: window,
-        at: 0,
-    };
+    let mut lines = Lines { data: window, at: 0 };
     let Some(status_line) = lines.next_line()? else {
         return incomplete(whole);
     };
@@ -72,24 +69,12 @@ pub fn parse_head(
         headers.push(parse_header(line)?);
     }
     let framing = framing_of(&headers, minor_version, status, no_body)?;
-    let keep_alive =
-        framing != Framing::UntilClose && status != 101 && stays_open(&headers, minor_version);
-    Ok(Some(Head {
-        status,
-        minor_version,
-        headers,
-        framing,
-        keep_alive,
-        length: lines.at,
-    }))
+    let keep_alive = framing != Framing::UntilClose && status != 101 && stays_open(&headers, minor_version);
+    Ok(Some(Head { status, minor_version, headers, framing, keep_alive, length: lines.at }))
 }
 
 fn incomplete(whole: bool) -> Result<Option<Head>, HeadError> {
-    if whole {
-        Ok(None)
-    } else {
-        Err(HeadError("the head is too long"))
-    }
+    if whole { Ok(None) } else { Err(HeadError("the head is too long")) }
 }
 
 struct Lines<'a> {
@@ -134,8 +119,7 @@ fn parse_status_line(line: &[u8]) -> Result<(u8, u16), HeadError> {
         return Err(HeadError("control byte in the reason"));
     }
     let status = digits.iter().fold(0_u16, |sum, digit| {
-        sum.saturating_mul(10)
-            .saturating_add(u16::from(digit.saturating_sub(b'0')))
+        sum.saturating_mul(10).saturating_add(u16::from(digit.saturating_sub(b'0')))
     });
     if !(100..=599).contains(&status) {
         return Err(HeadError("status outside 100-599"));
@@ -183,10 +167,7 @@ fn is_value_byte(byte: u8) -> bool {
 
 /// Values of every header called `name`.
 fn values<'a>(headers: &'a [(Vec<u8>, Vec<u8>)], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .iter()
-        .filter(move |(own, _)| own == name)
-        .map(|(_, value)| value.as_slice())
+    headers.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_slice())
 }
 
 fn framing_of(
@@ -228,13 +209,11 @@ fn framing_of(
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
-    if value.is_empty() || value.len() > LENGTH_DIGITS_MAX || !value.iter().all(u8::is_ascii_digit)
-    {
+    if value.is_empty() || value.len() > LENGTH_DIGITS_MAX || !value.iter().all(u8::is_ascii_digit) {
         return Err(HeadError("malformed content length"));
     }
     Ok(value.iter().fold(0_u64, |sum, digit| {
-        sum.saturating_mul(10)
-            .saturating_add(u64::from(digit.saturating_sub(b'0')))
+        sum.saturating_mul(10).saturating_add(u64::from(digit.saturating_sub(b'0')))
     }))
 }
 

@@ -35,10 +35,7 @@ Transfer-Encoding: Chunked\r\n\r\n5\r\nhello";
 #[test]
 fn h08_content_lengths() {
     assert_eq!(framing("content-length: 5\r\n"), Ok(Framing::Length(5)));
-    assert_eq!(
-        framing("content-length: 5\r\nContent-Length:5\r\n"),
-        Ok(Framing::Length(5))
-    );
+    assert_eq!(framing("content-length: 5\r\nContent-Length:5\r\n"), Ok(Framing::Length(5)));
     assert_eq!(framing(""), Ok(Framing::UntilClose));
     for bad in [
         "",
@@ -54,10 +51,7 @@ fn h08_content_lengths() {
         "5\u{a0}",
         "5 5",
     ] {
-        assert!(
-            framing(&format!("content-length: {bad}\r\n")).is_err(),
-            "{bad:?}"
-        );
+        assert!(framing(&format!("content-length: {bad}\r\n")).is_err(), "{bad:?}");
     }
     assert!(framing("content-length: 5\r\ncontent-length: 6\r\n").is_err());
 }
@@ -76,18 +70,12 @@ fn h09_transfer_codings() {
         "chunked\u{a0}",
         "\u{b}chunked",
     ] {
-        assert!(
-            framing(&format!("transfer-encoding: {bad}\r\n")).is_err(),
-            "{bad:?}"
-        );
+        assert!(framing(&format!("transfer-encoding: {bad}\r\n")).is_err(), "{bad:?}");
     }
     assert!(framing("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n").is_err());
     assert!(framing("transfer-encoding: chunked\r\ncontent-length: 5\r\n").is_err());
     assert!(parse(b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
-    assert_eq!(
-        framing("transfer-encoding:\t chunked\t\r\n"),
-        Ok(Framing::Chunked)
-    );
+    assert_eq!(framing("transfer-encoding:\t chunked\t\r\n"), Ok(Framing::Chunked));
 }
 
 #[test]
@@ -128,10 +116,7 @@ fn u22_bounds() {
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
     assert_eq!(parse(many.as_bytes()), Err(HeadError("too many headers")));
     let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(70_000));
-    assert_eq!(
-        parse(long.as_bytes()),
-        Err(HeadError("the head is too long"))
-    );
+    assert_eq!(parse(long.as_bytes()), Err(HeadError("the head is too long")));
     let exact = b"HTTP/1.1 200 OK\r\n\r\n";
     assert!(parse_head(exact, false, exact.len(), 0).is_ok_and(|head| head.is_some()));
     assert!(parse_head(exact, false, exact.len() - 1, 0).is_err());
@@ -142,39 +127,19 @@ fn bodies_that_cannot_be() {
     for status in ["100", "103", "101", "204", "304"] {
         let data = format!("HTTP/1.1 {status} X\r\ncontent-length: 7\r\n\r\n");
         let head = parse(data.as_bytes()).ok().flatten();
-        assert_eq!(
-            head.map(|head| head.framing),
-            Some(Framing::Length(0)),
-            "{status}"
-        );
+        assert_eq!(head.map(|head| head.framing), Some(Framing::Length(0)), "{status}");
     }
-    let head = parse_head(
-        b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n",
-        true,
-        65536,
-        100,
-    )
-    .ok()
-    .flatten();
+    let head = parse_head(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n", true, 65536, 100).ok().flatten();
     assert_eq!(head.map(|head| head.framing), Some(Framing::Length(0)));
 }
 
 #[test]
 fn connections_stay_open_only_when_both_know_the_end() {
-    let stays = |text: &str| {
-        parse(text.as_bytes())
-            .ok()
-            .flatten()
-            .is_some_and(|head| head.keep_alive)
-    };
+    let stays = |text: &str| parse(text.as_bytes()).ok().flatten().is_some_and(|head| head.keep_alive);
     assert!(stays("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
-    assert!(stays(
-        "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: Keep-Alive\r\n\r\n"
-    ));
+    assert!(stays("HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: Keep-Alive\r\n\r\n"));
     assert!(!stays("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n"));
-    assert!(!stays(
-        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: x, CLOSE\r\n\r\n"
-    ));
+    assert!(!stays("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: x, CLOSE\r\n\r\n"));
     assert!(!stays("HTTP/1.1 200 OK\r\n\r\n"));
     assert!(!stays("HTTP/1.1 101 Switching\r\n\r\n"));
 }

@@ -47,24 +47,13 @@ impl Decimal {
             return refuse(format!("not a decimal number: {text:?}"));
         };
         let significant = digits.iter().skip_while(|digit| **digit == b'0').count();
-        let trailing = digits
-            .iter()
-            .rev()
-            .take_while(|digit| **digit == b'0')
-            .count();
+        let trailing = digits.iter().rev().take_while(|digit| **digit == b'0').count();
         if significant == 0 {
-            return Ok(Self {
-                units: 0,
-                places: 0,
-            });
+            return Ok(Self { units: 0, places: 0 });
         }
-        let kept = digits
-            .get(..digits.len().saturating_sub(trailing))
-            .unwrap_or_default();
+        let kept = digits.get(..digits.len().saturating_sub(trailing)).unwrap_or_default();
         let shift = exponent.saturating_add(i32::try_from(trailing).unwrap_or(i32::MAX));
-        let whole = i64::try_from(significant)
-            .unwrap_or(i64::MAX)
-            .saturating_add(i64::from(exponent));
+        let whole = i64::try_from(significant).unwrap_or(i64::MAX).saturating_add(i64::from(exponent));
         if whole > i64::try_from(whole_max).unwrap_or(0) {
             return refuse(format!("too large: {text:?}"));
         }
@@ -75,17 +64,12 @@ impl Decimal {
         let units = kept
             .iter()
             .try_fold(0_i128, |sum, digit| {
-                sum.checked_mul(10)?
-                    .checked_add(i128::from(digit.wrapping_sub(b'0')))
+                sum.checked_mul(10)?.checked_add(i128::from(digit.wrapping_sub(b'0')))
             })
             .and_then(|units| units.checked_mul(power_of_ten(zeros)?));
         match units {
             Some(units) => Ok(Self {
-                units: if negative {
-                    units.saturating_neg()
-                } else {
-                    units
-                },
+                units: if negative { units.saturating_neg() } else { units },
                 places: if shift < 0 { shift.unsigned_abs() } else { 0 },
             }),
             None => refuse(format!("too many digits: {text:?}")),
@@ -95,17 +79,12 @@ impl Decimal {
     /// A price or multiplier: not negative, at most 12 digits before and 24 after the point.
     pub fn parse_price(text: &str) -> Result<Self, MoneyError> {
         let price = Self::parse(text, PLACES_MAX, WHOLE_DIGITS_MAX)?;
-        if price.units < 0 {
-            refuse(format!("negative: {text:?}"))
-        } else {
-            Ok(price)
-        }
+        if price.units < 0 { refuse(format!("negative: {text:?}")) } else { Ok(price) }
     }
 
     /// The integer this decimal is at `places` decimal places; None if it has more places or does not fit.
     pub fn units_at(self, places: u32) -> Option<i128> {
-        self.units
-            .checked_mul(power_of_ten(places.checked_sub(self.places)?)?)
+        self.units.checked_mul(power_of_ten(places.checked_sub(self.places)?)?)
     }
 }
 
@@ -118,10 +97,7 @@ fn split(text: &str) -> Option<(bool, Vec<u8>, i32)> {
     };
     let mark = body.iter().position(|byte| matches!(byte, b'e' | b'E'));
     let (number, exponent) = match mark {
-        Some(at) => (
-            body.get(..at)?,
-            parse_exponent(body.get(at.checked_add(1)?..)?)?,
-        ),
+        Some(at) => (body.get(..at)?, parse_exponent(body.get(at.checked_add(1)?..)?)?),
         None => (body, 0),
     };
     let mut parts = number.split(|byte| *byte == b'.');
@@ -133,18 +109,12 @@ fn split(text: &str) -> Option<(bool, Vec<u8>, i32)> {
     }
     let fraction = fraction.unwrap_or_default();
     let places = i32::try_from(fraction.len()).ok()?;
-    Some((
-        negative,
-        [whole, fraction].concat(),
-        exponent.checked_sub(places)?,
-    ))
+    Some((negative, [whole, fraction].concat(), exponent.checked_sub(places)?))
 }
 
 fn parse_exponent(bytes: &[u8]) -> Option<i32> {
     let exponent: i32 = std::str::from_utf8(bytes).ok()?.parse().ok()?;
-    (-EXPONENT_MAX..=EXPONENT_MAX)
-        .contains(&exponent)
-        .then_some(exponent)
+    (-EXPONENT_MAX..=EXPONENT_MAX).contains(&exponent).then_some(exponent)
 }
 
 /// 10^`exponent`, or None beyond i128.
@@ -223,10 +193,7 @@ mod tests {
         assert_eq!(pico("0e40"), 0);
         assert_eq!(pico("-0"), 0);
         assert_eq!(pico("0000000000000000000001"), 1_000_000_000_000);
-        assert_eq!(
-            pico("9999999999999999.999999999999"),
-            9_999_999_999_999_999_999_999_999_999
-        );
+        assert_eq!(pico("9999999999999999.999999999999"), 9_999_999_999_999_999_999_999_999_999);
     }
 
     #[test]
@@ -270,27 +237,9 @@ mod tests {
         assert!(Decimal::parse_price("0.0000000000000000000000001").is_err());
         assert!(Decimal::parse_price("-0.1").is_err());
         assert!(Decimal::parse_price("1000000000000").is_err());
-        assert_eq!(
-            Decimal::parse_price("3.300"),
-            Ok(Decimal {
-                units: 33,
-                places: 1
-            })
-        );
-        assert_eq!(
-            Decimal::parse_price("5e-06"),
-            Ok(Decimal {
-                units: 5,
-                places: 6
-            })
-        );
-        assert_eq!(
-            Decimal::parse_price("300"),
-            Ok(Decimal {
-                units: 300,
-                places: 0
-            })
-        );
+        assert_eq!(Decimal::parse_price("3.300"), Ok(Decimal { units: 33, places: 1 }));
+        assert_eq!(Decimal::parse_price("5e-06"), Ok(Decimal { units: 5, places: 6 }));
+        assert_eq!(Decimal::parse_price("300"), Ok(Decimal { units: 300, places: 0 }));
     }
 
     #[test]

@@ -74,21 +74,13 @@ impl Lines {
             let Some(index) = kind_index(name) else {
                 return refuse(format!("no such kind of usage: {name:?}"));
             };
-            if texts
-                .iter()
-                .skip(position.saturating_add(1))
-                .any(|(other, _)| other == name)
-            {
+            if texts.iter().skip(position.saturating_add(1)).any(|(other, _)| other == name) {
                 return refuse(format!("two prices for {name:?}"));
             }
-            let price = Decimal::parse_price(text)
-                .map_err(|error| PriceError(format!("{name}: {}", error.0)))?;
+            let price =
+                Decimal::parse_price(text).map_err(|error| PriceError(format!("{name}: {}", error.0)))?;
             if let Some(slot) = lines.by_kind.get_mut(index) {
-                *slot = Some(Line {
-                    text: text.clone(),
-                    price,
-                    units: 0,
-                });
+                *slot = Some(Line { text: text.clone(), price, units: 0 });
             }
         }
         lines.align()?;
@@ -98,24 +90,13 @@ impl Lines {
     /// Bring every line to the places of the finest one.
     fn align(&mut self) -> Result<(), PriceError> {
         let places_of = |(line, (_, per_million)): (&Option<Line>, &(&str, bool))| {
-            line.as_ref().map(|line| {
-                line.price
-                    .places
-                    .saturating_add(if *per_million { MILLION_PLACES } else { 0 })
-            })
+            line.as_ref()
+                .map(|line| line.price.places.saturating_add(if *per_million { MILLION_PLACES } else { 0 }))
         };
-        self.places = self
-            .by_kind
-            .iter()
-            .zip(&KINDS)
-            .filter_map(places_of)
-            .max()
-            .unwrap_or(0);
+        self.places = self.by_kind.iter().zip(&KINDS).filter_map(places_of).max().unwrap_or(0);
         for (line, (name, per_million)) in self.by_kind.iter_mut().zip(&KINDS) {
             let Some(line) = line else { continue };
-            let own = self
-                .places
-                .saturating_sub(if *per_million { MILLION_PLACES } else { 0 });
+            let own = self.places.saturating_sub(if *per_million { MILLION_PLACES } else { 0 });
             let Some(units) = line.price.units_at(own) else {
                 return refuse(format!(
                     "{name}: {} is too large beside a price with so many decimals",
@@ -188,27 +169,14 @@ impl Price {
             .map_err(|error| PriceError(format!("multiplier: {}", error.0)))?;
         let mut compiled: Vec<Tier> = Vec::with_capacity(tiers.len());
         for (threshold, inclusive, texts) in tiers {
-            if compiled
-                .last()
-                .is_some_and(|before| before.threshold >= *threshold)
-            {
+            if compiled.last().is_some_and(|before| before.threshold >= *threshold) {
                 return refuse("tiers must have rising thresholds");
             }
             let lines = base.replaced_by(texts)?;
-            compiled.push(Tier {
-                threshold: *threshold,
-                inclusive: *inclusive,
-                lines,
-            });
+            compiled.push(Tier { threshold: *threshold, inclusive: *inclusive, lines });
         }
         let variants = compile_variants(&base, &compiled, variants)?;
-        Ok(Self {
-            base,
-            tiers: compiled,
-            variants,
-            multiplier,
-            multiplier_text,
-        })
+        Ok(Self { base, tiers: compiled, variants, multiplier, multiplier_text })
     }
 
     /// The lines that price a request, and the index of its tier.
@@ -217,26 +185,13 @@ impl Price {
     /// priced there, because neither the tier's plain lines nor the variant's short-context lines would be
     /// right.
     fn lines_for(&self, input_total: u64, variant: Option<&str>) -> (Option<&Lines>, i64) {
-        let reached = self
-            .tiers
-            .iter()
-            .enumerate()
-            .rev()
-            .find(|(_, tier)| tier.reached(input_total));
-        let named = |name: &str| {
-            self.variants
-                .iter()
-                .find(|(own, _)| own == name)
-                .map(|(_, lines)| lines)
-        };
-        let own = variant
-            .filter(|name| !name.contains(TIER_MARK))
-            .and_then(|name| Some((name, named(name)?)));
+        let reached = self.tiers.iter().enumerate().rev().find(|(_, tier)| tier.reached(input_total));
+        let named = |name: &str| self.variants.iter().find(|(own, _)| own == name).map(|(_, lines)| lines);
+        let own =
+            variant.filter(|name| !name.contains(TIER_MARK)).and_then(|name| Some((name, named(name)?)));
         match (reached, own) {
             (None, own) => (Some(own.map_or(&self.base, |(_, lines)| lines)), -1),
-            (Some((index, tier)), None) => {
-                (Some(&tier.lines), i64::try_from(index).unwrap_or(i64::MAX))
-            }
+            (Some((index, tier)), None) => (Some(&tier.lines), i64::try_from(index).unwrap_or(i64::MAX)),
             (Some((index, tier)), Some((name, _))) => (
                 named(&format!("{name}{TIER_MARK}{}", tier.threshold)),
                 i64::try_from(index).unwrap_or(i64::MAX),
@@ -255,13 +210,8 @@ impl Price {
         let mut by_kind = [0_u64; KIND_COUNT];
         let mut missing: Vec<String> = Vec::new();
         for (name, count) in counts.iter().filter(|(_, count)| *count > 0) {
-            match kind_index(name)
-                .and_then(|index| Some((lines?.by_kind.get(index)?.as_ref()?, index)))
-            {
-                Some((_, index)) => by_kind
-                    .get_mut(index)
-                    .into_iter()
-                    .for_each(|slot| *slot = *count),
+            match kind_index(name).and_then(|index| Some((lines?.by_kind.get(index)?.as_ref()?, index))) {
+                Some((_, index)) => by_kind.get_mut(index).into_iter().for_each(|slot| *slot = *count),
                 None => missing.push((*name).to_owned()),
             }
         }
@@ -270,17 +220,9 @@ impl Price {
             Some(lines) => sum_lines(lines, &by_kind).ok_or_else(overflow)?,
             None => (0, Vec::new()),
         };
-        let places = lines
-            .map_or(0, |lines| lines.places)
-            .saturating_add(self.multiplier.places);
-        let amount = sum
-            .checked_mul(self.multiplier.units)
-            .and_then(|units| round_to_pico(units, places));
-        let amount_pico = if missing.is_empty() {
-            amount.ok_or_else(overflow)?
-        } else {
-            0
-        };
+        let places = lines.map_or(0, |lines| lines.places).saturating_add(self.multiplier.places);
+        let amount = sum.checked_mul(self.multiplier.units).and_then(|units| round_to_pico(units, places));
+        let amount_pico = if missing.is_empty() { amount.ok_or_else(overflow)? } else { 0 };
         Ok(Charge {
             amount_pico,
             lines: charge_lines,
@@ -292,9 +234,7 @@ impl Price {
 }
 
 fn overflow() -> PriceError {
-    PriceError(format!(
-        "the charge does not fit: 10^-{PICO_PLACES} USD in 127 bits"
-    ))
+    PriceError(format!("the charge does not fit: 10^-{PICO_PLACES} USD in 127 bits"))
 }
 
 fn compile_variants(
@@ -307,9 +247,7 @@ fn compile_variants(
         let under = match name.split_once(TIER_MARK) {
             None => base,
             Some((plain, threshold)) => {
-                let tier = tiers
-                    .iter()
-                    .find(|tier| tier.threshold.to_string() == threshold);
+                let tier = tiers.iter().find(|tier| tier.threshold.to_string() == threshold);
                 let Some(tier) = tier else {
                     return refuse(format!("variant {name:?} names a tier that does not exist"));
                 };
@@ -334,12 +272,7 @@ fn sum_lines(lines: &Lines, counts: &[u64; KIND_COUNT]) -> Option<(i128, Vec<Cha
         };
         let amount = line.units.checked_mul(i128::from(*count))?;
         sum = sum.checked_add(amount)?;
-        charge_lines.push((
-            *kind,
-            *count,
-            line.text.clone(),
-            format_units(amount, lines.places),
-        ));
+        charge_lines.push((*kind, *count, line.text.clone(), format_units(amount, lines.places)));
     }
     Some((sum, charge_lines))
 }

@@ -4,10 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn texts(lines: &[(&str, &str)]) -> LineTexts {
-    lines
-        .iter()
-        .map(|(kind, text)| ((*kind).to_owned(), (*text).to_owned()))
-        .collect()
+    lines.iter().map(|(kind, text)| ((*kind).to_owned(), (*text).to_owned())).collect()
 }
 
 fn plain(lines: &[(&str, &str)], multiplier: &str) -> Price {
@@ -22,69 +19,26 @@ fn amount(price: &Price, counts: &[(&str, u64)], total: u64, variant: Option<&st
 
 #[test]
 fn golden_charges() {
-    let sonnet = [
-        ("input", "3"),
-        ("output", "15"),
-        ("cache_write_5m", "3.75"),
-        ("cache_read", "0.3"),
-    ];
-    let counts = [
-        ("input", 1200),
-        ("output", 800),
-        ("cache_write_5m", 2000),
-        ("cache_read", 10_000),
-    ];
-    assert_eq!(
-        amount(&plain(&sonnet, "1.05"), &counts, 13_200, None),
-        27_405_000_000
-    );
+    let sonnet = [("input", "3"), ("output", "15"), ("cache_write_5m", "3.75"), ("cache_read", "0.3")];
+    let counts = [("input", 1200), ("output", 800), ("cache_write_5m", 2000), ("cache_read", 10_000)];
+    assert_eq!(amount(&plain(&sonnet, "1.05"), &counts, 13_200, None), 27_405_000_000);
     let opus = [("input", "5"), ("output", "25")];
     assert_eq!(
-        amount(
-            &plain(&opus, "1.15"),
-            &[("input", 1000), ("output", 500)],
-            1000,
-            None
-        ),
+        amount(&plain(&opus, "1.15"), &[("input", 1000), ("output", 500)], 1000, None),
         20_125_000_000
     );
     let haiku = [("input", "1"), ("output", "5")];
     let million = [("input", 1_000_000), ("output", 1_000_000)];
-    assert_eq!(
-        amount(&plain(&haiku, "1.1"), &million, 1_000_000, None),
-        6_600_000_000_000
-    );
-    let other = [
-        ("input", "3.30"),
-        ("output", "16.50"),
-        ("cache_write_5m", "4.13"),
-        ("cache_read", "0.33"),
-    ];
-    let counts = [
-        ("input", 0),
-        ("output", 1048),
-        ("cache_write_5m", 1558),
-        ("cache_read", 62_745),
-    ];
-    assert_eq!(
-        amount(&plain(&other, "1.05"), &counts, 64_303, None),
-        46_654_009_500
-    );
+    assert_eq!(amount(&plain(&haiku, "1.1"), &million, 1_000_000, None), 6_600_000_000_000);
+    let other = [("input", "3.30"), ("output", "16.50"), ("cache_write_5m", "4.13"), ("cache_read", "0.33")];
+    let counts = [("input", 0), ("output", 1048), ("cache_write_5m", 1558), ("cache_read", 62_745)];
+    assert_eq!(amount(&plain(&other, "1.05"), &counts, 64_303, None), 46_654_009_500);
 }
 
 #[test]
 fn lines_show_counts_prices_and_exact_amounts_in_the_order_of_the_kinds() {
-    let price = plain(
-        &[
-            ("output", "16.50"),
-            ("input", "0.0833333333333333333"),
-            ("call", "0.01"),
-        ],
-        "1.050",
-    );
-    let charge = price
-        .charge(&[("call", 1), ("output", 3), ("input", 7)], 7, None)
-        .unwrap();
+    let price = plain(&[("output", "16.50"), ("input", "0.0833333333333333333"), ("call", "0.01")], "1.050");
+    let charge = price.charge(&[("call", 1), ("output", 3), ("input", 7)], 7, None).unwrap();
     let lines: Vec<_> = charge
         .lines
         .iter()
@@ -93,12 +47,7 @@ fn lines_show_counts_prices_and_exact_amounts_in_the_order_of_the_kinds() {
     assert_eq!(
         lines,
         [
-            (
-                "input",
-                7,
-                "0.0833333333333333333",
-                "0.0000005833333333333333331"
-            ),
+            ("input", 7, "0.0833333333333333333", "0.0000005833333333333333331"),
             ("output", 3, "16.50", "0.0000495"),
             ("call", 1, "0.01", "0.01"),
         ]
@@ -109,21 +58,10 @@ fn lines_show_counts_prices_and_exact_amounts_in_the_order_of_the_kinds() {
 #[test]
 fn a_kind_without_a_price_is_named_and_nothing_is_charged() {
     let price = plain(&[("input", "3"), ("output", "0")], "1");
-    let charge = price
-        .charge(
-            &[("input", 5), ("output", 5), ("cache_read", 1), ("zebra", 2)],
-            6,
-            None,
-        )
-        .unwrap();
-    assert_eq!(
-        (charge.missing, charge.amount_pico),
-        (vec!["cache_read".to_owned(), "zebra".to_owned()], 0)
-    );
-    assert_eq!(
-        amount(&price, &[("output", 5), ("cache_read", 0)], 0, None),
-        0
-    );
+    let charge =
+        price.charge(&[("input", 5), ("output", 5), ("cache_read", 1), ("zebra", 2)], 6, None).unwrap();
+    assert_eq!((charge.missing, charge.amount_pico), (vec!["cache_read".to_owned(), "zebra".to_owned()], 0));
+    assert_eq!(amount(&price, &[("output", 5), ("cache_read", 0)], 0, None), 0);
 }
 
 #[test]
@@ -132,13 +70,7 @@ fn tiers_are_chosen_once_strict_or_inclusive() {
         (200_000, false, texts(&[("input", "6")])),
         (400_000, true, texts(&[("input", "7"), ("output", "9")])),
     ];
-    let price = Price::new(
-        &texts(&[("input", "3"), ("output", "15")]),
-        "1",
-        &tiers,
-        &[],
-    )
-    .unwrap();
+    let price = Price::new(&texts(&[("input", "3"), ("output", "15")]), "1", &tiers, &[]).unwrap();
     let both = [("input", 1_000_000), ("output", 1_000_000)];
     let at = |total| {
         let charge = price.charge(&both, total, None).unwrap();
@@ -154,55 +86,31 @@ fn tiers_are_chosen_once_strict_or_inclusive() {
 fn variants_replace_lines_and_need_their_own_in_a_tier() {
     let tiers = [(200_000, false, texts(&[("input", "6")]))];
     let base = texts(&[("input", "3"), ("output", "15")]);
-    let variants = [
-        ("batch".to_owned(), texts(&[("input", "1.5")])),
-        ("priority".to_owned(), texts(&[("input", "9")])),
-    ];
+    let variants =
+        [("batch".to_owned(), texts(&[("input", "1.5")])), ("priority".to_owned(), texts(&[("input", "9")]))];
     let price = Price::new(&base, "1", &tiers, &variants).unwrap();
     let one = [("input", 1_000_000)];
     assert_eq!(amount(&price, &one, 5, Some("batch")), 1_500_000_000_000);
     assert_eq!(amount(&price, &one, 5, Some("default")), 3_000_000_000_000);
-    assert_eq!(
-        amount(&price, &one, 200_001, Some("default")),
-        6_000_000_000_000
-    );
-    assert_eq!(
-        price.charge(&one, 200_001, Some("batch")).unwrap().missing,
-        ["input"]
-    );
-    let tiered = [
-        variants[0].clone(),
-        ("batch@200000".to_owned(), texts(&[("input", "3.5")])),
-    ];
+    assert_eq!(amount(&price, &one, 200_001, Some("default")), 6_000_000_000_000);
+    assert_eq!(price.charge(&one, 200_001, Some("batch")).unwrap().missing, ["input"]);
+    let tiered = [variants[0].clone(), ("batch@200000".to_owned(), texts(&[("input", "3.5")]))];
     let price = Price::new(&base, "1", &tiers, &tiered).unwrap();
-    assert_eq!(
-        amount(&price, &one, 200_001, Some("batch")),
-        3_500_000_000_000
-    );
-    assert_eq!(
-        amount(&price, &one, 5, Some("batch@200000")),
-        3_000_000_000_000
-    );
+    assert_eq!(amount(&price, &one, 200_001, Some("batch")), 3_500_000_000_000);
+    assert_eq!(amount(&price, &one, 5, Some("batch@200000")), 3_000_000_000_000);
 }
 
 #[test]
 fn unusable_prices_are_refused() {
-    let refused = |lines: &[(&str, &str)], multiplier: &str| {
-        Price::new(&texts(lines), multiplier, &[], &[]).is_err()
-    };
+    let refused =
+        |lines: &[(&str, &str)], multiplier: &str| Price::new(&texts(lines), multiplier, &[], &[]).is_err();
     assert!(refused(&[("zebra", "1")], "1"));
     assert!(refused(&[("input", "-1")], "1"));
     assert!(refused(&[("input", "1"), ("input", "2")], "1"));
     assert!(refused(&[("input", "1")], "-1"));
     assert!(refused(&[("input", "1")], ""));
     assert!(refused(&[("input", "0.0000000000000000000000001")], "1"));
-    assert!(refused(
-        &[
-            ("second", "999999999999"),
-            ("input", "0.000000000000000000000001")
-        ],
-        "1"
-    ));
+    assert!(refused(&[("second", "999999999999"), ("input", "0.000000000000000000000001")], "1"));
     let tier = |threshold| (threshold, false, texts(&[]));
     assert!(Price::new(&texts(&[]), "1", &[tier(5), tier(5)], &[]).is_err());
     let lost = [("batch@7".to_owned(), texts(&[]))];
@@ -213,10 +121,7 @@ fn unusable_prices_are_refused() {
 
 #[test]
 fn overflow_is_an_error() {
-    let price = plain(
-        &[("second", "999999999999"), ("input", "0.00000000000001")],
-        "1000",
-    );
+    let price = plain(&[("second", "999999999999"), ("input", "0.00000000000001")], "1000");
     assert!(price.charge(&[("second", u64::MAX)], 0, None).is_err());
     let price = plain(&[("second", "999999999999")], "999999999999.999999999999");
     assert!(price.charge(&[("second", u64::MAX)], 0, None).is_err());
@@ -231,9 +136,8 @@ impl Big {
     const BASE: u64 = 1_000_000_000;
 
     fn from(text: &str) -> Self {
-        text.bytes().fold(Self(vec![0]), |big, digit| {
-            big.times(10).plus(&Self(vec![u32::from(digit - b'0')]))
-        })
+        text.bytes()
+            .fold(Self(vec![0]), |big, digit| big.times(10).plus(&Self(vec![u32::from(digit - b'0')])))
     }
 
     fn times(&self, factor: u64) -> Self {
@@ -255,8 +159,8 @@ impl Big {
         let mut digits = Vec::new();
         let mut carry = 0_u64;
         for index in 0..self.0.len().max(other.0.len()) {
-            carry += u64::from(*self.0.get(index).unwrap_or(&0))
-                + u64::from(*other.0.get(index).unwrap_or(&0));
+            carry +=
+                u64::from(*self.0.get(index).unwrap_or(&0)) + u64::from(*other.0.get(index).unwrap_or(&0));
             digits.push((carry % Self::BASE) as u32);
             carry /= Self::BASE;
         }
@@ -265,12 +169,7 @@ impl Big {
     }
 
     fn text(&self) -> String {
-        let digits: String = self
-            .0
-            .iter()
-            .rev()
-            .map(|digit| format!("{digit:09}"))
-            .collect();
+        let digits: String = self.0.iter().rev().map(|digit| format!("{digit:09}")).collect();
         digits.trim_start_matches('0').to_owned()
     }
 }
@@ -286,21 +185,13 @@ fn oracle_round(units: &Big, places: usize) -> String {
     let up = cut > 0 && (rest > half.as_str() || (rest == half && odd));
     let rounded = Big::from(kept).plus(&Big(vec![u32::from(up)]));
     let text = rounded.text();
-    if text.is_empty() {
-        "0".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0".to_owned() } else { text }
 }
 
 fn decimal_text() -> impl Strategy<Value = (String, String, usize)> {
     ("(0|[1-9][0-9]{0,3})", "[0-9]{0,9}").prop_map(|(whole, fraction)| {
         let point = if fraction.is_empty() { "" } else { "." };
-        (
-            format!("{whole}{point}{fraction}"),
-            format!("{whole}{fraction}"),
-            fraction.len(),
-        )
+        (format!("{whole}{point}{fraction}"), format!("{whole}{fraction}"), fraction.len())
     })
 }
 

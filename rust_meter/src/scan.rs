@@ -71,33 +71,16 @@ pub struct Scan {
 pub fn scan(body: &[u8], format: Format, depth_max: usize) -> Result<Scan, ScanError> {
     if let Err(error) = std::str::from_utf8(body) {
         let message = format!("the body is not valid UTF-8 (byte {})", error.valid_up_to());
-        return Err(ScanError {
-            code: "utf8",
-            field: String::new(),
-            message,
-        });
+        return Err(ScanError { code: "utf8", field: String::new(), message });
     }
-    let mut walk = Walk {
-        body,
-        reader: Reader::new(body),
-        facts: Facts::new(format),
-        stack: Vec::with_capacity(8),
-    };
+    let mut walk =
+        Walk { body, reader: Reader::new(body), facts: Facts::new(format), stack: Vec::with_capacity(8) };
     match walk.run(depth_max) {
         Ok(()) => walk.facts.finish(body.len()),
-        Err(Fault {
-            code: "json",
-            message,
-        }) => Err(ScanError {
-            code: "json",
-            field: String::new(),
-            message,
-        }),
-        Err(fault) => Err(ScanError {
-            code: fault.code,
-            field: walk.path(),
-            message: fault.message,
-        }),
+        Err(Fault { code: "json", message }) => {
+            Err(ScanError { code: "json", field: String::new(), message })
+        }
+        Err(fault) => Err(ScanError { code: fault.code, field: walk.path(), message: fault.message }),
     }
 }
 
@@ -119,10 +102,7 @@ impl Walk<'_> {
                 Token::Object | Token::Array => {
                     if self.stack.len() >= depth_max {
                         let message = format!("the body is nested deeper than {depth_max} levels");
-                        return Err(Fault {
-                            code: "depth",
-                            message,
-                        });
+                        return Err(Fault { code: "depth", message });
                     }
                     let is_array = token == Token::Array;
                     let place = self.facts.open(slot, is_array, self.reader.at)?;
@@ -161,11 +141,7 @@ impl Walk<'_> {
     /// body's end.
     fn next_sibling(&mut self) -> Result<Option<Slot>, Fault> {
         while let Some(frame) = self.stack.last() {
-            let (end, wanted) = if frame.is_array {
-                (b']', "`,` or `]`")
-            } else {
-                (b'}', "`,` or `}`")
-            };
+            let (end, wanted) = if frame.is_array { (b']', "`,` or `]`") } else { (b'}', "`,` or `}`") };
             if self.reader.take(b',') {
                 return self.child().map(Some);
             }
@@ -204,14 +180,8 @@ impl Walk<'_> {
         };
         frame.label = Label::Key(key);
         if !frame.first_time(key) {
-            let message = format!(
-                "`{}` stands twice in the same object; send it once",
-                key.name()
-            );
-            return Err(Fault {
-                code: "duplicate_key",
-                message,
-            });
+            let message = format!("`{}` stands twice in the same object; send it once", key.name());
+            return Err(Fault { code: "duplicate_key", message });
         }
         Ok(Slot::Member(place, key))
     }
@@ -248,23 +218,14 @@ fn known_key(body: &[u8], text: Text, place: Place, format: Format) -> Result<Op
     if let Some(key) = read(spelled) {
         return Ok(Some(key));
     }
-    let case_matters = matches!(place, Place::Root | Place::StreamOptions)
-        && spelled.iter().any(u8::is_ascii_uppercase);
-    match if case_matters {
-        read(&spelled.to_ascii_lowercase())
-    } else {
-        None
-    } {
+    let case_matters =
+        matches!(place, Place::Root | Place::StreamOptions) && spelled.iter().any(u8::is_ascii_uppercase);
+    match if case_matters { read(&spelled.to_ascii_lowercase()) } else { None } {
         None => Ok(None),
         Some(key) => {
-            let message = format!(
-                "a key differs from `{}` only in case; spell it so or leave it out",
-                key.name()
-            );
-            Err(Fault {
-                code: "duplicate_key",
-                message,
-            })
+            let message =
+                format!("a key differs from `{}` only in case; spell it so or leave it out", key.name());
+            Err(Fault { code: "duplicate_key", message })
         }
     }
 }
