@@ -112,14 +112,22 @@ system-deps: ## nginx and wrk, which some tests and the benchmark need (apt, roo
 # ---- checks ------------------------------------------------------------------------------------------------
 
 .PHONY: check
-check: build $(STAMPS)/test $(STAMPS)/check ## lints, types, stubs, formats, import layers
+check: check-style check-types check-stub check-rust check-layers ## lints, types, stub, Rust lints, import layers
+
+.PHONY: check-style check-types check-stub check-rust check-layers checkers
+checkers: build $(STAMPS)/test $(STAMPS)/check
+check-style: checkers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+check-types: checkers
 	$(BIN)/mypy
+check-stub: checkers
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest farebox._meter
+check-rust: checkers
 	cargo fmt --all --check
 	cargo clippy --workspace --locked --all-targets --quiet -- -D warnings
 	cargo clippy --workspace --locked --all-targets --features python --quiet -- -D warnings
+check-layers: checkers
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: audit
