@@ -316,26 +316,8 @@ impl Facts {
         let spelled =
             if text.escaped && raw.len() <= WORD_BYTES_MAX { unescaped(body, text) } else { String::new() };
         let kind = if text.escaped { spelled.as_bytes() } else { raw };
-        match kind {
-            b"image" | b"image_url" | b"input_image" | b"computer_screenshot" => {
-                frame.marks.image = true;
-                frame.marks.not_file = true;
-            }
-            b"image_generation_call" => {
-                frame.marks.image = true;
-                frame.marks.not_file = true;
-                frame.marks.base64 = true;
-            }
-            b"input_audio" | b"audio" => {
-                frame.marks.audio = true;
-                frame.marks.not_file = true;
-            }
-            b"file" | b"input_file" | b"document" | b"container_upload" | b"video_url" | b"input_video" => {
-                frame.marks.file = true;
-            }
-            b"item_reference" => self.scan.server_context = true,
-            _ => {}
-        }
+        self.scan.server_context |= kind == b"item_reference";
+        frame.marks.note_type(kind);
     }
 
     fn url(&mut self, raw: &[u8], frame: &mut Frame) {

@@ -63,3 +63,24 @@ pub struct Marks {
     /// Length of `data`, which is inline media only where the type says so.
     pub data: usize,
 }
+
+impl Marks {
+    /// Note what a part says it is.
+    pub fn note_type(&mut self, kind: &[u8]) {
+        match kind {
+            b"image" | b"image_url" | b"input_image" | b"computer_screenshot" | b"image_generation_call" => {
+                self.image = true;
+                self.not_file = true;
+                self.base64 = kind == b"image_generation_call";
+            }
+            b"input_audio" | b"audio" => {
+                self.audio = true;
+                self.not_file = true;
+            }
+            b"file" | b"input_file" | b"document" | b"container_upload" | b"video_url" | b"input_video" => {
+                self.file = true;
+            }
+            _ => {}
+        }
+    }
+}
