@@ -1,0 +1,69 @@
+"""Where the writer meets the journal's files: which there are, reading one from a position, letting segments
+go.
+
+Promises: disk waits happen on a thread, so that workers asking for a grant never wait for a sync.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from farebox.base import limits
+from farebox.base.errors import JournalError
+from farebox.journal import Reader
+from farebox.journal.files import Files
+from farebox.journal.frames import Frame
+from farebox.journal.segments import journal_directories
+
+
+def journal_paths(root: Path) -> list[Path]:
+    """The journal directories under a root, by id; none when there is no root."""
+    return journal_directories(Files(), root)
+
+
+def dead_letter_path(directory: Path) -> Path:
+    """The dead letters of a journal: beside its directory, because they outlive it."""
+    return directory.with_name(f"{directory.name}.dead_letters.jsonl")
+
+
+class JournalSource:
+    """One journal read in batches from behind `after_pos`; for one task."""
+
+    def __init__(self, directory: Path, after_pos: int) -> None:
+        self._reader = Reader(directory)
+        self._pos = after_pos
+        self._deleted_pos = 0
+
+    async def read_synced(self) -> tuple[Sequence[Frame], bool]:
+        """The next frames, all on disk, and whether there are more. Raises JournalError."""
+        return await asyncio.to_thread(self._read_batch)
+
+    def _read_batch(self) -> tuple[list[Frame], bool]:
+        """Read over segment ends up to a batch; what comes before damage is given before the damage is
+        raised.
+        """
+        batch: list[Frame] = []
+        size = 0
+        while size < limits.batch_bytes:
+            try:
+                frames = self._reader.read(self._pos, limits.batch_bytes)
+            except JournalError:
+                if not batch:
+                    raise
+                return batch, True
+            if not frames:
+                return batch, False
+            batch += frames
+            self._pos = frames[-1].pos
+            size += sum(len(frame.payload) for frame in frames)
+        return batch, True
+
+    async def delete_applied(self, applied_pos: int) -> None:
+        """Remove segments that `applied` covers and no open exchange needs. Raises JournalError."""
+        if applied_pos > self._deleted_pos:
+            await asyncio.to_thread(self._reader.delete, applied_pos)
+            self._deleted_pos = applied_pos
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()

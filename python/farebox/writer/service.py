@@ -1,0 +1,259 @@
+"""The writer of one host: applies every journal under a root, serves the workers, tells them what changed.
+
+Promises: it reads journals and never writes a record; one journal's trouble delays no other; a store that is
+down is tried again for ever, with a bounded pause; a clean stop books what the journals held when it was
+asked.
+
+Each journal is applied by a `JournalApplier` of its own, in turn, a batch at a time. Pushes to workers (see
+`store/remote.py`): `applied`, `fence`, `change`.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from farebox.base import clock, limits
+from farebox.base.errors import FaultError, JournalError, StoreDownError
+from farebox.store.base import JournalState, Store
+from farebox.store.server import StoreServer
+from farebox.writer.apply import JournalApplier
+from farebox.writer.dead_letter import DeadLetters
+from farebox.writer.journals import JournalSource, dead_letter_path, journal_paths
+from farebox.writer.sweep import expire_request_logs, sweep_expired_lots
+
+_log = logging.getLogger(__name__)
+_CHANGES_PAGE: Final = 1000
+
+OnPush = Callable[[Mapping[str, object]], None]
+
+
+class Writer:
+    """Run it with `run()` until `stop()`; or call `drain()` alone to apply what is there (CLI, tests, one
+    process).
+
+    Without a `socket_path` it serves nobody; `on_push` then hears what workers would. The store is the
+    caller's to open and close. All methods belong to one event loop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        journals_root: Path,
+        socket_path: Path | None = None,
+        *,
+        on_push: OnPush | None = None,
+        wall_ms: Callable[[], int] = clock.wall_ms,
+    ) -> None:
+        self._store = store
+        self._root = journals_root
+        self._server = None if socket_path is None else StoreServer(store, socket_path)
+        self._on_push = on_push
+        self._wall_ms = wall_ms
+        self._journals: dict[str, _Applied] = {}
+        self._damaged: dict[str, str] = {}
+        self._store_error = ""
+        self._changes_seen = 0
+        self._stopping = asyncio.Event()
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve and apply until `stop`; then apply once more and release everything."""
+        if self._server is not None:
+            await self._server.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._apply_until_stopped(), name="apply")
+                tasks.create_task(self._tell_changes_until_stopped(), name="changes")
+                tasks.create_task(self._tidy_until_stopped(), name="tidy")
+            with contextlib.suppress(FaultError, TimeoutError):
+                async with asyncio.timeout(limits.shutdown_drain_s):
+                    await self.drain()
+        finally:
+            self.close()
+            if self._server is not None:
+                await self._server.close()
+
+    def stop(self) -> None:
+        """Ask `run` to end."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Let go of the journals' files; for callers of `drain` without `run`."""
+        for journal in tuple(self._journals):
+            self._let_go(journal)
+
+    async def drain(self) -> None:
+        """Apply all journals up to what they hold now. Raises FaultError when the store does not let it."""
+        is_behind = True
+        while is_behind:
+            is_behind = await self._round() or any(
+                one.applier.is_unfinished for one in self._journals.values()
+            )
+
+    def status(self) -> dict[str, object]:
+        """How far each journal is, for /metrics and /readyz; times in seconds."""
+        now_ms = self._wall_ms()
+        journals = {name: applied.status(now_ms) for name, applied in self._journals.items()}
+        return {
+            "journals": journals,
+            "damaged": dict(self._damaged),
+            "store_error": self._store_error,
+            "parked": sum(applied.applier.parked_count for applied in self._journals.values()),
+            "booked": sum(applied.applier.booked_count for applied in self._journals.values()),
+        }
+
+    # -- applying --------------------------------------------------------------------------------------------
+
+    async def _apply_until_stopped(self) -> None:
+        pause_s = limits.apply_interval_s
+        while not self._stopping.is_set():
+            try:
+                is_behind = await self._round()
+            except FaultError as error:
+                self._note_store_error(str(error))
+                pause_s = min(pause_s * 2, limits.store_retry_max_s)
+                await self._pause(pause_s)
+                continue
+            self._note_store_error("")
+            pause_s = limits.apply_interval_s
+            if not is_behind:
+                await self._pause(pause_s)
+
+    async def _round(self) -> bool:
+        """One step of every journal; whether one of them has more than a step can take."""
+        states = {state.journal: state for state in await self._store.journal_states()}
+        self._meet_journals(states)
+        is_behind = False
+        for name in tuple(self._journals):
+            if name in states:
+                is_behind |= await self._step(name, states[name])
+        return is_behind
+
+    def _meet_journals(self, states: Mapping[str, JournalState]) -> None:
+        """Begin with directories that are new (and known to the store), let go of those that have gone."""
+        paths = {path.name: path for path in journal_paths(self._root)}
+        for name in self._journals.keys() - paths.keys():
+            self._let_go(name)
+        for name in paths.keys() & states.keys() - self._journals.keys():
+            letters = DeadLetters(dead_letter_path(paths[name]))
+            source = JournalSource(paths[name], states[name].applied)
+            self._journals[name] = _Applied(
+                JournalApplier(name, self._store, source, letters, self._fence), source
+            )
+
+    async def _step(self, name: str, state: JournalState) -> bool:
+        applied = self._journals[name]
+        try:
+            is_behind = await applied.applier.step(state, self._wall_ms())
+            await applied.source.delete_applied(state.applied)
+        except JournalError as error:
+            self._note_damage(name, str(error))
+            return False
+        except StoreDownError:
+            raise
+        except FaultError as error:
+            _log.warning("journal %s: %s; it is tried again", name, error)
+            applied.last_error = str(error)
+            return False
+        self._damaged.pop(name, None)
+        applied.last_error = ""
+        if applied.applier.applied > applied.told:
+            applied.told = applied.applier.applied
+            self._push({"applied": [name, applied.told]})
+        return is_behind
+
+    def _let_go(self, name: str) -> None:
+        self._journals.pop(name).source.close()
+
+    def _note_damage(self, name: str, error: str) -> None:
+        """Begin this journal anew with the next round; until then the others go on."""
+        if self._damaged.get(name) != error:
+            _log.error("journal %s cannot be read: %s", name, error)
+        self._damaged[name] = error
+        self._let_go(name)
+
+    def _note_store_error(self, error: str) -> None:
+        if error and error != self._store_error:
+            _log.error("the store does not take what is settled; trying again: %s", error)
+        elif self._store_error and not error:
+            _log.info("the store is back")
+        self._store_error = error
+
+    # -- telling workers -------------------------------------------------------------------------------------
+
+    def _fence(self, journal: str, user: str) -> None:
+        self._push({"fence": [journal, user]})
+
+    def _push(self, message: Mapping[str, object]) -> None:
+        if self._server is not None:
+            self._server.push(message)
+        if self._on_push is not None:
+            self._on_push(message)
+
+    async def _tell_changes_until_stopped(self) -> None:
+        """Push the change feed from here on; who connects later starts with an empty memory anyway."""
+        while not await self._try(self._skip_old_changes):
+            await self._pause(limits.changes_poll_interval_s)
+        while not self._stopping.is_set():
+            await self._try(self._tell_changes)
+            await self._pause(limits.changes_poll_interval_s)
+
+    async def _skip_old_changes(self) -> None:
+        while changes := await self._store.changes_after(self._changes_seen, _CHANGES_PAGE):
+            self._changes_seen = changes[-1].number
+
+    async def _tell_changes(self) -> None:
+        while changes := await self._store.changes_after(self._changes_seen, _CHANGES_PAGE):
+            for change in changes:
+                self._push({"change": [change.number, change.kind, change.subject, change.journal]})
+            self._changes_seen = changes[-1].number
+
+    # -- tidying ---------------------------------------------------------------------------------------------
+
+    async def _tidy_until_stopped(self) -> None:
+        while not self._stopping.is_set():
+            await self._try(lambda: sweep_expired_lots(self._store, self._wall_ms()))
+            await self._try(lambda: expire_request_logs(self._store, self._wall_ms()))
+            await self._pause(limits.tidy_interval_s)
+
+    async def _try(self, work: Callable[[], Awaitable[object]]) -> bool:
+        """Work that may as well be done a little later; whether it was done."""
+        try:
+            await work()
+        except FaultError as error:
+            self._note_store_error(str(error))
+            return False
+        return True
+
+    async def _pause(self, duration_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(duration_s):
+                await self._stopping.wait()
+
+
+class _Applied:
+    """A journal that is being applied."""
+
+    __slots__ = ("applier", "last_error", "source", "told")
+
+    def __init__(self, applier: JournalApplier, source: JournalSource) -> None:
+        self.applier = applier
+        self.source = source
+        self.told = 0
+        self.last_error = ""
+
+    def status(self, now_ms: int) -> dict[str, object]:
+        oldest_ms = self.applier.oldest_unbooked_ms()
+        return {
+            "applied": self.applier.applied,
+            "unbooked": self.applier.unbooked_count,
+            "lag_s": 0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000,
+            "booked": self.applier.booked_count,
+            "parked": self.applier.parked_count,
+            "dead_letters": self.applier.dead_letters.count,
+            "error": self.last_error,
+        }

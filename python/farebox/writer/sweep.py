@@ -1,0 +1,40 @@
+"""What the writer tidies between bookings: expired lots and old request logs.
+
+Promises: only unleased money of a lot past its expiry is taken, once (`ledger` names the rows, the store
+books them as an event); an account that changed meanwhile is left for the next sweep. Nothing here is needed
+for correct balances: grants and purchases look at expiry themselves.
+"""
+
+import logging
+
+from farebox.base import limits
+from farebox.ledger.settlement import expiry_rows
+from farebox.store.base import Event, EventResult, Store
+
+_log = logging.getLogger(__name__)
+_DAY_MS = 86_400_000
+
+
+async def sweep_expired_lots(store: Store, now_ms: int) -> int:
+    """Take what has expired from every account; how many accounts were swept."""
+    swept = 0
+    async for account in store.accounts():
+        rows = expiry_rows(account, now_ms)
+        if not rows or account.parked is not None:
+            continue
+        result = await store.apply_event(Event(rows=rows, source="expiry"), now_ms)
+        if result is EventResult.DONE:
+            swept += 1
+            _log.info("%s: %d expired lots swept", account.user, len(rows))
+    return swept
+
+
+async def expire_request_logs(store: Store, now_ms: int) -> int:
+    """Delete request-log rows older than their TTL; how many went."""
+    before_ms = now_ms - limits.request_log_ttl_days * _DAY_MS
+    total = 0
+    while True:
+        deleted = await store.expire_logs(before_ms, limits.records_per_batch_max)
+        total += deleted
+        if deleted < limits.records_per_batch_max:
+            return total

@@ -1,0 +1,214 @@
+"""From journal to store through the writer process's own loop: booked, told, tidied, and stopped clean
+(J11-J14).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.base import frames, limits
+from farebox.base.errors import StoreConflictError, StoreDownError, StoreUnknownError
+from farebox.base.records import Void
+from farebox.store.remote import RemoteStore
+from farebox.writer.service import Writer
+from farebox.writer.verify import verify
+
+USD = 10**12
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "journals"
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
+    """Wait for something another task does; the test's own timeout is the bound."""
+    while True:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
+        await asyncio.sleep(0.005)
+
+
+async def written(journal: Any) -> None:
+    """Until everything appended is in the file."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def test_M4_whole_path_journal_to_store(world: Any, root: Path) -> None:
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    for _ in range(20):
+        world.put(journal, world.settlement("alice", USD // 10))
+    journal.append(frames.VOID, Void("e" * 32, "alice", "refused").encode())
+    await written(journal)
+    writer = Writer(world.store, root)
+    await writer.drain()
+    account = await world.store.account("alice")
+    assert account.balances["credits"] == 8 * USD
+    assert len(world.dump()["request_logs"]) == 20
+    assert writer.status()["booked"] == 20
+    report = await verify(world.store, root)
+    assert report.differences == []
+    assert (report.records, report.pending) == (20, {})
+    writer.close()
+    journal.close()
+
+
+async def test_hole_58_a_journal_that_cannot_be_read_stops_no_other(world: Any, root: Path) -> None:
+    await world.user("alice", 10)
+    good, bad = await world.journal(root), await world.journal(root)
+    await world.lease("alice", 8, journal=good.id)
+    world.put(good, world.settlement("alice", USD))
+    await written(good)
+    segment = next(bad.directory.glob("*.segment"))
+    header = bytearray(segment.read_bytes())
+    header[7] = 99
+    segment.write_bytes(_with_crc(header))
+    writer = Writer(world.store, root)
+    await writer.drain()
+    assert (await world.store.account("alice")).balances["credits"] == 9 * USD
+    assert "version 99" in str(writer.status()["damaged"][bad.id])  # type: ignore[index]
+    writer.close()
+    good.close()
+    bad.close()
+
+
+def _with_crc(header: bytearray) -> bytes:
+    from zlib import crc32
+
+    return bytes(header[:-4]) + crc32(bytes(header[:-4])).to_bytes(4, "little")
+
+
+async def test_workers_are_told_what_is_applied_changed_and_stale(
+    world: Any, root: Path, tmp_path: Path
+) -> None:
+    await world.user("alice", 1)
+    journal = await world.journal(root)
+    heard: list[Any] = []
+    writer = Writer(world.store, root, tmp_path / "writer.sock")
+    running = asyncio.create_task(writer.run())
+    remote = RemoteStore(tmp_path / "writer.sock", heard.append)
+    await remote.open()
+    await until(lambda: {"connected": []} in heard)
+    assert (await remote.account("alice")).balances["credits"] == USD
+    world.put(journal, world.settlement("alice", 3 * USD))
+    await until(lambda: {"applied": [journal.id, journal.last_pos]} in heard)
+    assert {"fence": [journal.id, "alice"]} in heard
+    await world.store.append_change("key", "digest", "")
+    await until(lambda: any(m.get("change", [0, ""])[1:3] == ["key", "digest"] for m in heard))
+    await remote.close()
+    writer.stop()
+    await running
+    journal.close()
+    assert not (tmp_path / "writer.sock").exists()
+
+
+async def test_a_clean_stop_books_what_the_journals_hold(world: Any, root: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(limits, "apply_interval_s", 30.0)
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    writer = Writer(world.store, root)
+    running = asyncio.create_task(writer.run())
+    await until(lambda: journal.id in writer.status()["journals"])
+    world.put(journal, world.settlement("alice", USD))
+    await written(journal)
+    writer.stop()
+    await running
+    assert (await world.store.account("alice")).balances["credits"] == 9 * USD
+    journal.close()
+
+
+async def test_S02_a_store_that_is_down_is_tried_again_for_ever(
+    world: Any, root: Path, faulty: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "apply_interval_s", 0.001)
+    monkeypatch.setattr(limits, "store_retry_max_s", 0.002)
+    monkeypatch.setattr(limits, "changes_poll_interval_s", 0.001)
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    world.put(journal, world.settlement("alice", USD))
+    store = faulty(world.store)
+    for number in range(5):
+        store.fail("journal_states", number, "before", StoreDownError("no server"))
+        store.fail("book", number, "before", StoreDownError("no server"))
+        store.fail("changes_after", number, "before", StoreDownError("no server"))
+    store.fail("log", 0, "before", StoreConflictError("busy"))
+    store.fail("advance_applied", 0, "after", StoreUnknownError("no answer"))
+    writer = Writer(store, root)
+    running = asyncio.create_task(writer.run())
+    await until(lambda: "no server" in str(writer.status()["store_error"]))
+
+    async def is_applied() -> bool:
+        return (await world.state(journal.id)).applied == journal.last_pos
+
+    await until(is_applied)
+    await until(lambda: writer.status()["store_error"] == "")
+    writer.stop()
+    await running
+    assert (await world.store.account("alice")).balances["credits"] == 9 * USD
+    assert len(world.dump()["request_logs"]) == 1
+    assert "the store is back" in caplog.text or "trying again" in caplog.text
+    journal.close()
+
+
+async def test_segments_that_are_applied_go(world: Any, root: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(limits, "segment_bytes_max", 4096)
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    for _ in range(40):
+        world.put(journal, world.settlement("alice", USD // 100))
+        await written(journal)
+    segments = len(list(journal.directory.glob("*.segment")))
+    writer = Writer(world.store, root)
+    await writer.drain()
+    await writer.drain()
+    assert segments > 5
+    assert len(list(journal.directory.glob("*.segment"))) <= 2
+    assert (await verify(world.store, root)).differences == []
+    writer.close()
+    journal.close()
+
+
+async def test_a_directory_that_has_gone_is_let_go(world: Any, root: Path) -> None:
+    journal = await world.journal(root)
+    writer = Writer(world.store, root)
+    await writer.drain()
+    assert journal.id in writer.status()["journals"]
+    journal.directory.rename(root / "away")
+    await writer.drain()
+    assert writer.status()["journals"] == {}
+    journal.close()
+
+
+async def test_hole_17_expired_lots_are_swept_once_and_only_what_nobody_leases(world: Any) -> None:
+    from farebox.writer.sweep import sweep_expired_lots
+
+    later = world.NOW + 1000
+    await world.user("alice", 10, expires_at_ms=later)
+    await world.user("bob", 10)
+    await world.lease("alice", 4)
+    assert await sweep_expired_lots(world.store, world.NOW) == 0
+    assert await sweep_expired_lots(world.store, later) == 1
+    assert (await world.store.account("alice")).balances["credits"] == 4 * USD
+    assert await sweep_expired_lots(world.store, later) == 0
+    assert (await world.store.account("bob")).balances["credits"] == 10 * USD
+    assert await world.differences() == []
+
+
+async def test_request_logs_go_after_their_ttl(world: Any, monkeypatch: Any) -> None:
+    from farebox.writer.sweep import expire_request_logs
+
+    monkeypatch.setattr(limits, "records_per_batch_max", 2)
+    await world.store.log([world.settlement("alice", 0) for _ in range(5)], {})
+    day_ms = 86_400_000
+    assert await expire_request_logs(world.store, world.NOW + 29 * day_ms) == 0
+    assert await expire_request_logs(world.store, world.NOW + 31 * day_ms) == 5
