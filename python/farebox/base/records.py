@@ -143,7 +143,7 @@ class Opened:
     upstream: str
     stream: bool
     started_ms: int
-    input_bound_tokens: int
+    input_estimate_tokens: int
     hold_pico: int
 
     def encode(self) -> bytes:
@@ -160,7 +160,7 @@ class Opened:
                 self.upstream,
                 self.stream,
                 self.started_ms,
-                self.input_bound_tokens,
+                self.input_estimate_tokens,
                 self.hold_pico,
             )
         )

@@ -131,6 +131,11 @@ class Store(Protocol):
         `charged`: exchange -> pico-USD taken from pools, where it differs from the charge.
         """
 
+    async def expire_logs(self, before_ms: int, limit: int) -> int:
+        """Delete up to `limit` request-log rows created before `before_ms`; how many went (0: the store does
+        it).
+        """
+
     async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
         """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
 
@@ -220,7 +225,7 @@ class Store(Protocol):
         """The version number of a price book with this content: the existing one, or a new one."""
 
     async def price_book(self, version: int) -> Mapping[str, object] | None:
-        """A stored price book."""
+        """A stored price book, with the `version`, `content_hash` and `effective_ms` it was stored under."""
 
     async def price_versions(self) -> list[tuple[int, str, int]]:
         """(version, content hash, effective_ms), ascending."""

@@ -111,10 +111,10 @@ def set_user_active(connection: sqlite3.Connection, user: str, active: bool, act
     return True
 
 
-def names_after(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
-    """Up to `limit` user names above `after`, ascending."""
-    rows = connection.execute("SELECT user FROM users WHERE user > ? ORDER BY user LIMIT ?", (after, limit))
-    return [row[0] for row in rows]
+def page(connection: sqlite3.Connection, after: str, limit: int) -> list[Account]:
+    """Up to `limit` accounts with names above `after`, ascending, in one snapshot."""
+    names = connection.execute("SELECT user FROM users WHERE user > ? ORDER BY user LIMIT ?", (after, limit))
+    return [account for (name,) in names.fetchall() if (account := load(connection, name)) is not None]
 
 
 def lifetime(connection: sqlite3.Connection, user: str) -> Mapping[str, int] | None:

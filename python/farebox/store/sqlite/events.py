@@ -14,7 +14,7 @@ import orjson
 
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import POOLS, TRANSACTION_TYPES, Account, LotAmount, Transaction
-from farebox.ledger.settlement import expiry_rows, plan_event
+from farebox.ledger.settlement import expiry_rows, merged, plan_event
 from farebox.store.base import Event, EventResult
 from farebox.store.sqlite import accounts, feed, rows
 from farebox.store.sqlite.connection import is_row_error, savepoint
@@ -78,7 +78,7 @@ def _is_booked(connection: sqlite3.Connection, wanted: Sequence[Transaction]) ->
     if not there:
         return False
     for row, (amount, lots) in there:
-        if amount != row.amount_pico or (row.lots and lots != _signed(row, row.lots)):
+        if amount != row.amount_pico or (row.lots and lots != _signed(row, merged(row.lots))):
             raise InvariantBrokenError(
                 f"M4: row {row.id} is booked already with other content; nothing was changed"
             )

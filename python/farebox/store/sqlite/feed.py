@@ -15,11 +15,12 @@ from farebox.store.base import Change
 
 def append(connection: sqlite3.Connection, kind: str, subject: str, journal: str = "") -> None:
     """Tell every worker on every host that its memory of `subject` is old."""
-    number = connection.execute(
-        "INSERT INTO changes (kind, subject, journal) VALUES (?, ?, ?)", (kind, subject, journal)
-    ).lastrowid
-    if number is not None:
-        connection.execute("DELETE FROM changes WHERE number <= ?", (number - limits.changes_kept_max,))
+    added = connection.execute(
+        "INSERT INTO changes (kind, subject, journal) VALUES (?, ?, ?) RETURNING number",
+        (kind, subject, journal),
+    )
+    oldest = added.fetchone()[0] - limits.changes_kept_max
+    connection.execute("DELETE FROM changes WHERE number <= ?", (oldest,))
 
 
 def after(connection: sqlite3.Connection, number: int, limit: int) -> list[Change]:
@@ -61,12 +62,13 @@ def put_price_book(
 
 
 def price_book(connection: sqlite3.Connection, version: int) -> Mapping[str, object] | None:
-    """A stored price book."""
-    row = connection.execute("SELECT book FROM price_books WHERE version = ?", (version,)).fetchone()
+    """A stored price book, with the version, hash and time it was stored under."""
+    row = connection.execute(
+        "SELECT content_hash, effective_ms, book FROM price_books WHERE version = ?", (version,)
+    ).fetchone()
     if row is None:
         return None
-    book: Mapping[str, object] = orjson.loads(row[0])
-    return book
+    return {**orjson.loads(row[2]), "version": version, "content_hash": row[0], "effective_ms": row[1]}
 
 
 def price_versions(connection: sqlite3.Connection) -> list[tuple[int, str, int]]:

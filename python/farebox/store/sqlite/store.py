@@ -122,12 +122,10 @@ class SQLiteStore:
         return await self._reader.run(accounts.load, user)
 
     async def accounts(self, after: str = "") -> AsyncIterator[Account]:
-        while names := await self._scanner.run(accounts.names_after, after, limits.accounts_page_max):
-            for name in names:
-                account = await self._scanner.run(accounts.load, name)
-                if account is not None:
-                    yield account
-            after = names[-1]
+        while page := await self._scanner.run(accounts.page, after, limits.accounts_page_max):
+            for account in page:
+                yield account
+            after = page[-1].user
 
     async def lifetime(self, user: str) -> Mapping[str, int] | None:
         """A user's lifetime counters under the replaced system's names, money as pico-USD; None: no such

@@ -1,0 +1,552 @@
+"""Leases: the one place where the ledger's memory meets the store on the hot path.
+
+Each user with running exchanges has a `UserLease` here: money the store has set aside for this worker's journal.
+A hold that fits is opened at once, without the store. One that does not waits in the user's queue while money is
+granted, given back by others, or freed by exchanges that end, at most `lease_wait_s` (MONEY section 6).
+
+Store calls of one user never overlap. After any answer but a plain success the user's lease is fenced before it
+is used again: its operation number is raised, so that nothing lost can land later, and its memory is read anew.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from farebox.base import limits
+from farebox.base.errors import FaultError, StoreDownError
+from farebox.base.records import LotAmount, Settlement
+from farebox.ledger.user_lease import Hold, Settled, UserLease
+from farebox.store.base import WorkerStore
+
+_log = logging.getLogger("farebox.leases")
+
+_AHEAD_HOLDS = 16
+_SCARCE_SHARE = 2
+_LOW_WATER_HOLDS = 4
+_RECHECK_S = 0.1
+_REFUSED_AGAIN_S = 0.05
+_SWEEP_INTERVAL_S = 0.5
+_FORGET_AFTER_S = 60.0
+_FENCE_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Why a hold could not be had. reason: short, expired, inactive, parked, unknown, written_off, crowded, down."""
+
+    reason: str
+    remaining_pico: int = 0
+    held_pico: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    wallet: str
+    amount_pico: int
+    deadline_s: float
+    future: asyncio.Future[Hold | Shortage]
+
+
+@dataclass(slots=True, eq=False)
+class Unbooked:
+    """A settlement that left the lease and that the store has not booked, as far as known."""
+
+    exchange: str
+    wallet: str
+    takes: tuple[LotAmount, ...]
+    uncovered_pico: int
+
+
+class _UserMoney:
+    """One user's money in this worker."""
+
+    __slots__ = (
+        "available_pico",
+        "changed",
+        "freed_pos",
+        "known",
+        "lease",
+        "lock",
+        "pump",
+        "refill",
+        "remaining_pico",
+        "short_until_s",
+        "unbooked",
+        "unwritten_count",
+        "used_s",
+        "user",
+        "waiters",
+        "wanted",
+    )
+
+    def __init__(self, user: str, now_s: float) -> None:
+        self.user = user
+        self.lease = UserLease()
+        self.known = True
+        self.lock = asyncio.Lock()
+        self.waiters: deque[_Waiter] = deque()
+        self.changed = asyncio.Event()
+        self.pump: asyncio.Task[None] | None = None
+        self.refill: asyncio.Task[None] | None = None
+        self.unbooked: deque[Unbooked] = deque()
+        self.used_s = now_s
+        self.freed_pos = 0
+        self.unwritten_count = 0
+        self.available_pico: dict[str, int] = {}
+        self.remaining_pico: dict[str, int] = {}
+        self.short_until_s = 0.0
+        self.wanted = False
+
+
+class Leases:
+    """All leases of one worker's journal. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        journal: str,
+        epoch: int,
+        *,
+        synced_pos: Callable[[], int],
+        wall_ms: Callable[[], int],
+        loop: asyncio.AbstractEventLoop,
+        lease_wait_s: float = limits.lease_wait_s,
+        written_off_pico_max: int = limits.written_off_per_user_pico_max,
+        count: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._epoch = epoch
+        self._synced_pos = synced_pos
+        self._wall_ms = wall_ms
+        self._loop = loop
+        self._lease_wait_s = lease_wait_s
+        self._written_off_pico_max = written_off_pico_max
+        self._count = count
+        self._users: dict[str, _UserMoney] = {}
+        self._unapplied: deque[tuple[int, _UserMoney, Unbooked]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._sweeper = self._spawn(self._sweep())
+
+    # -- holds -----------------------------------------------------------------------------------------------
+    def hold_now(self, user: str, wallet: str, amount_pico: int, now_ms: int) -> Hold | None:
+        """The hot path: a hold from money leased already; None means `hold` must be awaited."""
+        money = self._users.get(user)
+        if money is None or money.waiters or not money.known:
+            return None
+        lease = money.lease
+        hold = lease.hold(wallet, amount_pico, now_ms)
+        if hold is None:
+            return None
+        money.used_s = self._loop.time()
+        if (
+            money.refill is None
+            and money.available_pico.get(wallet, 0) > 0
+            and lease.free_pico(wallet, now_ms) < _LOW_WATER_HOLDS * amount_pico
+        ):
+            money.refill = self._spawn(self._refill(money, wallet, amount_pico))
+        return hold
+
+    async def hold(self, user: str, wallet: str, amount_pico: int) -> Hold | Shortage:
+        """A hold, waiting for money at most `lease_wait_s`. A caller that stops waiting loses nothing."""
+        money = self._users.get(user) or self._new(user)
+        money.used_s = self._loop.time()
+        if len(money.waiters) >= limits.lease_waiters_per_user_max:
+            return Shortage("crowded")
+        future: asyncio.Future[Hold | Shortage] = self._loop.create_future()
+        waiter = _Waiter(wallet, amount_pico, self._loop.time() + self._lease_wait_s, future)
+        money.waiters.append(waiter)
+        if money.pump is None:
+            money.pump = self._spawn(self._pump(money))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and isinstance(future.result(), Hold):
+                self.void(user, future.result())  # type: ignore[arg-type]
+            raise
+
+    def extend(self, user: str, hold: Hold, more_pico: int, now_ms: int) -> bool:
+        """Raise a hold from money leased already."""
+        money = self._users[user]
+        return not money.waiters and money.known and money.lease.extend(hold, more_pico, now_ms)
+
+    def settle(
+        self, user: str, exchange: str, hold: Hold, charge_pico: int, now_ms: int
+    ) -> tuple[tuple[LotAmount, ...], Unbooked]:
+        """Post a hold: what the lots pay. Record the settlement, then tell `written` or `unwritten`."""
+        money = self._users[user]
+        return self._left(money, exchange, hold, money.lease.settle(hold, charge_pico, now_ms))
+
+    def reserve(
+        self, user: str, exchange: str, hold: Hold, now_ms: int
+    ) -> tuple[tuple[LotAmount, ...], Unbooked]:
+        """End a hold whose money must wait for an operator. Otherwise like `settle`."""
+        money = self._users[user]
+        return self._left(money, exchange, hold, money.lease.reserve(hold, now_ms))
+
+    def _left(
+        self, money: _UserMoney, exchange: str, hold: Hold, settled: Settled
+    ) -> tuple[tuple[LotAmount, ...], Unbooked]:
+        record = Unbooked(exchange, hold.wallet, settled.takes, settled.uncovered_pico)
+        money.unbooked.append(record)
+        money.unwritten_count += 1
+        return settled.takes, record
+
+    def written(self, user: str, record: Unbooked, pos: int) -> None:
+        """The settlement is in the journal, at or before `pos`; what it freed may serve others now."""
+        money = self._users[user]
+        self._unapplied.append((pos, money, record))
+        money.unwritten_count -= 1
+        money.freed_pos = max(money.freed_pos, pos)
+        if record.wallet in money.remaining_pico:
+            charge_pico = record.uncovered_pico
+            for take in record.takes:
+                charge_pico += take.amount_pico
+            money.remaining_pico[record.wallet] -= charge_pico
+        self._money_moved(money)
+
+    def unwritten(self, user: str) -> None:
+        """The settlement could not be recorded: its money stays out of use until recovery ends the exchange."""
+        self._users[user].known = False
+
+    def void(self, user: str, hold: Hold, *, recorded: bool = False) -> None:
+        """End a hold of an exchange that reached no upstream.
+
+        `recorded`: the journal has its open, so a void record must follow; tell `void_written` when it has.
+        """
+        money = self._users[user]
+        money.lease.void(hold)
+        money.unwritten_count += recorded
+        self._money_moved(money)
+
+    def void_written(self, user: str, pos: int) -> None:
+        """The void is in the journal, at or before `pos`."""
+        money = self._users[user]
+        money.unwritten_count -= 1
+        money.freed_pos = max(money.freed_pos, pos)
+
+    def remaining_pico(self, user: str, wallet: str) -> int | None:
+        """The wallet's balance as far as this worker knows; for people, never for decisions."""
+        money = self._users.get(user)
+        return None if money is None else money.remaining_pico.get(wallet)
+
+    # -- what the writer tells -------------------------------------------------------------------------------
+    def remember_unbooked(self, records: Iterable[tuple[int, Settlement]]) -> None:
+        """After recovery: this journal's settlements that are recorded but perhaps not booked, in order."""
+        for pos, record in records:
+            money = self._users.get(record.user) or self._new(record.user)
+            money.known = False
+            uncovered_pico = record.amount_pico - sum(take.amount_pico for take in record.takes)
+            if record.quarantine:
+                uncovered_pico = 0
+            unbooked = Unbooked(record.exchange, record.wallet, record.takes, max(0, uncovered_pico))
+            money.unbooked.append(unbooked)
+            self._unapplied.append((pos, money, unbooked))
+
+    def applied(self, pos: int) -> None:
+        """Everything of this journal up to `pos` is booked or parked."""
+        unapplied = self._unapplied
+        while unapplied and unapplied[0][0] <= pos:
+            _, money, record = unapplied.popleft()
+            money.unbooked.remove(record)
+
+    def distrust(self, user: str) -> None:
+        """This user's lease was changed behind our back: fence before the next use."""
+        money = self._users.get(user)
+        if money is not None:
+            money.known = False
+            self._wake(money)
+
+    def distrust_all(self) -> None:
+        """Pushes may have been missed."""
+        for money in self._users.values():
+            money.short_until_s = 0.0
+
+    def user_changed(self, user: str) -> None:
+        """A top-up or another change of the account: those who wait should ask again now."""
+        money = self._users.get(user)
+        if money is not None:
+            money.short_until_s = 0.0
+            money.available_pico.clear()
+            self._wake(money)
+
+    def recall(self, user: str) -> None:
+        """Another journal is short of this user's money: give back what is free, at once."""
+        money = self._users.get(user)
+        if money is not None and not money.waiters:
+            self._spawn(self._give_back(money))
+
+    # -- life ------------------------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """Give back everything that is free; call when no exchange is open and the journal is synced."""
+        self._closing = True
+        self._sweeper.cancel()
+        for money in list(self._users.values()):
+            await self._give_back(money)
+        for task in list(self._tasks):
+            task.cancel()
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+    def _new(self, user: str) -> _UserMoney:
+        money = self._users[user] = _UserMoney(user, self._loop.time())
+        return money
+
+    def _money_moved(self, money: _UserMoney) -> None:
+        if money.waiters:
+            self._serve(money)
+            money.changed.set()
+
+    def _wake(self, money: _UserMoney) -> None:
+        money.changed.set()
+
+    def _serve(self, money: _UserMoney) -> None:
+        """Give holds to those who wait, in order, while the first one's fits."""
+        if not money.known:
+            return
+        now_ms = self._wall_ms()
+        while money.waiters:
+            waiter = money.waiters[0]
+            if not waiter.future.done():
+                hold = money.lease.hold(waiter.wallet, waiter.amount_pico, now_ms)
+                if hold is None:
+                    return
+                waiter.future.set_result(hold)
+            money.waiters.popleft()
+
+    async def _pump(self, money: _UserMoney) -> None:
+        """Serve one user's queue until it is empty."""
+        try:
+            while money.waiters and not self._closing:
+                money.changed.clear()
+                self._serve(money)
+                if not money.waiters:
+                    break
+                head = money.waiters[0]
+                shortage = await self._obtain(money, head)
+                if shortage is None:
+                    continue
+                if shortage.reason != "short" or head.deadline_s <= self._loop.time():
+                    self._refuse(money, head, shortage)
+                    continue
+                if not self._may_come(money, head, shortage):
+                    self._refuse(money, head, Shortage("short", shortage.remaining_pico, shortage.held_pico))
+                    continue
+                await self._wait_for_change(money, head)
+        finally:
+            money.pump = None
+            if money.wanted and not money.waiters:
+                money.wanted = False
+                self._spawn(self._unwant(money))
+            if money.waiters and not self._closing:
+                money.pump = self._spawn(self._pump(money))
+
+    def _refuse(self, money: _UserMoney, waiter: _Waiter, shortage: Shortage) -> None:
+        if waiter in money.waiters:
+            money.waiters.remove(waiter)
+        if not waiter.future.done():
+            waiter.future.set_result(shortage)
+
+    def _may_come(self, money: _UserMoney, waiter: _Waiter, shortage: Shortage) -> bool:
+        """Whether waiting can help: money is held here, or leased or booked elsewhere, and would be enough."""
+        wallet = waiter.wallet
+        unbooked_pico = sum(
+            record.uncovered_pico + sum(take.amount_pico for take in record.takes)
+            for record in money.unbooked
+            if record.wallet == wallet
+        )
+        return shortage.remaining_pico - unbooked_pico >= waiter.amount_pico
+
+    async def _wait_for_change(self, money: _UserMoney, head: _Waiter) -> None:
+        self._count("lease_waits_total")
+        if not money.wanted:
+            money.wanted = True
+            try:
+                await self._store.want(money.user, self._journal, True)
+            except FaultError as error:
+                _log.debug("want of %s: %s", money.user, error)
+        wait_s = min(_RECHECK_S, max(0.0, head.deadline_s - self._loop.time()))
+        try:
+            async with asyncio.timeout(wait_s):
+                await money.changed.wait()
+        except TimeoutError:
+            return
+
+    async def _unwant(self, money: _UserMoney) -> None:
+        try:
+            await self._store.want(money.user, self._journal, False)
+        except FaultError as error:
+            _log.debug("want of %s: %s", money.user, error)
+
+    # -- the store -------------------------------------------------------------------------------------------
+    async def _obtain(self, money: _UserMoney, waiter: _Waiter) -> Shortage | None:
+        """One attempt to lease what `waiter` lacks; None: look again."""
+        try:
+            async with money.lock:
+                return await self._grant(money, waiter.wallet, waiter.amount_pico)
+        except StoreDownError:
+            return Shortage("down")
+        except FaultError as error:
+            _log.warning("lease of %s: %s", money.user, error)
+            money.known = False
+            return None if waiter.deadline_s > self._loop.time() else Shortage("down")
+
+    async def _grant(self, money: _UserMoney, wallet: str, amount_pico: int) -> Shortage | None:
+        if not money.known:
+            await self._fence(money)
+            return None
+        now_ms = self._wall_ms()
+        need_pico = amount_pico - money.lease.free_pico(wallet, now_ms)
+        if need_pico <= 0:
+            return None
+        if money.short_until_s > self._loop.time():
+            return self._shortage(money, wallet, "short")
+        queued_pico = sum(waiter.amount_pico for waiter in money.waiters if waiter.wallet == wallet)
+        ahead_pico = need_pico + queued_pico + _AHEAD_HOLDS * amount_pico
+        share_pico = money.available_pico.get(wallet, 0) // _SCARCE_SHARE
+        want_pico = max(need_pico, min(ahead_pico, share_pico))
+        self._count("lease_grants_total")
+        grant = await self._store.grant(
+            money.user, wallet, self._journal, self._epoch, money.lease.op, need_pico, want_pico, now_ms
+        )
+        if grant.reason == "stale":
+            money.known = False
+            return None
+        money.available_pico[wallet] = grant.available_pico
+        money.remaining_pico[wallet] = grant.remaining_pico
+        if grant.written_off_pico >= self._written_off_pico_max:
+            money.lease.op = grant.op
+            money.lease.add(grant.added)
+            return Shortage("written_off", grant.remaining_pico)
+        if grant.reason:
+            money.short_until_s = self._loop.time() + _REFUSED_AGAIN_S
+            return self._shortage(money, wallet, grant.reason)
+        money.lease.op = grant.op
+        money.lease.add(grant.added)
+        return None
+
+    def _shortage(self, money: _UserMoney, wallet: str, reason: str) -> Shortage:
+        return Shortage(reason, money.remaining_pico.get(wallet, 0), money.lease.held_pico(wallet))
+
+    async def _refill(self, money: _UserMoney, wallet: str, amount_pico: int) -> None:
+        """Lease ahead, so that the hot path does not have to wait."""
+        try:
+            async with money.lock:
+                if money.known and not money.waiters:
+                    await self._grant_ahead(money, wallet, amount_pico)
+        except FaultError as error:
+            _log.debug("lease ahead of %s: %s", money.user, error)
+            money.known = False
+        finally:
+            money.refill = None
+            self._money_moved(money)
+
+    async def _grant_ahead(self, money: _UserMoney, wallet: str, amount_pico: int) -> None:
+        now_ms = self._wall_ms()
+        share_pico = money.available_pico.get(wallet, 0) // _SCARCE_SHARE
+        want_pico = min(_AHEAD_HOLDS * amount_pico, share_pico)
+        if want_pico < amount_pico:
+            money.available_pico[wallet] = 0
+            return
+        self._count("lease_grants_total")
+        grant = await self._store.grant(
+            money.user, wallet, self._journal, self._epoch, money.lease.op, 1, want_pico, now_ms
+        )
+        if grant.reason == "stale":
+            money.known = False
+            return
+        money.available_pico[wallet] = grant.available_pico
+        money.remaining_pico[wallet] = grant.remaining_pico
+        if not grant.reason:
+            money.lease.op = grant.op
+            money.lease.add(grant.added)
+
+    async def _fence(self, money: _UserMoney) -> None:
+        """Read the lease anew (caller holds the lock). Settlements recorded meanwhile make the answer old."""
+        for _ in range(_FENCE_ATTEMPTS):
+            asked = tuple(money.unbooked)
+            self._count("lease_fences_total")
+            fenced = await self._store.fence(
+                money.user, self._journal, self._epoch, [record.exchange for record in asked], self._wall_ms()
+            )
+            if fenced is None:
+                money.lease.replace((), 0, ())
+                break
+            money.lease.replace(
+                () if fenced.dead else fenced.lots,
+                fenced.op,
+                [
+                    (record.wallet, record.takes, record.uncovered_pico)
+                    for record in money.unbooked
+                    if record.exchange not in fenced.booked
+                ],
+            )
+            if not money.unbooked or (asked and money.unbooked[-1] is asked[-1]):
+                break
+        money.known = True
+        self._serve(money)
+
+    async def _give_back(self, money: _UserMoney) -> None:
+        """Return free money; only what durable records freed, and out of memory before the call leaves."""
+        if not self._durable(money):
+            await asyncio.sleep(2 * limits.sync_interval_s)
+        try:
+            async with money.lock:
+                if not money.known:
+                    await self._fence(money)
+                if money.waiters or not self._durable(money):
+                    return
+                parts = money.lease.returnable({}, self._wall_ms())
+                if not parts:
+                    return
+                money.lease.subtract(parts)
+                self._count("lease_returns_total")
+                op = await self._store.give_back(
+                    money.user, self._journal, self._epoch, money.lease.op, parts, self._wall_ms()
+                )
+                if op is None:
+                    money.known = False
+                    return
+                money.lease.op = op
+                money.available_pico.clear()
+        except FaultError as error:
+            _log.debug("return of %s: %s", money.user, error)
+            money.known = False
+        finally:
+            self._wake(money)
+
+    def _durable(self, money: _UserMoney) -> bool:
+        """Whether everything that freed this user's money is on disk (hole 24)."""
+        return not money.unwritten_count and money.freed_pos <= self._synced_pos()
+
+    async def _sweep(self) -> None:
+        """Give idle money back and forget idle users."""
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+            now_s = self._loop.time()
+            for user, money in list(self._users.items()):
+                idle_s = now_s - money.used_s
+                if money.waiters or money.lock.locked() or idle_s < limits.lease_idle_return_s:
+                    continue
+                if money.lease.is_empty():
+                    if idle_s > _FORGET_AFTER_S and not money.unbooked and money.known:
+                        del self._users[user]
+                    continue
+                if not money.known or any(
+                    money.lease.free_pico(wallet, self._wall_ms()) > 0 for wallet in money.remaining_pico
+                ):
+                    await self._give_back(money)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("lease work failed", exc_info=task.exception())

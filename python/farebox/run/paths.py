@@ -1,0 +1,31 @@
+"""Where one deployment keeps its files: one function per file, all under the configured data directory."""
+
+from pathlib import Path
+
+from farebox.config.settings import Settings
+
+
+def writer_socket(settings: Settings) -> Path:
+    """The unix socket on which the writer serves this host's workers."""
+    return settings.data_dir / "run" / "writer.sock"
+
+
+def counters_file(settings: Settings, worker: int) -> Path:
+    """The counters of one worker, in shared memory while it runs."""
+    return settings.data_dir / "run" / f"worker-{worker}.counters"
+
+
+def counters_files(settings: Settings) -> list[Path]:
+    """The counters of all workers."""
+    return sorted((settings.data_dir / "run").glob("worker-*.counters"))
+
+
+def writer_status_file(settings: Settings) -> Path:
+    """The writer's status as JSON, written about once a second."""
+    return settings.data_dir / "run" / "writer.json"
+
+
+def prepare(settings: Settings) -> None:
+    """Make the folders. Raises OSError."""
+    (settings.data_dir / "run").mkdir(parents=True, exist_ok=True)
+    settings.journal_dir.mkdir(parents=True, exist_ok=True)

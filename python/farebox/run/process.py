@@ -1,0 +1,41 @@
+"""What every process of Farebox does first: uvloop, logging, signals."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from farebox.base.log import set_up_logging
+
+
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """Run a process's main coroutine to its exit status."""
+    set_up_logging()
+    return uvloop.run(main)
+
+
+class StopSignals:
+    """SIGTERM and SIGINT: the first asks to drain, the second to stop at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.drain = asyncio.Event()
+        self.now = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received)
+
+    def _received(self) -> None:
+        if self.drain.is_set():
+            self.now.set()
+        self.drain.set()
+
+
+async def first_of(*waits: Callable[[], Coroutine[Any, Any, object]], timeout_s: float | None = None) -> None:
+    """Return when the first of several waits is over, or the time is."""
+    tasks = [asyncio.create_task(wait()) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,59 @@
+"""The writer's process: opens the store, applies this host's journals, serves its workers."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import orjson
+
+from farebox.config.load import load
+from farebox.config.secrets import store_url
+from farebox.config.settings import Settings
+from farebox.run.paths import writer_socket, writer_status_file
+from farebox.run.process import StopSignals, run
+from farebox.store import open_store
+from farebox.store.base import Store
+from farebox.writer.service import Writer
+
+_STATUS_INTERVAL_S = 1.0
+
+
+def store_of(settings: Settings) -> Store:
+    """The configured store, not yet opened. Raises ConfigError."""
+    url = store_url(settings.store, settings.services[0].file)
+    return open_store(url.reveal() if url is not None else f"sqlite:///{settings.store.path}")
+
+
+async def main(config: list[Path]) -> int:
+    """Run until told to stop; then apply what the journals hold."""
+    settings = load(config)
+    signals = StopSignals(asyncio.get_running_loop())
+    store = store_of(settings)
+    await store.open()
+    try:
+        writer = Writer(store, settings.journal_dir, writer_socket(settings))
+        running = asyncio.create_task(writer.run())
+        status = asyncio.create_task(_write_status(writer, writer_status_file(settings)))
+        stopping = asyncio.create_task(signals.drain.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        writer.stop()
+        await running
+        status.cancel()
+    finally:
+        await store.close()
+    return 0
+
+
+async def _write_status(writer: Writer, path: Path) -> None:
+    """Leave the status where /metrics and people find it."""
+    while True:
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(orjson.dumps(writer.status()))
+        os.replace(temporary, path)
+        await asyncio.sleep(_STATUS_INTERVAL_S)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main([Path(name) for name in sys.argv[1:]])))
