@@ -58,11 +58,11 @@ def loopback_socket(**buffers: int) -> socket.socket:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that must come; the test's own timeout ends it otherwise."""
-    while not condition():  # noqa: ASYNC110 - conditions of any kind
+    while not condition():
         await asyncio.sleep(0.005)
 
 
-# ---- client ----------------------------------------------------------------------------------------------------
+# ---- client -----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -186,7 +186,7 @@ async def serving(
         await server.close()
 
 
-# ---- upstream --------------------------------------------------------------------------------------------------
+# ---- upstream ---------------------------------------------------------------------------------
 
 
 @dataclass
@@ -272,7 +272,7 @@ def endpoint(port: int, **options: Any) -> Endpoint:
     return Endpoint(**(defaults | options))
 
 
-# ---- a proxy with nothing but the wire -------------------------------------------------------------------------
+# ---- a proxy with nothing but the wire --------------------------------------------------------
 
 
 class BareProxy:

@@ -108,7 +108,7 @@ async def test_head_answer_has_no_body() -> None:
         assert (await client.response()).body == b"nothing"
 
 
-# ---- streams ---------------------------------------------------------------------------------------------------
+# ---- streams ----------------------------------------------------------------------------------
 
 
 @on_uvloop
@@ -262,7 +262,7 @@ async def test_handler_that_fails_answers_500_and_tells_nothing(caplog: pytest.L
         assert "secret detail" in caplog.text
 
 
-# ---- bodies ----------------------------------------------------------------------------------------------------
+# ---- bodies -----------------------------------------------------------------------------------
 
 
 @on_uvloop
@@ -397,7 +397,7 @@ async def test_H18_bytes_beyond_the_body_are_the_next_request() -> None:
         assert [incoming.path for incoming in echo.seen] == ["/v1/chat/completions", "/v1/messages"]
 
 
-# ---- heads -----------------------------------------------------------------------------------------------------
+# ---- heads ------------------------------------------------------------------------------------
 
 
 @on_uvloop
@@ -432,16 +432,15 @@ async def test_H04_idle_keepalive_connection_is_closed() -> None:
 
 
 @on_uvloop
-async def test_H04_connections_are_bounded() -> None:
+async def test_H04_connections_are_bounded_and_the_oldest_idle_one_goes() -> None:
     async with (
         serving(Echo(), connections_max=1) as (_, port),
         connected(port) as first,
         connected(port) as second,
     ):
-        first.send(post())
-        assert (await first.response()).status == 200
-        second.send(post())
-        assert await second.rest() == b""
+        second.send(post(b"second"))
+        assert (await second.response()).body == b"second"
+        assert await first.rest() == b""
 
 
 LARGE = "x" * 8200
@@ -472,8 +471,8 @@ async def test_H05_large_heads(head: str, fragment_bytes: int) -> None:
 
 @pytest.mark.parametrize(
     "length",
-    ["", "+5", "-1", "0x10", "1_0", "5, 5", "5, 6", "5\r\nContent-Length: 5", "5\r\nContent-Length: 6", "9" * 20,
-     "9" * 5000, "\u0665", "5\x0b", "\xa05", "5 5"],
+    ["", "+5", "-1", "0x10", "1_0", "5, 5", "5, 6", "5\r\nContent-Length: 5", "5\r\nContent-Length: 6",
+     "9" * 20, "9" * 5000, "\u0665", "5\x0b", "\xa05", "5 5"],
 )  # fmt: skip
 @on_uvloop
 async def test_H08_content_length(length: str) -> None:
@@ -632,7 +631,7 @@ async def test_H16_upgrades_are_ignored_and_the_connection_ends(protocol: str) -
 async def test_H26_websocket_is_refused() -> None:
     echo = Echo()
     async with serving(echo) as (_, port), connected(port) as client:
-        upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+        upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"
         data = b"GET /v1/responses HTTP/1.1\r\nHost: h\r\n" + upgrade + b"\r\n" + post(b"never")
         assert await refusal(client, data) == 400
         assert echo.seen == []
@@ -648,7 +647,7 @@ async def test_H27_noise_is_closed(noise: bytes, caplog: pytest.LogCaptureFixtur
         assert caplog.text == ""
 
 
-# ---- pipelining ------------------------------------------------------------------------------------------------
+# ---- pipelining -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [2, 31, 32, 33, 64, 500])
@@ -728,7 +727,7 @@ async def test_H17_bad_request_in_one_packet_with_a_good_one_refuses_both() -> N
         assert echo.bodies == []
 
 
-# ---- slow readers and life --------------------------------------------------------------------------------------
+# ---- slow readers and life --------------------------------------------------------------------
 
 SMALL = {"SO_SNDBUF": 8192, "SO_RCVBUF": 8192}
 
@@ -795,3 +794,38 @@ async def test_drain_lets_running_exchanges_end_and_closes_idle_connections() ->
         with pytest.raises(OSError):  # noqa: PT011 - refused or reset
             async with connected(port):
                 pass
+
+
+@on_uvloop
+async def test_H04_connections_in_use_are_not_dropped_for_new_ones() -> None:
+    release = asyncio.Event()
+
+    async def handle(incoming: Incoming) -> None:
+        await release.wait()
+        incoming.answer(200, b"", b"served")
+
+    async with serving(handle, connections_max=1) as (server, port), connected(port) as first:
+        first.send(post())
+        await until(lambda: server.open_count == 1)
+        async with connected(port) as second:
+            assert await second.rest() == b""
+        release.set()
+        assert (await first.response()).body == b"served"
+
+
+@on_uvloop
+async def test_plain_function_as_handler_answers_within_the_read() -> None:
+    def handle(incoming: Incoming) -> None:
+        body = incoming.body_now()
+        if body == b"refuse":
+            raise Refused(Refusal.RATE_LIMITED, "Later.", retry_after_s=3)
+        incoming.answer(200, b"", body or b"incomplete")
+
+    async with serving(handle) as (_, port), connected(port) as client:
+        client.send(post(b"now"))
+        assert (await client.response()).body == b"now"
+        client.send(post(b"refuse"))
+        answer = await client.response()
+        assert (answer.status, answer.header("retry-after")) == (429, "3")
+        client.send(post(b"later")[:-1])
+        assert (await client.response()).body == b"incomplete"

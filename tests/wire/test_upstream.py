@@ -57,7 +57,10 @@ async def test_request_as_sent_upstream() -> None:
         proxying(upstream, path_prefix="/api", user_agent="ua/1") as (_, port),
         connected(port) as client,
     ):
-        extra = "Authorization: Bearer client\r\nX-Api-Key: client\r\nCookie: a=b\r\nAnthropic-Beta: x\r\nOpenAI-Organization: o\r\n"
+        extra = (
+            "Authorization: Bearer client\r\nX-Api-Key: client\r\nCookie: a=b\r\n"
+            "Anthropic-Beta: x\r\nOpenAI-Organization: o\r\n"
+        )
         client.send(post(b'{"a":1}', extra=extra))
         await client.response()
         assert upstream.requests == [
@@ -239,11 +242,19 @@ async def test_U22_unacceptable_response_heads(head: bytes) -> None:
 
 @on_uvloop
 async def test_U23_A30_response_headers_are_an_allow_list() -> None:
-    script = [
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nSet-Cookie: a=b\r\nServer: s\r\nX-Request-Id: r\r\n"
-        b"OpenAI-Organization: o\r\nAnthropic-Ratelimit-Requests-Remaining: 5\r\nVia: v\r\nRetry-After: 7\r\n"
-        b"Connection: close\r\nContent-Length: 2\r\n\r\n{}"
-    ]
+    lines = (
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: application/json",
+        b"Set-Cookie: a=b",
+        b"Server: s",
+        b"X-Request-Id: r",
+        b"OpenAI-Organization: o",
+        b"Anthropic-Ratelimit-Requests-Remaining: 5",
+        b"Retry-After: 7",
+        b"Connection: close",
+        b"Content-Length: 2",
+    )
+    script = [b"\r\n".join(lines) + b"\r\n\r\n{}"]
     async with upstream_playing(script) as upstream, proxying(upstream) as (proxy, port):
         answer = await exchange(port)
         names = [name.lower() for name, _ in answer.headers]

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import re
 from collections import deque
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs
@@ -180,18 +181,26 @@ class ClientConnection(RequestHandler):
         if fault is not None:
             self._refuse_unreadable(incoming, fault)
             return
-        self.task = self._loop.create_task(self._run(incoming))
-
-    async def _run(self, incoming: Incoming) -> None:
         try:
-            await self.server.handle(incoming)
-        except Refused as refused:
-            self._refuse(incoming, refused)
-        except Exception:  # noqa: BLE001 - the edge: whatever failed, the client gets an answer
-            _log.exception("an exchange failed")
-            self._refuse(incoming, Refused(Refusal.INTERNAL, "Internal error.", close=True))
+            pending = self.server.handle(incoming)
+        except Exception as error:  # noqa: BLE001 - the edge: whatever failed, the client gets an answer
+            self._refuse(incoming, error)
+            return
+        if pending is not None:
+            self.task = self._loop.create_task(self._run(incoming, pending))
 
-    def _refuse(self, incoming: Incoming, refused: Refused) -> None:
+    async def _run(self, incoming: Incoming, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except Exception as error:  # noqa: BLE001 - the edge: whatever failed, the client gets an answer
+            self._refuse(incoming, error)
+
+    def _refuse(self, incoming: Incoming, error: Exception) -> None:
+        if isinstance(error, Refused):
+            refused = error
+        else:
+            _log.error("an exchange failed", exc_info=error)
+            refused = Refused(Refusal.INTERNAL, "Internal error.", close=True)
         if refused.close:
             incoming.keep_alive = False
         if incoming.answered:
@@ -215,7 +224,7 @@ class ClientConnection(RequestHandler):
         if self._messages:
             self._begin(*self._messages.popleft())
         else:
-            self.idle_since_s = self.now_s()
+            self.idle_since_s = self._loop.time()
         if self._full and len(self._messages) <= self._msg_queue_resume_size:
             self._refill()
 

@@ -39,19 +39,19 @@ class Incoming:
 
     `path` is the request target exactly as sent up to the first `?`, `query` the rest ("" when none).
     `peer` is the transport's peer name. `on_gone`, `on_paused` and `on_writable` are called at most once
-    per event; set them to None when done. `gone`: the client left before its answer was finished (a
-    half-close counts as leaving).
+    per event; set them to None when done. `chunked`: the answer is a stream in chunks. `gone`: the client
+    left before its answer was finished (a half-close counts as leaving).
     """
 
     __slots__ = (
         "_body_bytes",
-        "_chunked",
         "_connection",
         "_message",
         "_payload",
         "_phase",
         "_transport",
         "bytes_written",
+        "chunked",
         "chunked_ok",
         "gone",
         "headers",
@@ -77,7 +77,7 @@ class Incoming:
         self._message = message
         self._payload = payload
         self._phase = _WAITING
-        self._chunked = False
+        self.chunked = False
         self._body_bytes = 0
         self.method: str = message.method
         self.headers: CIMultiDictProxy[str] = message.headers
@@ -88,7 +88,7 @@ class Incoming:
             self.path = target
             self.query = ""
         self.chunked_ok = chunked_ok
-        # A chunked request ends its connection: the parser would let its last trailer open the next request's head.
+        # A chunked request ends its connection: its last trailer would open the next head in the parser.
         self.keep_alive = chunked_ok and not (message.should_close or message.upgrade or message.chunked)
         self.bytes_written = 0
         self.gone = False
@@ -121,24 +121,30 @@ class Incoming:
         BODY_INVALID, OVERLOADED (all bodies of the process together are too large), UNSUPPORTED (an unknown
         expectation).
         """
+        data = self.body_now(bytes_max)
+        return await self._arriving_body(bytes_max) if data is None else data
+
+    def body_now(self, bytes_max: int = limits.request_body_bytes_max) -> bytes | None:
+        """The whole body if it is here already, else None: await `body` then. Raises as `body` does."""
         payload = self._payload
         if payload is EMPTY_PAYLOAD:
             return b""
-        encoding = self.headers.get(hdrs.CONTENT_ENCODING)
-        if encoding is not None and encoding.lower() != "identity":
+        headers = self.headers
+        if hdrs.CONTENT_ENCODING in headers and headers[hdrs.CONTENT_ENCODING].lower() != "identity":
             raise Refused(Refusal.BODY_ENCODED, "Send the body without Content-Encoding.")
-        declared = self.headers.get(hdrs.CONTENT_LENGTH)
-        if declared is not None and int(declared) > bytes_max:
-            raise _too_large(bytes_max)
         if not payload.is_eof():
-            return await self._arriving_body(payload, bytes_max)
+            declared = headers.get(hdrs.CONTENT_LENGTH)
+            if declared is not None and int(declared) > bytes_max:
+                raise _too_large(bytes_max)
+            return None
         data = payload.read_nowait(-1)
         if len(data) > bytes_max:
             raise _too_large(bytes_max)
         self._reserve(len(data))
         return data
 
-    async def _arriving_body(self, payload: StreamReader, bytes_max: int) -> bytes:
+    async def _arriving_body(self, bytes_max: int) -> bytes:
+        payload = self._payload
         self._answer_expectation()
         connection = self._connection
         connection.body_since_s = connection.now_s()
@@ -237,7 +243,7 @@ class Incoming:
         if content_length is not None:
             framing = b"Content-Length: %d\r\n" % content_length
         elif self.chunked_ok:
-            self._chunked = True
+            self.chunked = True
             framing = b"Transfer-Encoding: chunked\r\n"
         data = b"%b%b%b%b\r\n" % (head, lines, close, framing)
         self.bytes_written = len(data)
@@ -252,7 +258,7 @@ class Incoming:
 
     def write_framed(self, data: bytes) -> None:
         """Send unframed body bytes, as one chunk where the stream is chunked."""
-        if self._chunked and data:
+        if self.chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self.write(data)
 
@@ -261,7 +267,7 @@ class Incoming:
         transport = self._transport
         if transport is None:
             return
-        if self._chunked:
+        if self.chunked:
             transport.write(_LAST_CHUNK)
         self._finish()
 

@@ -14,6 +14,8 @@ from farebox.base.errors import InvariantBrokenError, UpstreamError
 from farebox.wire.incoming import Incoming
 from farebox.wire.upstream import Connection
 
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
 HoldPoint = Callable[[bytes, int], None]
 """`on_hold_point(held, state)`: settle what `state` (TERMINAL, END, BROKEN, OVERSIZE bits) asks for, then
 call `send_held(held)` and, where the state has END, `finish()`; with BROKEN `send_held(held)` and `cut()`.
@@ -48,7 +50,9 @@ class Relay:
 
     __slots__ = (
         "_feed",
+        "_framed",
         "_holding",
+        "_last",
         "_over",
         "_tap",
         "_waiting",
@@ -79,8 +83,10 @@ class Relay:
         self.chunk_count = 0
         self._tap = tap
         self._feed = tap.feed
+        self._framed = framed
         self._write = client.write if framed else client.write_framed
         self._holding = False
+        self._last = b""
         self._over = False
         self._waiting: list[bytes] = []
         client.on_gone = self._client_gone
@@ -110,9 +116,11 @@ class Relay:
             return
         out = self._feed(data)
         if out is None:
+            self._last = data
             self._write(data)
         elif isinstance(out, bytes):
             if out:
+                self._last = out
                 self._write(out)
         else:
             self._hold(*out)
@@ -134,6 +142,7 @@ class Relay:
 
     def _hold(self, now: bytes, held: bytes, state: int) -> None:
         if now:
+            self._last = now
             self._write(now)
         self._holding = True
         if state & (END | BROKEN):
@@ -148,6 +157,7 @@ class Relay:
     def send_held(self, held: bytes) -> None:
         """Send what was held back and go on relaying."""
         if held:
+            self._last = held
             self._write(held)
         if not self._holding:
             return
@@ -186,6 +196,20 @@ class Relay:
         self._waiting.clear()
         self.upstream.abort()
 
+    def between_events(self) -> bool:
+        """Whether what the client got ends with a whole event, so that one of our own may follow."""
+        last = self._last[:-2] if self._framed and self.client.chunked else self._last
+        return not last or last.endswith(_EVENT_ENDS)
+
+    def when_between_events(self, act: Callable[[], None]) -> None:
+        """Call `act` once as soon as `between_events`, now or after a later read; never when the body ends
+        first.
+        """
+        if self.between_events():
+            act()
+        elif not self._over:
+            self.upstream.receiver = _UntilBetweenEvents(self, act)
+
     # ---- client events ---------------------------------------------------------------------------------
 
     def _client_writable(self) -> None:
@@ -200,6 +224,28 @@ class Relay:
 
     def _detach(self) -> None:
         self.client.on_gone = self.client.on_paused = self.client.on_writable = None
+
+
+class _UntilBetweenEvents:
+    """Stands before a relay for the reads until its client has a whole event."""
+
+    __slots__ = ("_act", "_relay")
+
+    def __init__(self, relay: Relay, act: Callable[[], None]) -> None:
+        self._relay = relay
+        self._act = act
+
+    def on_head(self, head: Head, rest: bytes) -> None:
+        self._relay.on_head(head, rest)
+
+    def on_data(self, data: bytes) -> None:
+        self._relay.on_data(data)
+        if self._relay.upstream.receiver is self and self._relay.between_events():
+            self._relay.upstream.receiver = self._relay
+            self._act()
+
+    def on_closed(self, error: UpstreamError | None) -> None:
+        self._relay.on_closed(error)
 
 
 class Collector:

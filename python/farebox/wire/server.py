@@ -59,13 +59,15 @@ class ServerOptions:
 class Server(web.Server):
     """Serves `handle` on any number of listening sockets. Create it inside the running loop.
 
-    `handle` answers the exchange before or after it returns. A `Refused` it raises is answered in the
-    route's format, any other exception as a 500; where the answer has begun the connection is cut instead.
-    `open_count`: exchanges whose answer is not finished and whose client is still there.
+    `handle` answers the exchange before or after it returns. A plain function is called within the read of
+    the request and costs no task; what it returns, if anything, is awaited in one (so is a coroutine
+    function). A `Refused` it raises is answered in the route's format, any other exception as a 500; where
+    the answer has begun the connection is cut instead. `open_count`: exchanges whose answer is not finished
+    and whose client is still there.
     """
 
     def __init__(
-        self, handle: Callable[[Incoming], Awaitable[None]], options: ServerOptions | None = None
+        self, handle: Callable[[Incoming], Awaitable[None] | None], options: ServerOptions | None = None
     ) -> None:
         super().__init__(handle)  # type: ignore[arg-type]  # our connection calls it with an Incoming
         self.handle = handle
@@ -76,7 +78,7 @@ class Server(web.Server):
         self._listeners: list[asyncio.AbstractServer] = []
         self._detached: set[asyncio.Task[None]] = set()
         self._head_starts: dict[int, bytes] = {}
-        self._open_connections: set[ClientConnection] = set()
+        self._open_connections: dict[ClientConnection, None] = {}
         self._sweep_interval_s = self.options.sweep_interval_s()
         self._sweep_handle: asyncio.TimerHandle | None = None
 
@@ -118,7 +120,7 @@ class Server(web.Server):
         self.stop_listening()
         for connection in tuple(self._open_connections):
             connection.drop()
-        while self._open_connections:
+        while self._open_connections:  # noqa: ASYNC110 - they go within a turn or two
             await asyncio.sleep(0)
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
@@ -127,14 +129,18 @@ class Server(web.Server):
     # ---- called by connections -------------------------------------------------------------------------
 
     def connection_made(self, handler: ClientConnection, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Register a connection; one too many is dropped at once."""
-        self._open_connections.add(handler)
-        if len(self._open_connections) > self.options.connections_max:
-            transport.abort()
+        """Register a connection. Where there are too many the oldest idle one has to go, else the new one."""
+        if len(self._open_connections) >= self.options.connections_max:
+            oldest = next((each for each in self._open_connections if each.current is None), None)
+            if oldest is None:
+                transport.abort()
+            else:
+                oldest.drop()
+        self._open_connections[handler] = None
 
     def connection_lost(self, handler: ClientConnection, exc: BaseException | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """Forget a connection."""
-        self._open_connections.discard(handler)
+        self._open_connections.pop(handler, None)
 
     def exchange_lost(self, task: asyncio.Task[None] | None) -> None:
         """A client left in mid-exchange; its handler keeps running and is kept alive here."""

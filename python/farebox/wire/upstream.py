@@ -101,7 +101,7 @@ def request_head(
 
 
 class Receiver(Protocol):
-    """Takes the answer of one request. Calls come from the loop, in order: a head, data, at most one close."""
+    """Takes the answer of one request. Calls come in this order: a head, data, at most one close."""
 
     def on_head(self, head: Head, rest: bytes) -> None:
         """The final head (1xx are skipped) and the body bytes that came with it, possibly none."""
@@ -383,7 +383,7 @@ class Pool:
 
     def put_back(self, connection: Connection) -> None:
         """Take a healthy connection back: to the first that waits, else among the idle ones."""
-        if self._wake_one(connection):
+        if self._waiters and self._wake_one(connection):
             return
         if self._closed or len(self._idle) >= self.endpoint.idle_connections_max:
             connection.abort()
