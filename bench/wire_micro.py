@@ -119,12 +119,13 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
     from farebox._meter import Head, Pipe  # noqa: PLC0415 - the parent process needs none of it
     from farebox.base.errors import UpstreamError  # noqa: PLC0415
     from farebox.base.redaction import Secret  # noqa: PLC0415
+    from farebox.wire.endpoint import Endpoint, request_head  # noqa: PLC0415
     from farebox.wire.headers import client_key, require_json, response_lines  # noqa: PLC0415
     from farebox.wire.incoming import Incoming  # noqa: PLC0415
     from farebox.wire.relay import Collector, Relay  # noqa: PLC0415
     from farebox.wire.routes import match  # noqa: PLC0415
     from farebox.wire.server import Server  # noqa: PLC0415
-    from farebox.wire.upstream import Connection, Endpoint, Pool, request_head  # noqa: PLC0415
+    from farebox.wire.upstream import Connection, Pool  # noqa: PLC0415
 
     endpoint = Endpoint(
         name="bench", scheme="http", host="127.0.0.1", port=upstream_port, credential=Secret("sk-bench")

@@ -17,11 +17,12 @@ import uvloop
 from farebox._meter import BROKEN, END, Head, Pipe
 from farebox.base.errors import UpstreamError
 from farebox.base.redaction import Secret
+from farebox.wire.endpoint import Endpoint, request_head
 from farebox.wire.headers import response_lines
 from farebox.wire.incoming import Incoming
 from farebox.wire.relay import Collector, Relay
 from farebox.wire.server import Server, ServerOptions
-from farebox.wire.upstream import Connection, Endpoint, Pool, request_head
+from farebox.wire.upstream import Connection, Pool
 
 TEST_TIMEOUT_S = 8.0
 SECRET = "sk-upstream-secret-0123456789"

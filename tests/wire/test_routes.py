@@ -37,7 +37,8 @@ def test_one_model(model: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["", "/", "//v1/messages", "/v1//messages", "/v1/../admin", "/v1/%6dessages", "/v1%2fmessages",
-     "/v1/messages/", "/v1/messages;x", "/v1/messages.", "/V1/messages", "/v1/chat/completions/", "/v1/messages\0",
+     "/v1/messages/",
+     "/v1/messages;x", "/v1/messages.", "/V1/messages", "/v1/chat/completions/", "/v1/messages\0",
      "/v1/responses/resp_1", "/v1/messages/batches", "/v1/files", "/admin", "/metrics", "/v1/models/",
      "/v1/models/..", "/v1/models/a/../b", "/v1/models/a//b", "/v1/models/%2e%2e", "/v1/models/a b",
      "/v1/models/" + "x" * 300, "/v1/m\udcc0\udcafessages"],

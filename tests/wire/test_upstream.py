@@ -14,7 +14,8 @@ from farebox.base.errors import (
     UpstreamConnectError,
     UpstreamTimeoutError,
 )
-from farebox.wire.upstream import Pool, verifying_tls
+from farebox.wire.endpoint import verifying_tls
+from farebox.wire.upstream import Pool
 from wire.rig import (
     CLOSE,
     HANG,
