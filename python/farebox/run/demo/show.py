@@ -42,6 +42,7 @@ def run(*, once: bool) -> int:
     """Show everything; the process's exit status. Without `once`, stay up until interrupted."""
     out = Console(width=WIDTH, highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="farebox-demo-"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the children are stopped too
     try:
         with Processes(folder) as processes:
             return _shown(processes, out, once)
@@ -163,9 +164,8 @@ def _show_own_turn(processes: Processes, key: str, out: Console) -> None:
 
 
 def _wait_for_interrupt(out: Console) -> None:
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     out.print("running until Ctrl-C")
-    stopped.wait()
-    out.print("stopping")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        out.print("stopping")
