@@ -3,12 +3,16 @@ ways.
 """
 
 import asyncio
+import random
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farebox.base.errors import Refusal, Refused
 from farebox.wire.incoming import Incoming
+from farebox.wire.server import Server
 from wire.rig import Client, Truncated, connected, on_uvloop, post, serving, until
 
 
@@ -829,3 +833,80 @@ async def test_plain_function_as_handler_answers_within_the_read() -> None:
         assert (answer.status, answer.header("retry-after")) == (429, "3")
         client.send(post(b"later")[:-1])
         assert (await client.response()).body == b"incomplete"
+
+
+@on_uvloop
+async def test_H17_requests_before_a_bad_one_are_answered_first() -> None:
+    release = asyncio.Event()
+    served: list[str] = []
+
+    async def handle(incoming: Incoming) -> None:
+        await release.wait()
+        served.append(incoming.path)
+        incoming.answer(200, b"", b"")
+
+    async with serving(handle) as (server, port), connected(port) as client:
+        client.send(post(path="/1") + post(path="/2") + post(path="/3"))
+        await until(lambda: server.open_count == 1)
+        client.send(b"BAD\r\n\r\n" + post(path="/never"))
+        await asyncio.sleep(0.02)
+        release.set()
+        for _ in range(3):
+            assert (await client.response()).status == 200
+        assert (await client.response()).status == 400
+        assert await client.rest() == b""
+        assert served == ["/1", "/2", "/3"]
+
+
+@on_uvloop
+async def test_unix_sockets_are_served(tmp_path: Path) -> None:
+    server = Server(Echo())
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(tmp_path / "farebox.sock"))
+    await server.start(sock)
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "farebox.sock"))
+    client = Client(reader, writer)
+    client.send(post(b"hello"))
+    assert (await client.response()).body == b"hello"
+    writer.transport.abort()
+    await server.close()
+
+
+@on_uvloop
+async def test_H28_mutated_requests_neither_crash_nor_leak(caplog: pytest.LogCaptureFixture) -> None:
+    chance = random.Random(20261121)
+    chunked = (
+        b"POST /v1/messages HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    )
+    seeds = [post(b'{"a":1}'), chunked, post(extra="Expect: 100-continue\r\n"), post(extra="Upgrade: x\r\n")]
+    pieces = [
+        b"\r\n",
+        b"\0",
+        b":",
+        b" ",
+        b"\xff",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"0",
+    ]
+    async with serving(Echo(), header_timeout_s=0.4, body_timeout_s=0.4, keepalive_timeout_s=0.4) as (
+        server,
+        port,
+    ):
+
+        async def one(data: bytes) -> None:
+            async with connected(port) as client:
+                client.send(data)
+                await client.rest()
+
+        for _ in range(20):
+            batch = []
+            for _ in range(30):
+                data = bytearray(chance.choice(seeds) * chance.randint(1, 3))
+                for _ in range(chance.randint(1, 4)):
+                    at = chance.randrange(len(data))
+                    data[at : at + chance.randint(0, 3)] = chance.choice(pieces)
+                batch.append(one(bytes(data)))
+            await asyncio.gather(*batch)
+        assert (server.open_count, server.body_bytes_held, len(server._open_connections)) == (0, 0, 0)
+        assert caplog.text == ""

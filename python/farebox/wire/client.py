@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("farebox.wire")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _HOSTS_REMEMBERED_MAX = 1024
+_UNREADABLE = "The request is not valid HTTP/1.1, or its head is too large."
 _hosts_seen: set[str] = set()
 
 
@@ -45,6 +46,7 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_body_fed_bytes",
+        "_fault_status",
         "_full",
         "_lingering",
         "body_since_s",
@@ -77,6 +79,7 @@ class ClientConnection(RequestHandler):
         self.current: Incoming | None = None
         self.task: asyncio.Task[None] | None = None
         self.peer: object = None
+        self._fault_status = 0
         self._full = False
         self._lingering = False
         self._body_fed_bytes = 0
@@ -135,7 +138,7 @@ class ClientConnection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        if self._lingering or parser is None:
+        if self._lingering or self._fault_status or parser is None:
             return
         try:
             messages, upgraded, _ = parser.feed_data(data)
@@ -223,6 +226,9 @@ class ClientConnection(RequestHandler):
         self._parser.message_consumed()
         if self._messages:
             self._begin(*self._messages.popleft())
+        elif self._fault_status:
+            self._write_fault(self._fault_status, _UNREADABLE)
+            return
         else:
             self.idle_since_s = self._loop.time()
         if self._full and len(self._messages) <= self._msg_queue_resume_size:
@@ -241,17 +247,15 @@ class ClientConnection(RequestHandler):
         """Answer bytes that are no acceptable HTTP, after the answers still owed, and close."""
         current = self.current
         if current is not None and not current.body_complete:
+            self._close = True
             current.keep_alive = False
             current.fail_body(
                 Refused(Refusal.BODY_INVALID, "The body's transfer framing is broken.", close=True)
             )
-            self._close = True
             return
-        self._close = True
-        self._messages.clear()
+        self._fault_status = 431 if isinstance(error, LineTooLong) else 400
         if current is None:
-            status = 431 if isinstance(error, LineTooLong) else 400
-            self._write_fault(status, "The request is not valid HTTP/1.1, or its head is too large.")
+            self._write_fault(self._fault_status, _UNREADABLE)
 
     def _refuse_unreadable(self, incoming: Incoming, fault: str) -> None:
         incoming.keep_alive = False

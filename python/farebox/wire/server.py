@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from socket import AddressFamily
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -88,8 +89,12 @@ class Server(web.Server):
     # ---- life ------------------------------------------------------------------------------------------
 
     async def start(self, sock: "socket") -> None:
-        """Accept connections on a bound socket; may be called for several sockets."""
-        self._listeners.append(await self._loop.create_server(self, sock=sock, backlog=_BACKLOG))
+        """Accept connections on a bound TCP or unix socket; may be called for several sockets."""
+        if sock.family is AddressFamily.AF_UNIX:
+            listener = await self._loop.create_unix_server(self, sock=sock, backlog=_BACKLOG)
+        else:
+            listener = await self._loop.create_server(self, sock=sock, backlog=_BACKLOG)
+        self._listeners.append(listener)
         if self._sweep_handle is None:
             self._sweep()
 
