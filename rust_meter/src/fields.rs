@@ -91,7 +91,7 @@ pub enum Number {
 /// Read a JSON number (or bare word) as a count; exact, without floats.
 pub fn number(token: &[u8], cut: bool) -> Number {
     if cut {
-        return if token.iter().all(u8::is_ascii_digit) { Number::Huge } else { Number::Nothing };
+        return if token.iter().all(u8::is_ascii_digit) { Number::Huge } else { Number::NotFinite };
     }
     let (negative, unsigned) = match token.split_first() {
         Some((b'-', tail)) => (true, tail),

@@ -306,11 +306,9 @@ impl Reader {
     }
 
     fn keep_word(&mut self, piece: &[u8]) {
-        if self.word.len().saturating_add(piece.len()) > WORD_BYTES_MAX {
-            self.word_cut = true;
-        } else {
-            self.word.extend_from_slice(piece);
-        }
+        let room = WORD_BYTES_MAX.saturating_sub(self.word.len());
+        self.word_cut |= piece.len() > room;
+        self.word.extend_from_slice(piece.get(..room).unwrap_or(piece));
     }
 
     fn keep_captured(&mut self, piece: &[u8]) {

@@ -48,6 +48,11 @@
 #[cfg(feature = "python")]
 mod py;
 
+#[cfg(test)]
+mod json_tests;
+#[cfg(test)]
+mod pipe_tests;
+
 pub mod answer;
 mod base64;
 pub mod document;

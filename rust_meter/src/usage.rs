@@ -350,6 +350,9 @@ impl Meter {
     fn bare<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         if self.place == Place::Document {
             let tail = self.document(rest);
+            if self.place == Place::Junk {
+                self.mode = Mode::Ignore;
+            }
             if self.place == Place::Between && self.mode == Mode::Json {
                 self.answer.is_complete = true;
             }
