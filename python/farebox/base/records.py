@@ -2,6 +2,9 @@
 
 Plain values, no behaviour beyond their wire form. Amounts are integer pico-USD. A `Settlement` is what a journal's
 settle frame holds and what the writer books; it carries everything, so that booking never prices and never asks.
+
+Nobody changes a record once it is made. The three that are made for every exchange (`Opened`, `Settlement`,
+`Transaction`) are not declared frozen all the same: that costs 5 µs instead of 0.3 µs for each settlement.
 """
 
 from collections.abc import Mapping
@@ -126,7 +129,7 @@ class Fenced:
     booked: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
     """An `open` frame: what recovery needs to end an exchange that was cut off by a crash.
 
@@ -171,7 +174,7 @@ class Opened:
         return cls(*_array(payload, 12))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
     """The one end of an exchange that reached an upstream (or of a refusal worth a log row: amount 0, no takes).
 
@@ -248,14 +251,10 @@ class Settlement:
     @classmethod
     def decode(cls, payload: bytes) -> "Settlement":
         """Inverse of `encode`. Raises ValueError on anything else."""
-        f = _array(payload, 28)
-        return cls(
-            *f[:9],
-            tuple(f[9]),
-            *f[10:15],
-            _lot_amounts(f[15]),
-            *f[16:],
-        )
+        fields = _array(payload, 28)
+        fields[9] = tuple(fields[9])
+        fields[15] = _lot_amounts(fields[15])
+        return cls(*fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +275,7 @@ class Void:
         return cls(*_array(payload, 3))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transaction:
     """One immutable ledger row. `_id` is `{user}:{type}:{reference}:{pool}`; the amount is signed."""
 
