@@ -23,7 +23,7 @@ class SyncThread:
         self._wake = wake
         self._delay_s = 0.0 if at_once else limits.sync_interval_s / 2
         self._dirty = threading.Event()
-        self._ending = False
+        self._ending = threading.Event()
         self._appender: Appender | None = None
         self._failed = False
         self._thread: threading.Thread | None = None
@@ -42,15 +42,15 @@ class SyncThread:
 
     def stop(self) -> None:
         """End the thread; it finishes the sync it is in."""
-        self._ending = True
+        self._ending.set()
         self._dirty.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._ending:
+        while not self._ending.is_set():
             self._dirty.wait()
-            if self._ending:
+            if self._ending.is_set():
                 return
             time.sleep(self._delay_s)
             self._dirty.clear()
@@ -100,4 +100,4 @@ class SyncThread:
         try:
             self._wake(callback)
         except RuntimeError:  # the loop is closed: nobody waits any more
-            self._ending = True
+            self._ending.set()
