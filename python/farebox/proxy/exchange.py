@@ -7,8 +7,8 @@ the hold ends exactly once (M3).
 """
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from farebox.base import frames, limits
 from farebox.base.counters import INDEX
@@ -20,7 +20,7 @@ from farebox.base.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from farebox.base.records import Opened, Settlement, Void
+from farebox.base.records import Opened, Void
 from farebox.base.units import usd_from_pico
 from farebox.journal.payloads import sent_payload
 from farebox.meter import BROKEN, END, OVERSIZE, Pipe
@@ -29,7 +29,7 @@ from farebox.proxy.verdict import Ending, Verdict, verdict_of
 from farebox.wire.errors import cut_event, error_event, render, upstream_fault
 from farebox.wire.headers import header_value, response_lines, upstream_request_id
 from farebox.wire.relay import Collector, Relay
-from farebox.wire.upstream import Connection, request_head
+from farebox.wire.upstream import Connection, Pool, request_head
 
 if TYPE_CHECKING:
     from farebox.base.records import KeyRecord
@@ -157,15 +157,22 @@ class Exchange:
         return self._head.status if self._head is not None else 0
 
     # -- sending ---------------------------------------------------------------------------------------------
-    async def begin(self, body: bytes) -> None:
-        """Get a connection, record `open` and `sent`, send. Raises Refused after giving the hold back."""
-        endpoint = self.model.endpoints[self.route.name]
-        pool = self.worker.pool_of(endpoint)
+    def begin(self, body: bytes) -> Coroutine[Any, Any, None] | None:
+        """Record `open` and `sent`, then send; what is returned must be awaited: no idle connection was there.
+
+        Raises Refused (here or when awaited) after giving the hold back.
+        """
+        pool = self.worker.pool_of(self.model.endpoints[self.route.name])
         head = request_head(pool.endpoint, self.route.path, len(body), self.client.raw_headers)
+        connection = pool.take()
+        if connection is None:
+            return self._begin_on_new(pool, head, body)
+        self._record_open(connection, head, body)
+        return None
+
+    async def _begin_on_new(self, pool: Pool, head: bytes, body: bytes) -> None:
         try:
-            connection = pool.take()
-            if connection is None:
-                connection = await pool.connect()
+            connection = await pool.connect()
         except UpstreamConnectError as error:
             self._void("no connection")
             self.worker.counters[_UPSTREAM_ERRORS] += 1
@@ -302,13 +309,10 @@ class Exchange:
             return
         if streamed:
             self._start_relay(connection, head, chunked_out)
-            if self.relay is not None and (rest or head.framing == 0):
-                self.relay.on_data(rest)
+            if self.relay is not None:
+                self.relay.begin(head, rest)
         else:
-            collector = Collector(connection, self.tap, self._complete, self._overflow)
-            connection.receiver = collector
-            if rest or head.framing == 0:
-                collector.on_data(rest)
+            Collector(connection, self.tap, self._complete, self._overflow).begin(head, rest)
 
     def on_data(self, data: bytes) -> None:
         """Never called: on_head names another receiver."""
@@ -385,7 +389,6 @@ class Exchange:
             self._client_gone,
             framed=chunked_out or not self.client.chunked_ok,
         )
-        connection.receiver = self.relay
         self.worker.streams.add(self)
 
     def _hold_point(self, held: bytes, state: int) -> None:
@@ -404,8 +407,8 @@ class Exchange:
         relay.send_held(held)
         if state & BROKEN:
             refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider broke off its answer.")
-            if not self._settled_at_terminal():
-                relay.send(b"\n\n" + error_event(self.route.name, refused))
+            if not self._settled_at_terminal() and relay.between_events():
+                relay.send(error_event(self.route.name, refused))
             relay.cut()
         elif state & END:
             relay.finish()
@@ -431,11 +434,15 @@ class Exchange:
         return max(0, needed_pico - self.hold.amount_pico)
 
     def cut(self, reason: str) -> None:
-        """The wallet ran dry: stop the upstream, settle what was sent, end the stream validly."""
+        """The wallet ran dry: after the next whole event stop the upstream, settle what was sent, end validly."""
         relay = self.relay
-        if self._settled or relay is None:
+        if not self._settled and relay is not None and not self._cut_reason:
+            self._cut_reason = reason
+            relay.when_between_events(lambda: self._cut_now(relay))
+
+    def _cut_now(self, relay: Relay) -> None:
+        if self._settled:
             return
-        self._cut_reason = reason
         relay.drop_upstream()
         self._settle(lambda verdict: self._send_cut(relay, verdict), cut_by_us=True)
 
@@ -447,7 +454,7 @@ class Exchange:
             created_s=self.started_ms // 1000,
             output_tokens=verdict.counts.get("output", 0),
         )
-        relay.send(b"\n\n" + event)
+        relay.send(event)
         relay.finish()
         self._stream_over(relay)
 
@@ -514,7 +521,7 @@ class Exchange:
             written(error)
 
     def _outcome(self, cut_by_us: bool) -> str:
-        if self._cut_reason:
+        if self._cut_reason and cut_by_us:
             return "cut"
         if self.gone_handled:
             return "client_gone_cut" if cut_by_us else "client_gone"

@@ -1,7 +1,7 @@
 """One worker: everything an exchange meets on its way, put together.
 
-The order of checks is fixed (route, key, rate, body, model, price fields, money) and stands in `_metered`. The worker
-owns the exchanges that are open; the journal, the store's face and the sockets are handed to it.
+The worker owns the exchanges that are open and records how they end; the journal and the store's face are handed to
+it, and requests come from the services' handlers (service.py).
 """
 
 import asyncio
@@ -9,42 +9,26 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-import orjson
 
 from farebox.base import clock, frames, limits
 from farebox.base.counters import INDEX, Counters
-from farebox.base.errors import FaultError, Refusal, Refused, UpstreamConnectError
+from farebox.base.errors import Refusal
 from farebox.base.ids import ExchangeIds
-from farebox.base.keys import key_digest
 from farebox.base.records import KeyRecord, Settlement
 from farebox.config.settings import Endpoint as EndpointSettings
-from farebox.config.settings import ModelRow, Service
+from farebox.config.settings import Service
 from farebox.journal.journal import Journal
-from farebox.ledger.user_lease import Hold
-from farebox.meter import ModelPrice, PriceBook, Reading, Scan, ScanError, new_price_book, scan
+from farebox.meter import ModelPrice, PriceBook, Reading
 from farebox.proxy.abandon import Drains
 from farebox.proxy.accounts import Accounts
-from farebox.proxy.admission import Ask, ask_of, short_of_money
 from farebox.proxy.books import Books
 from farebox.proxy.exchange import Exchange
-from farebox.proxy.forward import Forward
-from farebox.proxy.leases import Leases, Shortage
-from farebox.proxy.own_routes import (
-    anthropic_model,
-    anthropic_models,
-    credits_of,
-    openai_model,
-    openai_models,
-)
+from farebox.proxy.leases import Leases
 from farebox.proxy.rates import RateLimiter, RateState
 from farebox.proxy.settlement_log import SettlementLog
 from farebox.proxy.streams import Streams
 from farebox.proxy.verdict import Verdict
 from farebox.store.base import WorkerStore
-from farebox.wire.errors import JSON_LINE, render
-from farebox.wire.headers import client_key, require_json
-from farebox.wire.incoming import Incoming
-from farebox.wire.routes import Route, family_of, match
 from farebox.wire.upstream import Pool
 
 _log = logging.getLogger("farebox.worker")
@@ -135,14 +119,13 @@ class Worker:
         self.counters[INDEX[name]] += 1
 
     # -- services --------------------------------------------------------------------------------------------
-    def serve(self, service: Service, book: PriceBook) -> "ServiceHandler":
-        """A handler for one service's socket, selling at `book`'s prices."""
+    def offer(self, service: Service, book: PriceBook) -> None:
+        """Make a service's prices and endpoints known; call before its first request."""
         names = {name: row.id for row in service.models for name in (*row.ids, row.upstream_model)}
         self.books.add(book, names)
         for row in service.models:
             for endpoint in row.endpoints.values():
                 self._pool_by_endpoint[id(endpoint)] = self._pools[service.name, endpoint.name]
-        return ServiceHandler(self, service, book)
 
     def pool_of(self, endpoint: EndpointSettings) -> Pool:
         """The connections to a configured endpoint."""
@@ -298,221 +281,3 @@ class Worker:
         for task in list(self._tasks):
             task.cancel()
         self._settlement_log.flush()
-
-
-class ServiceHandler:
-    """Handles the requests of one service's socket."""
-
-    def __init__(self, worker: Worker, service: Service, book: PriceBook) -> None:
-        self._worker = worker
-        self._service = service
-        self._book = book
-        self._rate_limit = service.requests_per_minute
-
-    async def __call__(self, client: Incoming) -> None:
-        """Answer one request; refusals in the route's own format."""
-        worker = self._worker
-        started_ms = worker.wall_ms()
-        exchange_id = worker.new_id(started_ms)
-        try:
-            route = match(client.method, client.path)
-            if route.metered:
-                await self._metered(client, route, exchange_id, started_ms)
-            elif route.name == "count_tokens":
-                await self._forwarded(client, route, exchange_id)
-            else:
-                await self._own(client, route)
-        except Refused as refused:
-            self._refuse(client, refused, exchange_id)
-        except FaultError as error:
-            _log.warning("%s: %s", exchange_id, error)
-            away = Refused(Refusal.STORE_UNAVAILABLE, "Farebox cannot reach its store.", retry_after_s=2)
-            self._refuse(client, away, exchange_id)
-
-    def _refuse(self, client: Incoming, refused: Refused, exchange_id: str) -> None:
-        status = refused.refusal.value.status
-        self._worker.counters[_REFUSED_COUNTERS.get(status, _REFUSED_OTHER)] += 1
-        if refused.close:
-            client.keep_alive = False
-        if client.answered:
-            client.abort()
-            return
-        client.answer(*render(refused, family_of(client.path), exchange_id))
-
-    # -- admission -------------------------------------------------------------------------------------------
-    async def _metered(self, client: Incoming, route: Route, exchange_id: str, started_ms: int) -> None:
-        worker = self._worker
-        if worker.draining:
-            raise Refused(Refusal.DRAINING, "This server is shutting down.", retry_after_s=1, close=True)
-        key = await self._key(client)
-        rate = self._rate(key)
-        require_json(client.headers)
-        body = await client.body(self._service.body_bytes_max)
-        asked = await self._scan(body, route.name)
-        model = self._model(asked.model, route, key)
-        price = self._book.models[model.id]
-        ask = ask_of(asked, route.name, model, price)
-        hold = worker.leases.hold_now(key.user, model.wallet, ask.hold_pico, started_ms)
-        if hold is None:
-            hold = await self._wait_for_hold(key, model, price, ask)
-        strip_usage = (
-            asked.stream
-            and not asked.include_usage
-            and route.name in _INJECTED_FORMATS
-            and model.endpoints[route.name].inject_include_usage
-        )
-        upstream_name = model.upstream_model if model.upstream_model != asked.model else None
-        if upstream_name is not None or strip_usage:
-            body = asked.edited(body, upstream_name, strip_usage)
-        exchange = Exchange(
-            worker,
-            client,
-            route,
-            exchange_id,
-            started_ms,
-            key,
-            model,
-            price,
-            self._book.version,
-            ask,
-            hold,
-            stream=asked.stream,
-            strip_usage=strip_usage,
-            rate_lines=_rate_lines(rate),
-        )
-        await exchange.begin(body)
-
-    async def _key(self, client: Incoming) -> KeyRecord:
-        digest = key_digest(client_key(client.headers, client.query))
-        accounts = self._worker.accounts
-        key = accounts.get(digest) or await accounts.find(digest, self._worker.loop.time())
-        if key is None:
-            raise Refused(Refusal.KEY_UNKNOWN, "This API key is not valid.")
-        if not key.key_active or not key.user_active:
-            raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
-        if key.expires_at_ms is not None and key.expires_at_ms <= self._worker.wall_ms():
-            raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
-        return key
-
-    def _rate(self, key: KeyRecord) -> RateState:
-        rate = self._worker.rate(key, self._rate_limit)
-        if rate.retry_after_s:
-            raise Refused(
-                Refusal.RATE_LIMITED,
-                f"Rate limit of {rate.limit} requests a minute reached; try again in {rate.retry_after_s} s.",
-                retry_after_s=rate.retry_after_s,
-            )
-        return rate
-
-    async def _scan(self, body: bytes, wire_format: str) -> Scan:
-        try:
-            if len(body) < limits.scan_in_thread_bytes_min:
-                return scan(body, wire_format, limits.json_depth_max)
-            return await asyncio.to_thread(scan, body, wire_format, limits.json_depth_max)
-        except ScanError as error:
-            details: dict[str, object] = {"param": error.field} if error.field else {}
-            raise Refused(Refusal.BODY_INVALID, str(error), details=details) from None
-
-    def _model(self, name: str, route: Route, key: KeyRecord) -> ModelRow:
-        model = self._service.models.get(name)
-        if model is None:
-            raise Refused(Refusal.MODEL_UNKNOWN, f"The model {_shown(name)} does not exist here.")
-        if key.allowed_models is not None and model.id not in key.allowed_models:
-            raise Refused(Refusal.MODEL_NOT_ALLOWED, f"This key may not use the model {model.id}.")
-        if route.name not in model.endpoints:
-            raise Refused(Refusal.UNSUPPORTED, f"The model {model.id} is not served on {route.path}.")
-        return model
-
-    async def _wait_for_hold(self, key: KeyRecord, model: ModelRow, price: ModelPrice, ask: Ask) -> Hold:
-        got = await self._worker.leases.hold(key.user, model.wallet, ask.hold_pico)
-        if isinstance(got, Hold):
-            return got
-        raise _shortage_refusal(got, ask, price, model.wallet)
-
-    # -- without money ---------------------------------------------------------------------------------------
-    async def _forwarded(self, client: Incoming, route: Route, exchange_id: str) -> None:
-        key = await self._key(client)
-        self._rate(key)
-        require_json(client.headers)
-        body = await client.body(self._service.body_bytes_max)
-        asked = await self._scan(body, "messages")
-        model = self._model(asked.model, route, key)
-        if model.upstream_model != asked.model:
-            body = asked.edited(body, model.upstream_model, False)
-        try:
-            await Forward(client, route, exchange_id).begin(
-                self._worker.pool_of(model.endpoints[route.name]), body
-            )
-        except UpstreamConnectError:
-            raise Refused(Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.") from None
-
-    async def _own(self, client: Incoming, route: Route) -> None:
-        if route.name == "healthz":
-            _answer_json(client, 200, {"status": "ok"})
-        elif route.name == "readyz":
-            reason = "draining" if self._worker.draining else self._worker.ready()
-            status = {"status": "ready"} if not reason else {"status": "not ready", "reason": reason}
-            _answer_json(client, 503 if reason else 200, status)
-        else:
-            key = await self._key(client)
-            if route.name == "credits":
-                await self._credits(client, key)
-            else:
-                self._models(client, route, key)
-
-    def _models(self, client: Incoming, route: Route, key: KeyRecord) -> None:
-        anthropic = "anthropic-version" in client.headers
-        if route.model:
-            row = self._service.models.get(route.model)
-            if row is None:
-                raise Refused(Refusal.MODEL_UNKNOWN, f"The model {_shown(route.model)} does not exist here.")
-            _answer_json(client, 200, anthropic_model(row) if anthropic else openai_model(row))
-            return
-        rows = [row for row in self._service.models if key.allowed_models is None or row.id in key.allowed_models]
-        _answer_json(client, 200, anthropic_models(rows) if anthropic else openai_models(rows))
-
-    async def _credits(self, client: Incoming, key: KeyRecord) -> None:
-        account = await self._worker.store.account(key.user)
-        if account is None:
-            raise Refused(Refusal.KEY_REVOKED, "This account does not exist any more.")
-        _answer_json(client, 200, credits_of(account, self._worker.wall_ms()))
-
-
-def compile_book(service: Service, version: int, effective_ms: int) -> PriceBook:
-    """The service's configured prices as a price book."""
-    return new_price_book(dict(service.price_book()), version, effective_ms)  # type: ignore[arg-type]
-
-
-def _answer_json(client: Incoming, status: int, value: object) -> None:
-    client.answer(status, JSON_LINE, orjson.dumps(value))
-
-
-def _shortage_refusal(shortage: Shortage, ask: Ask, price: ModelPrice, wallet: str) -> Refused:
-    if shortage.reason in {"short", "expired"}:
-        return short_of_money(
-            ask,
-            price,
-            wallet=wallet,
-            remaining_pico=shortage.remaining_pico,
-            held_pico=shortage.held_pico,
-            expired=shortage.reason == "expired",
-        )
-    refusal, message = _SHORTAGE_REFUSALS[shortage.reason]
-    retry_after_s = 1 if refusal.value.status == 503 else None
-    return Refused(refusal, message, retry_after_s=retry_after_s)
-
-
-def _rate_lines(rate: RateState) -> bytes:
-    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
-        rate.limit,
-        rate.remaining,
-        rate.reset_s,
-    )
-
-
-def _shown(name: str) -> str:
-    """A name from outside, safe and short enough for a message."""
-    return repr(name[:80])
-
-
-__all__ = ["ServiceHandler", "Worker", "compile_book"]

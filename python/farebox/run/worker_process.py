@@ -22,7 +22,8 @@ from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service, Settings
 from farebox.journal.journal import Journal, take
 from farebox.meter import plain_models
-from farebox.proxy.worker import Worker, compile_book
+from farebox.proxy.service import ServiceHandler, compile_book
+from farebox.proxy.worker import Worker
 from farebox.run.paths import counters_file, writer_socket
 from farebox.run.process import StopSignals, first_of, run
 from farebox.store.remote import RemoteStore
@@ -57,7 +58,7 @@ async def main(number: int, descriptors: list[int], config: list[Path]) -> int:
         worker.leases.remember_unbooked(recovered.unapplied)
         pushes.to(worker)
         for server, service in zip(servers, settings.services, strict=True):
-            server.handle = worker.serve(service, await _book(store, service))
+            server.handle = ServiceHandler(worker, service, await _book(store, service))
         beats = _Beats(store, journal)
         worker.ready = lambda: beats.trouble() or _journal_trouble(journal)
         worker.spawn(beats.run())
@@ -110,7 +111,7 @@ async def _recovered(
                 host=socket.gethostname(),
                 schedule=loop.call_soon,
                 wake=loop.call_soon_threadsafe,
-                durability=settings.durability,
+                durability="disk" if settings.durability == "disk" else "process",
             )
         except (StoreDownError, StoreUnknownError) as error:
             if not said:

@@ -1,0 +1,366 @@
+"""One service's requests: the fixed order of checks from the request line to the hold.
+
+Route, key, rate, body, model, price fields, money: the first that fails answers (the order is a promise; a refusal
+never tells more than the checks before it allow). What is known already is decided within the read of the request,
+without a task; what must be asked or awaited goes on in a coroutine from the step that was reached.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import orjson
+
+from farebox.base import limits
+from farebox.base.counters import INDEX
+from farebox.base.errors import FaultError, Refusal, Refused, UpstreamConnectError
+from farebox.base.keys import key_digest
+from farebox.base.records import KeyRecord
+from farebox.config.settings import ModelRow, Service
+from farebox.ledger.user_lease import Hold
+from farebox.meter import ModelPrice, PriceBook, Scan, ScanError, new_price_book, scan
+from farebox.proxy.admission import Ask, ask_of, short_of_money
+from farebox.proxy.exchange import Exchange
+from farebox.proxy.forward import Forward
+from farebox.proxy.leases import Shortage
+from farebox.proxy.own_routes import (
+    anthropic_model,
+    anthropic_models,
+    credits_of,
+    openai_model,
+    openai_models,
+)
+from farebox.proxy.rates import RateState
+from farebox.proxy.worker import Worker
+from farebox.wire.errors import JSON_LINE, render
+from farebox.wire.headers import client_key, require_json
+from farebox.wire.incoming import Incoming
+from farebox.wire.routes import Route, family_of, match
+
+_log = logging.getLogger("farebox.service")
+
+_INJECTED_FORMATS = frozenset(("chat", "completions"))
+_REFUSED_COUNTERS = {
+    401: INDEX["refused_401_total"],
+    402: INDEX["refused_402_total"],
+    404: INDEX["refused_404_total"],
+    429: INDEX["refused_429_total"],
+}
+_REFUSED_OTHER = INDEX["refused_other_total"]
+_SHORTAGES = {
+    "inactive": (Refusal.KEY_REVOKED, "This API key is not valid."),
+    "unknown": (Refusal.KEY_REVOKED, "This API key is not valid."),
+    "parked": (Refusal.ACCOUNT_PARKED, "This account is on hold; ask the operator."),
+    "written_off": (Refusal.ACCOUNT_PARKED, "This account owes too much; ask the operator."),
+    "crowded": (Refusal.OVERLOADED, "Too many requests of this account wait for money; try again."),
+    "down": (Refusal.STORE_UNAVAILABLE, "Your balance cannot be checked right now; try again."),
+}
+
+Pending = Coroutine[Any, Any, None] | None
+"""None: the request is on its way or answered. Else what must be awaited."""
+
+
+class _Arrival:
+    """A metered request on its way to its exchange: what the steps so far have found."""
+
+    __slots__ = ("ask", "body", "client", "id", "key", "model", "price", "rate", "route", "scan", "started_ms")
+
+    def __init__(self, client: Incoming, route: Route, exchange_id: str, started_ms: int) -> None:
+        self.client = client
+        self.route = route
+        self.id = exchange_id
+        self.started_ms = started_ms
+        self.key: KeyRecord | None = None
+        self.rate: RateState | None = None
+        self.body: bytes | None = None
+        self.scan: Scan | None = None
+        self.model: ModelRow | None = None
+        self.price: ModelPrice | None = None
+        self.ask: Ask | None = None
+
+
+class ServiceHandler:
+    """Handles the requests of one service's sockets."""
+
+    def __init__(self, worker: Worker, service: Service, book: PriceBook) -> None:
+        worker.offer(service, book)
+        self._worker = worker
+        self._service = service
+        self._book = book
+
+    def __call__(self, client: Incoming) -> Pending:
+        """Answer one request; refusals in the route's own format."""
+        worker = self._worker
+        started_ms = worker.wall_ms()
+        exchange_id = worker.new_id(started_ms)
+        try:
+            route = match(client.method, client.path)
+            if route.metered:
+                pending = self._metered(_Arrival(client, route, exchange_id, started_ms))
+            else:
+                pending = self._unmetered(client, route, exchange_id)
+        except (Refused, FaultError) as error:
+            self._refuse(client, error, exchange_id)
+            return None
+        return None if pending is None else self._awaited(client, pending, exchange_id)
+
+    async def _awaited(self, client: Incoming, pending: Coroutine[Any, Any, None], exchange_id: str) -> None:
+        try:
+            await pending
+        except (Refused, FaultError) as error:
+            self._refuse(client, error, exchange_id)
+
+    def _refuse(self, client: Incoming, error: Refused | FaultError, exchange_id: str) -> None:
+        if isinstance(error, Refused):
+            refused = error
+        else:
+            _log.warning("%s: %s", exchange_id, error)
+            refused = Refused(
+                Refusal.STORE_UNAVAILABLE, "Farebox cannot reach its store; try again.", retry_after_s=2
+            )
+        status = refused.refusal.value.status
+        self._worker.counters[_REFUSED_COUNTERS.get(status, _REFUSED_OTHER)] += 1
+        if refused.close:
+            client.keep_alive = False
+        if client.answered:
+            client.abort()
+            return
+        client.answer(*render(refused, family_of(client.path), exchange_id))
+
+    # -- metered requests: at once as far as possible ----------------------------------------------------------
+    def _metered(self, arrival: _Arrival) -> Pending:
+        worker, client = self._worker, arrival.client
+        if worker.draining:
+            raise Refused(Refusal.DRAINING, "This server is shutting down.", retry_after_s=1, close=True)
+        trouble = worker.ready()
+        if trouble:
+            raise Refused(Refusal.STORE_UNAVAILABLE, f"Not available: {trouble}.", retry_after_s=5)
+        key = worker.accounts.get(key_digest(client_key(client.headers, client.query)))
+        if key is None:
+            return self._metered_slowly(arrival)
+        self._take_key(arrival, key)
+        body = client.body_now(self._service.body_bytes_max)
+        if body is None or len(body) >= limits.scan_in_thread_bytes_min:
+            arrival.body = body
+            return self._metered_slowly(arrival)
+        self._take_body(arrival, body, _scan(body, arrival.route.name))
+        hold = self._hold_now(arrival)
+        if hold is None:
+            return self._metered_slowly(arrival)
+        return self._begin(arrival, hold)
+
+    async def _metered_slowly(self, arrival: _Arrival) -> None:
+        """Go on from the step that was reached, waiting where it must be."""
+        if arrival.key is None:
+            self._take_key(arrival, await self._find_key(arrival.client))
+        body = arrival.body
+        if body is None:
+            body = await arrival.client.body(self._service.body_bytes_max)
+        if arrival.scan is None:
+            self._take_body(arrival, body, await _scan_somewhere(body, arrival.route.name))
+        hold = self._hold_now(arrival) or await self._wait_for_hold(arrival)
+        pending = self._begin(arrival, hold)
+        if pending is not None:
+            await pending
+
+    # -- the steps -------------------------------------------------------------------------------------------
+    def _take_key(self, arrival: _Arrival, key: KeyRecord) -> None:
+        """The key is good, within its rate, and the body is declared as JSON."""
+        self._check_key(key)
+        arrival.rate = self._rate(key)
+        require_json(arrival.client.headers)
+        arrival.key = key
+
+    def _take_body(self, arrival: _Arrival, body: bytes, scanned: Scan) -> None:
+        """The body names a model this key may use here, with price fields the model prices."""
+        key = arrival.key
+        if key is None:
+            return
+        model = self._model(scanned.model, arrival.route, key)
+        price = self._book.models[model.id]
+        arrival.ask = ask_of(scanned, arrival.route.name, model, price)
+        arrival.body, arrival.scan, arrival.model, arrival.price = body, scanned, model, price
+
+    def _hold_now(self, arrival: _Arrival) -> Hold | None:
+        key, model, ask = arrival.key, arrival.model, arrival.ask
+        if key is None or model is None or ask is None:
+            return None
+        return self._worker.leases.hold_now(key.user, model.wallet, ask.hold_pico, arrival.started_ms)
+
+    async def _wait_for_hold(self, arrival: _Arrival) -> Hold:
+        key, model, ask, price = arrival.key, arrival.model, arrival.ask, arrival.price
+        if key is None or model is None or ask is None or price is None:
+            raise Refused(Refusal.INTERNAL, "Internal error.", close=True)
+        got = await self._worker.leases.hold(key.user, model.wallet, ask.hold_pico)
+        if isinstance(got, Hold):
+            return got
+        raise _shortage_refusal(got, ask, price, model.wallet)
+
+    def _begin(self, arrival: _Arrival, hold: Hold) -> Pending:
+        """Money is held: make the exchange and send it."""
+        key, scanned, model, price, ask = arrival.key, arrival.scan, arrival.model, arrival.price, arrival.ask
+        body, rate = arrival.body, arrival.rate
+        if key is None or scanned is None or model is None or price is None or ask is None or body is None:
+            raise Refused(Refusal.INTERNAL, "Internal error.", close=True)
+        strip_usage = (
+            scanned.stream
+            and not scanned.include_usage
+            and arrival.route.name in _INJECTED_FORMATS
+            and model.endpoints[arrival.route.name].inject_include_usage
+        )
+        other_name = model.upstream_model if model.upstream_model != scanned.model else None
+        if other_name is not None or strip_usage:
+            body = scanned.edited(body, other_name, strip_usage)
+        exchange = Exchange(
+            self._worker,
+            arrival.client,
+            arrival.route,
+            arrival.id,
+            arrival.started_ms,
+            key,
+            model,
+            price,
+            self._book.version,
+            ask,
+            hold,
+            stream=scanned.stream,
+            strip_usage=strip_usage,
+            rate_lines=b"" if rate is None else _rate_lines(rate),
+        )
+        return exchange.begin(body)
+
+    # -- keys, rates, models ---------------------------------------------------------------------------------
+    async def _find_key(self, client: Incoming) -> KeyRecord:
+        digest = key_digest(client_key(client.headers, client.query))
+        accounts = self._worker.accounts
+        key = accounts.get(digest) or await accounts.find(digest, self._worker.loop.time())
+        if key is None:
+            raise Refused(Refusal.KEY_UNKNOWN, "This API key is not valid.")
+        return key
+
+    def _check_key(self, key: KeyRecord) -> None:
+        expired = key.expires_at_ms is not None and key.expires_at_ms <= self._worker.wall_ms()
+        if expired or not key.key_active or not key.user_active:
+            raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
+
+    def _rate(self, key: KeyRecord) -> RateState:
+        rate = self._worker.rate(key, self._service.requests_per_minute)
+        if rate.retry_after_s:
+            raise Refused(
+                Refusal.RATE_LIMITED,
+                f"Rate limit of {rate.limit} requests a minute reached; try again in {rate.retry_after_s} s.",
+                retry_after_s=rate.retry_after_s,
+            )
+        return rate
+
+    def _model(self, name: str, route: Route, key: KeyRecord) -> ModelRow:
+        model = self._service.models.get(name)
+        if model is None:
+            raise Refused(Refusal.MODEL_UNKNOWN, f"The model {_shown(name)} does not exist here.")
+        if key.allowed_models is not None and model.id not in key.allowed_models:
+            raise Refused(Refusal.MODEL_NOT_ALLOWED, f"This key may not use the model {model.id}.")
+        if route.name not in model.endpoints:
+            raise Refused(Refusal.UNSUPPORTED, f"The model {model.id} is not served on {route.path}.")
+        return model
+
+    # -- requests without money ------------------------------------------------------------------------------
+    def _unmetered(self, client: Incoming, route: Route, exchange_id: str) -> Pending:
+        if route.name == "count_tokens":
+            return self._forwarded(client, route, exchange_id)
+        if route.name == "healthz":
+            _answer_json(client, 200, {"status": "ok"})
+        elif route.name == "readyz":
+            reason = "draining" if self._worker.draining else self._worker.ready()
+            status = {"status": "ready"} if not reason else {"status": "not ready", "reason": reason}
+            _answer_json(client, 503 if reason else 200, status)
+        else:
+            return self._own(client, route)
+        return None
+
+    async def _forwarded(self, client: Incoming, route: Route, exchange_id: str) -> None:
+        key = await self._find_key(client)
+        self._check_key(key)
+        self._rate(key)
+        require_json(client.headers)
+        body = await client.body(self._service.body_bytes_max)
+        scanned = await _scan_somewhere(body, "messages")
+        model = self._model(scanned.model, route, key)
+        if model.upstream_model != scanned.model:
+            body = scanned.edited(body, model.upstream_model, False)
+        pool = self._worker.pool_of(model.endpoints[route.name])
+        try:
+            await Forward(client, route, exchange_id).begin(pool, body)
+        except UpstreamConnectError:
+            raise Refused(Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.") from None
+
+    async def _own(self, client: Incoming, route: Route) -> None:
+        key = await self._find_key(client)
+        self._check_key(key)
+        if route.name == "credits":
+            account = await self._worker.store.account(key.user)
+            if account is None:
+                raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
+            _answer_json(client, 200, credits_of(account, self._worker.wall_ms()))
+            return
+        anthropic = "anthropic-version" in client.headers
+        if route.model:
+            row = self._service.models.get(route.model)
+            if row is None:
+                raise Refused(Refusal.MODEL_UNKNOWN, f"The model {_shown(route.model)} does not exist here.")
+            _answer_json(client, 200, anthropic_model(row) if anthropic else openai_model(row))
+            return
+        rows = [row for row in self._service.models if key.allowed_models is None or row.id in key.allowed_models]
+        _answer_json(client, 200, anthropic_models(rows) if anthropic else openai_models(rows))
+
+
+def compile_book(service: Service, version: int, effective_ms: int) -> PriceBook:
+    """The service's configured prices as a price book."""
+    return new_price_book(dict(service.price_book()), version, effective_ms)
+
+
+def _scan(body: bytes, wire_format: str) -> Scan:
+    try:
+        return scan(body, wire_format, limits.json_depth_max)
+    except ScanError as error:
+        details: dict[str, object] = {"param": error.field} if error.field else {}
+        raise Refused(Refusal.BODY_INVALID, str(error), details=details) from None
+
+
+async def _scan_somewhere(body: bytes, wire_format: str) -> Scan:
+    """Scan large bodies in a thread, so that they delay nobody."""
+    if len(body) < limits.scan_in_thread_bytes_min:
+        return _scan(body, wire_format)
+    return await asyncio.to_thread(_scan, body, wire_format)
+
+
+def _answer_json(client: Incoming, status: int, value: object) -> None:
+    client.answer(status, JSON_LINE, orjson.dumps(value))
+
+
+def _shortage_refusal(shortage: Shortage, ask: Ask, price: ModelPrice, wallet: str) -> Refused:
+    if shortage.reason in {"short", "expired"}:
+        return short_of_money(
+            ask,
+            price,
+            wallet=wallet,
+            remaining_pico=shortage.remaining_pico,
+            held_pico=shortage.held_pico,
+            expired=shortage.reason == "expired",
+        )
+    refusal, message = _SHORTAGES[shortage.reason]
+    retry_after_s = 1 if refusal in {Refusal.OVERLOADED, Refusal.STORE_UNAVAILABLE} else None
+    return Refused(refusal, message, retry_after_s=retry_after_s)
+
+
+def _rate_lines(rate: RateState) -> bytes:
+    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
+        rate.limit,
+        rate.remaining,
+        rate.reset_s,
+    )
+
+
+def _shown(name: str) -> str:
+    """A name from outside, safe and short enough for a message."""
+    return repr(name[:80])
