@@ -158,4 +158,4 @@ locust: build $(STAMPS)/bench ## load with locust: chat plain, chat streamed
 
 .PHONY: profile
 profile: build $(STAMPS)/bench ## where the time of a request goes
-	@$(BIN)/python bench/profile.py $(ARGS)
+	@$(BIN)/python bench/hot_path.py $(ARGS)
