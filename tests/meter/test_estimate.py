@@ -102,6 +102,14 @@ def test_the_fitting_limit_fits_and_one_more_does_not(
     assert hold(limit + 1) > remaining_pico
 
 
+def test_no_limit_fits_where_the_input_alone_is_too_dear() -> None:
+    hold = hold_bound_pico(PRICE, 100, 0)
+    assert fitting_output_tokens(PRICE, 100, hold - 1) == 0
+    assert fitting_output_tokens(PRICE, 100, hold) == 0
+    assert fitting_output_tokens(PRICE, 100, hold + hold_bound_pico(PRICE, 0, 7)) >= 7
+    assert fitting_output_tokens(PRICE, 6000, hold) == 0
+
+
 def test_where_output_costs_nothing_any_limit_fits() -> None:
     free = model_price({"lines": {"input": "0", "output": "0"}})
     assert fitting_output_tokens(free, 10, 0) == OUTPUT_TOKENS_MAX
