@@ -100,6 +100,7 @@ class Appender:
         self._unsynced: deque[_Record] = deque()
         self._unsynced_bytes = 0
         self._awaiting: deque[tuple[int, Then]] = deque()
+        self._carried_bytes = 0
         self._opens_max = 0
         self._look_again_at_bytes = 0
         self.broken: Exception | None = None
@@ -237,7 +238,7 @@ class Appender:
         self._next_pos += complete
         self._dirty()
         self._tell_written(queued, frames, complete, error)
-        if self._offset >= limits.segment_bytes_max and self.broken is None:
+        if self._offset >= limits.segment_bytes_max + self._carried_bytes and self.broken is None:
             self._rotate()
 
     def _tell_written(
@@ -330,6 +331,7 @@ class Appender:
         for opened in old:
             opened.sequence, opened.turn = self._sequence, self._turn
             self._rest += [(kind, payload, None, None) for kind, payload in opened.records()]
+        self._carried_bytes = sum(OVERHEAD_BYTES + len(payload) for _, payload, _, _ in self._rest)
         if self._rest and not self._scheduled:
             self._scheduled = True
             self._schedule(self._flush)

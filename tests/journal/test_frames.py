@@ -1,0 +1,87 @@
+"""A frame comes back as it was written or not at all (J18, J20, J21, J23)."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farebox.base import frames as kinds
+from farebox.base import limits
+from farebox.base.errors import InvariantBrokenError
+from farebox.journal.frames import (
+    OVERHEAD_BYTES,
+    Broken,
+    Frame,
+    Read,
+    check_length,
+    decode,
+    encode,
+    latest_synced,
+)
+
+J = 0xFEDCBA9876543210
+
+
+def frame(payload: bytes, pos: int = 7, synced: int = 3, before: int = 9, kind: int = kinds.SETTLE) -> bytes:
+    return encode(kind, J, pos, synced, before, payload)[0] + payload
+
+
+@given(
+    st.binary(max_size=200), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)
+)
+def test_a_frame_comes_back(payload: bytes, pos: int, synced: int, before: int) -> None:
+    head, crc = encode(kinds.OPEN, J, pos, synced, before, payload)
+    read = decode(b"xx" + head + payload + b"rest", 2, J)
+    end = 2 + OVERHEAD_BYTES + len(payload)
+    assert read == Read(Frame(kinds.OPEN, pos, payload), synced, before, crc, end)
+
+
+def test_overhead_is_small() -> None:
+    assert OVERHEAD_BYTES == 37
+
+
+def test_J20_every_flipped_bit_is_noticed() -> None:
+    data = frame(b'["e1"]')
+    for index in range(len(data) * 8):
+        flipped = bytearray(data)
+        flipped[index // 8] ^= 1 << index % 8
+        assert isinstance(decode(bytes(flipped), 0, J), Broken)
+
+
+def test_J18_a_shortened_frame_asks_for_what_it_needs() -> None:
+    data = frame(b'["e1"]')
+    for length in range(len(data)):
+        read = decode(data[:length], 0, J)
+        assert isinstance(read, Broken)
+        assert length < read.needed_bytes <= len(data)
+
+
+@pytest.mark.parametrize("length", [limits.prices_frame_bytes_max + 1, 2**31, 2**32 - 1])
+def test_J23_an_enormous_length_is_damage_not_an_allocation(length: int) -> None:
+    read = decode(struct.pack("<I", length) + frame(b"x")[4:], 0, J)
+    assert isinstance(read, Broken)
+    assert read.needed_bytes == 0
+
+
+def test_J21_frames_of_another_journal_are_not_read() -> None:
+    assert isinstance(decode(frame(b"x"), 0, J + 1), Broken)
+
+
+def test_M10_lengths_are_bounded_when_written() -> None:
+    check_length(kinds.SETTLE, bytes(limits.frame_bytes_max))
+    check_length(kinds.PRICES, bytes(limits.prices_frame_bytes_max))
+    for kind, length in (
+        (kinds.SETTLE, limits.frame_bytes_max),
+        (kinds.PRICES, limits.prices_frame_bytes_max),
+    ):
+        with pytest.raises(InvariantBrokenError, match="M10"):
+            check_length(kind, bytes(length + 1))
+
+
+def test_valid_frames_are_found_behind_damage() -> None:
+    good = frame(b"a", synced=5) + frame(b"b", synced=8) + frame(b"c", synced=6)
+    assert latest_synced(b"noise" + good, 0, J) == 8
+    assert latest_synced(good[1:], 0, J) == 8
+    assert latest_synced(b"noise", 0, J) == 0
+    assert latest_synced(J.to_bytes(8, "little") * 3, 0, J) == 0
