@@ -376,6 +376,15 @@ async def test_hole_54_a_quarantined_hold_stays_reserved(scene):
     assert await scene.store.row_ids([("alice", held.exchange)]) == {held.exchange}
 
 
+async def test_a_quarantine_without_a_hold_waits_for_an_operator_too(scene):
+    await start(scene)
+    held = scene.settlement("alice", 0, quarantine="unpriced")
+    assert await scene.book(held, scene.settlement("alice", 0)) == [Booked.PARKED, Booked.BOOKED]
+    assert await scene.store.resolve_parked(held.exchange, 7, "operator", scene.NOW) is Booked.BOOKED
+    assert await scene.balance("alice") == 10 * scene.USD - 7
+    await scene.sound()
+
+
 @pytest.mark.parametrize(("amount", "left"), [(None, 3), (1, 2), (2, 1), (5, 0)])
 async def test_a_quarantined_exchange_is_settled_or_voided_once(scene, amount, left):
     part = await start(scene, usd=3, leased=2)

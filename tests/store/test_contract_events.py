@@ -89,6 +89,10 @@ async def test_hole_09_another_amount_under_the_same_id_is_never_success(scene):
     with pytest.raises(InvariantBrokenError, match="other content"):
         await apply(scene, credit(scene, "alice", "credits", 500, reference="pay1", lot="2" * 24))
     assert await scene.balance("alice") == 500
+    await apply(scene, scene.row("alice", "adjustment", "credits", -5, reference="a1"))
+    with pytest.raises(InvariantBrokenError, match="other content"):
+        await apply(scene, scene.row("alice", "adjustment", "credits", -6, reference="a1"))
+    assert await scene.balance("alice") == 495
 
 
 async def test_hole_50_the_rows_of_an_event_are_booked_together_or_not_at_all(scene):

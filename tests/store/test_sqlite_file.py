@@ -165,7 +165,7 @@ async def test_S14_a_file_locked_at_the_start_is_down(path, monkeypatch):
 
 
 async def test_S15_a_damaged_file_is_refused_by_name(store, scene, path):
-    for number in range(200):
+    for number in range(40):
         await scene.store.put_price_book({"x": "y" * 500}, f"hash{number}", 1)
     await store.close()
     data = bytearray(path.read_bytes())
@@ -177,7 +177,7 @@ async def test_S15_a_damaged_file_is_refused_by_name(store, scene, path):
 
 
 async def test_S15_damage_within_a_page_is_found_by_the_check(store, scene, path):
-    for number in range(200):
+    for number in range(40):
         await store.put_price_book({"x": "y" * 500}, f"hash{number}", 1)
     await store.close()
     data = bytearray(path.read_bytes())

@@ -1,7 +1,7 @@
 """The `Store` protocol: everything Farebox asks of a database, as operations with a meaning.
 
 Each method that changes money is exactly one transaction of the store (MONEY, first rule) and is guarded so
-that repeating it changes nothing. Implementations: `sqlite.py` (embedded), `mongo.py` (production); one
+that repeating it changes nothing. Implementations: `sqlite/` (embedded), `mongo` (production); one
 contract suite holds them to the same results. Pure choices (which lots, how a late charge is split) come from
 `ledger`; a store only reads, calls them, and writes the outcome in one transaction.
 
@@ -28,8 +28,8 @@ class Booked(Enum):
     DUPLICATE = "duplicate"
     """Its rows are there already, with the same content: dropped."""
     PARKED = "parked"
-    """Put into parked_settlements for an operator: account parked or damaged, or other content under the same
-    id.
+    """Put aside for an operator: quarantined, account parked or damaged, or other content under the same id.
+    Replayed, it is a DUPLICATE.
     """
 
 
@@ -132,9 +132,7 @@ class Store(Protocol):
         """
 
     async def expire_logs(self, before_ms: int, limit: int) -> int:
-        """Delete up to `limit` request-log rows created before `before_ms`; how many went (0: the store does
-        it).
-        """
+        """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
 
     async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
         """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
