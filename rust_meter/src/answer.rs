@@ -1,7 +1,8 @@
 //! One answer's usage, gathered from its documents in the order they came.
 //!
-//! Statements restate, they never add (the only sums are compaction passes and spliced messages). For Anthropic each
-//! member of a later statement overwrites; everywhere else the later statement stands as a whole.
+//! Statements restate, they never add (the only sums are compaction passes and spliced messages). For
+//! Anthropic each member of a later statement overwrites; everywhere else the later statement stands as a
+//! whole.
 
 mod report;
 
@@ -19,6 +20,9 @@ const REPORTING: u64 = Field::Input.bit()
     | Field::Thoughts.bit()
     | Field::BilledInput.bit()
     | Field::BilledOutput.bit();
+
+/// Other models kept apart over spliced messages.
+const OTHER_MODELS_MAX: usize = 16;
 
 /// What is known of the answer so far.
 #[derive(Debug)]
@@ -218,6 +222,12 @@ impl Answer {
         match &mut self.earlier {
             Some(earlier) => earlier.add(totals),
             None => self.earlier = Some(totals),
+        }
+        if let Some(earlier) = &mut self.earlier
+            && earlier.others.len() > OTHER_MODELS_MAX
+        {
+            earlier.others.truncate(OTHER_MODELS_MAX);
+            self.flags.raise(flags::OTHER_MODELS_CUT);
         }
         self.usage = Statement::default();
         self.raws.push(std::mem::take(&mut self.raw_latest));

@@ -1,7 +1,7 @@
 //! AWS event streams (`application/vnd.amazon.eventstream`), cut into frames without keeping payloads.
 //!
-//! A frame: total length, headers length, CRC of both (4 bytes each, big endian); headers; payload; CRC of all.
-//! A frame whose lengths or checksums are wrong ends metering: what follows cannot be trusted.
+//! A frame: total length, headers length, CRC of both (4 bytes each, big endian); headers; payload; CRC of
+//! all. A frame whose lengths or checksums are wrong ends metering: what follows cannot be trusted.
 
 use flate2::Crc;
 

@@ -2,8 +2,9 @@
 //!
 //! It is iterative, keeps no document and takes its input in any pieces: memory is the tree's depth plus one
 //! key or number of at most 256 bytes, time is linear. Accepted grammar: RFC 8259 along the tree's paths,
-//! with two leniencies (control and non-UTF-8 bytes inside strings; any bare word where a literal may stand, so
-//! `NaN` does not lose a document). Inside skipped values only strings and the number of brackets are checked.
+//! with two leniencies (control and non-UTF-8 bytes inside strings; any bare word where a literal may stand,
+//! so `NaN` does not lose a document). Inside skipped values only strings and the number of brackets are
+//! checked.
 
 mod skip;
 mod text;

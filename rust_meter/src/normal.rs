@@ -1,7 +1,7 @@
 //! The normal form: what every wire format's counts are turned into.
 //!
-//! The rules for formats whose prompt count includes the cache stand here, because several formats share them;
-//! each rule that had to be applied raises a flag. All sums saturate.
+//! The rules for formats whose prompt count includes the cache stand here, because several formats share
+//! them; each rule that had to be applied raises a flag. All sums saturate.
 
 use crate::fields::Fields;
 use crate::flags::{self, Flags};
@@ -138,6 +138,14 @@ impl Totals {
         counts
     }
 
+    /// Add another model's work; a model named twice is summed.
+    pub fn add_other(&mut self, other: OtherUsage) {
+        match self.others.iter_mut().find(|known| known.model == other.model) {
+            Some(known) => known.totals.add(other.totals),
+            None => self.others.push(other),
+        }
+    }
+
     /// Add the totals of a further message of the same answer.
     pub fn add(&mut self, other: Self) {
         let sum = |one: u64, two: u64| one.saturating_add(two);
@@ -150,7 +158,7 @@ impl Totals {
         self.cache_write_1h = sum_reported(self.cache_write_1h, other.cache_write_1h);
         self.reasoning = sum_reported(self.reasoning, other.reasoning);
         self.inference_input = self.inference_input.max(other.inference_input);
-        self.others.extend(other.others);
+        other.others.into_iter().for_each(|further| self.add_other(further));
     }
 }
 
@@ -204,7 +212,8 @@ pub fn inclusive(fields: &Fields, semantics: CacheSemantics, flags: &mut Flags) 
     totals
 }
 
-/// What a total above prompt and completion stands for; true when it proves that the cache stands beside the prompt.
+/// What a total above prompt and completion stands for; true when it proves that the cache stands beside the
+/// prompt.
 fn explain_total(totals: &mut Totals, total: u64, flags: &mut Flags) -> bool {
     let parts = totals.input_total.saturating_add(totals.output);
     let reasoning = totals.reasoning.unwrap_or(0);

@@ -1,5 +1,5 @@
-//! One response body on its way through: transfer decoding, metering, removal of the injected usage event, and
-//! re-framing for the client. The bytes are the upstream's; only that one event is ever taken out.
+//! One response body on its way through: transfer decoding, metering, removal of the injected usage event,
+//! and re-framing for the client. The bytes are the upstream's; only that one event is ever taken out.
 
 use std::ops::Range;
 
@@ -123,7 +123,7 @@ impl Pipe {
         };
         Ok(Self {
             transfer,
-            strips: strips && matches!(metering, Metering::Plain(_)),
+            strips: matches!(&metering, Metering::Plain(meter) if meter.strips()),
             metering,
             chunked_out: options.chunked_out,
             event_bytes_max: options.event_bytes_max,

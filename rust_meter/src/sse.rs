@@ -1,8 +1,8 @@
 //! Server-sent events, cut into lines without keeping any.
 //!
-//! Line ends are LF, CRLF and CR, mixed at will and split anywhere; a CR ends its line at once and an LF right
-//! behind it belongs to it, so no empty line is ever made up. A byte order mark is skipped by the caller. Only
-//! `data` lines are handed on; one space behind the colon is not part of the value.
+//! Line ends are LF, CRLF and CR, mixed at will and split anywhere; a CR ends its line at once and an LF
+//! right behind it belongs to it, so no empty line is ever made up. A byte order mark is skipped by the
+//! caller. Only `data` lines are handed on; one space behind the colon is not part of the value.
 
 use memchr::memchr2;
 

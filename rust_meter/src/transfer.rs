@@ -1,8 +1,8 @@
 //! Transfer decoding: where the body's bytes are in what the socket gave, and where the body ends.
 //!
-//! Chunked coding is read strictly: one to sixteen hexadecimal digits, an optional extension, CRLF; data, CRLF;
-//! after the last chunk trailers, each ended by CRLF. Extensions and trailers are bounded and ignored. Anything
-//! else (`0x`, signs, underscores, spaces before the extension, a bare LF) breaks the body.
+//! Chunked coding is read strictly: one to sixteen hexadecimal digits, an optional extension, CRLF; data,
+//! CRLF; after the last chunk trailers, each ended by CRLF. Extensions and trailers are bounded and ignored.
+//! Anything else (`0x`, signs, underscores, spaces before the extension, a bare LF) breaks the body.
 
 use std::ops::Range;
 

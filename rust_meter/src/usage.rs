@@ -1,15 +1,16 @@
 //! The meter: finds the documents of a body whatever its framing, and says where the terminal event begins.
 //!
-//! The framing is found from the first byte that is no white space: `{` one or more JSON documents, `[` an array
-//! of them, NUL an AWS event stream, anything else server-sent events. Content types are not trusted.
+//! The framing is found from the first byte that is no white space: `{` one or more JSON documents, `[` an
+//! array of them, NUL an AWS event stream, anything else server-sent events. Content types are not trusted.
 
 mod envelope;
+mod framed;
 
 use crate::answer::Answer;
 use crate::document::Document;
 use crate::flags;
 use crate::formats::{Family, Format, bedrock};
-use crate::frames::{self, Frames};
+use crate::frames::Frames;
 use crate::json::{Progress, Reader};
 use crate::normal::CacheSemantics;
 use crate::sse::{self, Lines};
@@ -97,6 +98,11 @@ impl Meter {
         }
     }
 
+    /// Whether injected usage events are looked for.
+    pub fn strips(&self) -> bool {
+        self.strips
+    }
+
     /// Body bytes read so far.
     pub fn position(&self) -> u64 {
         self.position
@@ -107,7 +113,8 @@ impl Meter {
         self.terminal.take()
     }
 
-    /// Body offset up to which bytes are decided: the start of an event that may have to be removed, or the end.
+    /// Body offset up to which bytes are decided: the start of an event that may have to be removed, or the
+    /// end.
     pub fn decided(&self) -> u64 {
         match self.event_start {
             Some(start) if self.strips && self.mode == Mode::Events && !self.event_kept => start,
@@ -381,67 +388,5 @@ impl Meter {
                 &[]
             }
         }
-    }
-
-    fn frame<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        let (token, tail) = self.frames.next(rest);
-        match token {
-            frames::Token::Other => {}
-            frames::Token::Begin => {
-                self.reader.begin();
-                self.document.begin();
-                self.document.kind.extend_from_slice(&self.frames.kind);
-                self.place = Place::Document;
-                if let Some((reader, envelope)) = &mut self.envelope {
-                    reader.begin();
-                    envelope.begin();
-                }
-            }
-            frames::Token::Payload(piece) => self.payload(piece),
-            frames::Token::End => self.frame_end(),
-            frames::Token::Damaged => {
-                self.answer.flag(flags::DAMAGED_FRAME);
-                self.mode = Mode::Ignore;
-                return &[];
-            }
-        }
-        tail
-    }
-
-    fn payload(&mut self, piece: &[u8]) {
-        if self.place != Place::Document {
-            return;
-        }
-        let progress = match &mut self.envelope {
-            Some((reader, envelope)) => reader.feed(piece, envelope),
-            None => self.reader.feed(piece, &mut self.document),
-        };
-        match progress {
-            Progress::More => {}
-            Progress::Done(_) => self.place = Place::Done(0),
-            Progress::Bad => self.place = Place::Junk,
-        }
-    }
-
-    fn frame_end(&mut self) {
-        if self.frames.is_error {
-            self.answer.is_failed = true;
-        }
-        match self.place {
-            Place::Done(_) => {
-                let document = match &mut self.envelope {
-                    Some((_, envelope)) if envelope.is_done => Some(&mut envelope.document),
-                    Some(_) => None,
-                    None => Some(&mut self.document),
-                };
-                if let Some(document) = document
-                    && self.answer.commit(document)
-                {
-                    self.found_terminal();
-                }
-            }
-            _ => self.answer.flag(flags::MALFORMED_JSON),
-        }
-        self.place = Place::Between;
     }
 }

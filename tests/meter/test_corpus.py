@@ -1,4 +1,4 @@
-"""Every recorded answer yields the usage the corpus states, however it is cut, framed or compressed (M8, M9, U12).
+"""Every recorded answer yields the usage the corpus states, however it is cut or packed (M8, M9, U12).
 
 The relayed bytes are compared in every case: what goes to the client is what came from the upstream.
 """
@@ -204,7 +204,10 @@ def test_R10_kinds_are_disjoint_and_add_up(row: Row) -> None:
     counts = reading.counts
     inputs = ("input", "audio_input", "image_input")
     assert sum(counts.get(kind, 0) for kind in inputs) == reading.usage["uncached_input"]
-    assert sum(counts.get(kind, 0) for kind in ("output", "audio_output", "image_output")) == reading.usage["output"]
+    assert (
+        sum(counts.get(kind, 0) for kind in ("output", "audio_output", "image_output"))
+        == reading.usage["output"]
+    )
     assert counts.get("cache_read", 0) == (reading.usage["cache_read"] or 0)
     written = counts.get("cache_write_5m", 0) + counts.get("cache_write_1h", 0)
     assert written == (reading.usage["cache_write"] or 0)

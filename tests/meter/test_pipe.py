@@ -1,4 +1,4 @@
-"""What the pipe does with a body on its way: terminal events, removal of injected usage, strict chunks, bounds.
+"""What the pipe does with a body: terminal events, removal of injected usage, strict chunks, bounds.
 
 The usage itself is checked on recorded bodies in test_corpus; here stand the cases no recording shows.
 """
@@ -36,7 +36,7 @@ def bytewise(body: bytes) -> list[bytes]:
     return [body[at : at + 1] for at in range(len(body))]
 
 
-# ---- terminal events -------------------------------------------------------------------------------------------------
+# ---- terminal events ---------------------------------------------------------------------------------------
 
 
 def test_terminal_event_is_held_from_its_start() -> None:
@@ -97,7 +97,7 @@ def test_empty_body() -> None:
     assert Pipe("chat", 0).finish() == (b"", b"", END)
 
 
-# ---- removal of the injected usage event --------------------------------------------------------------------------------
+# ---- removal of the injected usage event -------------------------------------------------------------------
 
 
 def stripped(body: bytes, pieces: list[bytes], framing: int = UNTIL_CLOSE) -> tuple[bytes, Reading]:
@@ -113,9 +113,7 @@ def stripped(body: bytes, pieces: list[bytes], framing: int = UNTIL_CLOSE) -> tu
 @pytest.mark.parametrize("tail", [DONE, b"", b": bye\n\n"])
 def test_M9_only_the_injected_event_is_removed(ending: bytes, tail: bytes) -> None:
     kept_before, kept_behind = TEXT + b": note\n\n" + FINISH, tail
-    before, injected, behind = (
-        part.replace(b"\n", ending) for part in (kept_before, INJECTED, kept_behind)
-    )
+    before, injected, behind = (part.replace(b"\n", ending) for part in (kept_before, INJECTED, kept_behind))
     body = before + injected + behind
     cuts = [[body], bytewise(body)] + [[body[:at], body[at:]] for at in range(len(body))]
     for pieces in cuts:
@@ -187,7 +185,7 @@ def test_M9_chunked_in_and_out_with_removal() -> None:
     )
 
 
-# ---- transfer framing ----------------------------------------------------------------------------------------------------
+# ---- transfer framing --------------------------------------------------------------------------------------
 
 
 def test_whole_chunks_pass_as_they_are() -> None:

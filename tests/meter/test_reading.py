@@ -1,4 +1,4 @@
-"""Usage is read at each wire format's own place only, exactly, whatever else the body says (M8, U29 to U36, B14 to B17).
+"""Usage is read at each wire format's own place only, exactly (M8, U29 to U36, B14 to B17).
 
 Each body is read whole and byte by byte; both readings must be equal in every member.
 """
@@ -37,18 +37,20 @@ def events(*documents: object) -> bytes:
     return b"".join(b"data: " + json.dumps(document).encode() + b"\n\n" for document in documents)
 
 
-# ---- numbers -------------------------------------------------------------------------------------------------------------
+# ---- numbers -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("token", "count", "flag"),
     [
-        ("12", 12, None), ("12.0", 12, None), ("1e3", 1000, None), ("1.5e2", 150, None), ("1500e-2", 15, None),
+        ("12", 12, None), ("12.0", 12, None), ("1e3", 1000, None), ("1.5e2", 150, None),
+        ("1500e-2", 15, None),
         ("12.7", 13, "number_fraction"), ("0.1", 1, "number_fraction"), ("1e-400", 1, "number_fraction"),
         ('"12"', 12, "number_as_text"), ("-0", 0, None), ("-1", None, "number_negative"),
         ("-0.5", None, "number_negative"), ("18446744073709551615", 2**64 - 1, None),
         ("18446744073709551616", 2**64 - 1, "number_huge"), ("1e400", 2**64 - 1, "number_huge"),
-        ("9" * 1000, 2**64 - 1, "number_huge"), ("0." + "1" * 1000, None, "number_not_finite"), ("NaN", None, "number_not_finite"),
+        ("9" * 1000, 2**64 - 1, "number_huge"), ("0." + "1" * 1000, None, "number_not_finite"),
+        ("NaN", None, "number_not_finite"),
         ("Infinity", None, "number_not_finite"), ("-Infinity", None, "number_not_finite"),
         ("true", None, None), ("null", None, None), ("[12]", None, None), ('{"a":12}', None, None),
         ('"twelve"', None, None), ('"-12"', None, None), ('""', None, None), ("0e999999999999", 0, None),
@@ -72,7 +74,9 @@ def test_U29_sums_saturate() -> None:
     assert reading.counts["cache_write_5m"] == huge
 
 
-@pytest.mark.parametrize("usage", [None, {}, [], "n/a", 3, {"prompt_tokens_details": None}, {"prompt_tokens": None}])
+@pytest.mark.parametrize(
+    "usage", [None, {}, [], "n/a", 3, {"prompt_tokens_details": None}, {"prompt_tokens": None}]
+)
 def test_R4_not_reported_is_not_zero(usage: object) -> None:
     reading = read("chat", chat(usage))
     assert reading.usage is None
@@ -81,7 +85,7 @@ def test_R4_not_reported_is_not_zero(usage: object) -> None:
     assert not reading.final
 
 
-# ---- only the format's own places ------------------------------------------------------------------------------------------
+# ---- only the format's own places --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,9 @@ def test_U34_B16_events_inside_text_are_text() -> None:
     reading = read("chat", body)
     assert reading.counts == COUNTS
     assert not reading.complete
-    comment = b': data: {"usage":' + FAKE.encode() + b"}\n\nevent: data: {}\n\nData: {\"usage\":" + FAKE.encode()
+    comment = (
+        b': data: {"usage":' + FAKE.encode() + b'}\n\nevent: data: {}\n\nData: {"usage":' + FAKE.encode()
+    )
     assert read("chat", comment + b"}\n\n" + body).counts == COUNTS
 
 
@@ -123,7 +129,11 @@ def test_responses_usage_only_in_the_terminal_event() -> None:
 
 
 def test_messages_usage_only_in_start_and_delta() -> None:
-    wrong = {"type": "content_block_start", "usage": {"input_tokens": 900}, "message": {"usage": {"input_tokens": 9}}}
+    wrong = {
+        "type": "content_block_start",
+        "usage": {"input_tokens": 900},
+        "message": {"usage": {"input_tokens": 9}},
+    }
     assert read("messages", events(wrong)).usage is None
 
 
@@ -132,19 +142,21 @@ def test_escaped_keys_are_the_keys() -> None:
     assert read("chat", body).counts == COUNTS
 
 
-# ---- several statements ----------------------------------------------------------------------------------------------------
+# ---- several statements ------------------------------------------------------------------------------------
 
 
 def test_U35_duplicate_members_take_the_last_and_say_so() -> None:
-    body = b'{"usage":{"prompt_tokens":500,"completion_tokens":9},"usage":{"prompt_tokens":5,"completion_tokens":1,' \
-        b'"completion_tokens":7}}'  # fmt: skip
+    first = b'{"usage":{"prompt_tokens":500,"completion_tokens":9},'
+    body = first + b'"usage":{"prompt_tokens":5,"completion_tokens":1,"completion_tokens":7}}'
     reading = read("chat", body)
     assert reading.counts == COUNTS
     assert reading.flags == ["duplicate_keys"]
 
 
 def test_R2_statements_restate_and_never_add() -> None:
-    body = events({"choices": [{"usage": USAGE}]}, {"choices": [], "usage": USAGE}, {"choices": [], "usage": None})
+    body = events(
+        {"choices": [{"usage": USAGE}]}, {"choices": [], "usage": USAGE}, {"choices": [], "usage": None}
+    )
     assert read("chat", body).counts == COUNTS
 
 
@@ -156,35 +168,43 @@ def test_R3_the_last_statement_stands_also_when_lower() -> None:
 
 
 def test_two_places_that_differ_are_said() -> None:
-    reading = read("chat", events({"x_groq": {"usage": {"prompt_tokens": 1, "completion_tokens": 1}}, "usage": USAGE}))
+    reading = read(
+        "chat", events({"x_groq": {"usage": {"prompt_tokens": 1, "completion_tokens": 1}}, "usage": USAGE})
+    )
     assert reading.counts == COUNTS
     assert reading.flags == ["usage_objects_disagree"]
 
 
 def test_R9_aliases_take_the_greatest() -> None:
-    usage = USAGE | {"cached_tokens": 3, "prompt_tokens_details": {"cached_tokens": 0}, "prompt_cache_hit_tokens": 2}
+    usage = USAGE | {
+        "cached_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_cache_hit_tokens": 2,
+    }
     reading = read("chat", chat(usage))
     assert reading.counts == {"input": 2, "cache_read": 3, "output": 7}
     assert reading.flags == ["aliases_disagree"]
 
 
-# ---- prompt, cache and total (R7, R8) -----------------------------------------------------------------------------------------
+# ---- prompt, cache and total (R7, R8) ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("prompt", "completion", "total", "details", "counts", "flags"),
     [
         (10, 5, 15, {"cached": 4}, {"input": 6, "cache_read": 4, "output": 5}, []),
-        (10, 5, 15, {"cached": 4, "written": 3}, {"input": 3, "cache_read": 4, "cache_write_5m": 3, "output": 5}, []),
-        (10, 5, 15, {"cached": 8, "written": 8}, {"input": 2, "cache_read": 8, "cache_write_5m": 8, "output": 5},
-         ["cache_read_write_overlap"]),
+        (10, 5, 15, {"cached": 4, "written": 3},
+         {"input": 3, "cache_read": 4, "cache_write_5m": 3, "output": 5}, []),
+        (10, 5, 15, {"cached": 8, "written": 8},
+         {"input": 2, "cache_read": 8, "cache_write_5m": 8, "output": 5}, ["cache_read_write_overlap"]),
         (10, 5, 15, {"cached": 40}, {"input": 10, "cache_read": 40, "output": 5},
          ["cached_gt_prompt_exclusive_semantics"]),
         (10, 5, 55, {"cached": 40}, {"input": 10, "cache_read": 40, "output": 5},
          ["cached_gt_prompt_exclusive_semantics"]),
         (10, 5, 19, {"cached": 4}, {"input": 10, "cache_read": 4, "output": 5},
          ["cached_gt_prompt_exclusive_semantics"]),
-        (10, 5, 22, {"reasoning": 7}, {"input": 10, "output": 12}, ["reasoning_excluded_from_completion_tokens"]),
+        (10, 5, 22, {"reasoning": 7}, {"input": 10, "output": 12},
+         ["reasoning_excluded_from_completion_tokens"]),
         (10, 5, 15, {"reasoning": 7}, {"input": 10, "output": 5}, ["reasoning_gt_completion"]),
         (10, 5, 20, {}, {"input": 10, "output": 10}, ["hidden_output_from_total"]),
         (10, 5, 3, {}, {"input": 10, "output": 5}, []),
@@ -224,7 +244,7 @@ def test_exclusive_upstreams_add_the_cache() -> None:
     assert read("chat", chat(usage), cache_semantics="exclusive").counts == COUNTS | {"cache_read": 3}
 
 
-# ---- Anthropic -----------------------------------------------------------------------------------------------------------
+# ---- Anthropic ---------------------------------------------------------------------------------------------
 
 
 def start(message_id: str = "m1", **usage: object) -> dict[str, object]:
@@ -239,7 +259,9 @@ END_OF_MESSAGE = {"type": "message_stop"}
 
 
 def test_U17_messages_cut_after_the_start_keep_the_input() -> None:
-    reading = read("messages", events(start(input_tokens=9, output_tokens=1), {"type": "error", "error": {"type": "x"}}))
+    reading = read(
+        "messages", events(start(input_tokens=9, output_tokens=1), {"type": "error", "error": {"type": "x"}})
+    )
     assert reading.counts == {"input": 9, "output": 1}
     assert (reading.complete, reading.final, reading.failed) == (False, False, True)
 
@@ -301,7 +323,11 @@ def test_iterations_compaction_is_added_and_advisors_stand_apart() -> None:
     assert reading.counts == {"input": 800, "cache_read": 7, "output": 60}
     assert reading.input_total == 507
     assert reading.other_models == {"opus": {"input": 60, "output": 7}}
-    assert reading.flags == ["compaction_iterations_added", "other_model_iterations", "unknown_iteration_type"]
+    assert reading.flags == [
+        "compaction_iterations_added",
+        "other_model_iterations",
+        "unknown_iteration_type",
+    ]
 
 
 def test_M10_a_hundred_thousand_iterations() -> None:
@@ -314,7 +340,7 @@ def test_M10_a_hundred_thousand_iterations() -> None:
     assert "usage_raw_dropped" in pipe.reading().flags
 
 
-# ---- tools, media, names -----------------------------------------------------------------------------------------------------
+# ---- tools, media, names -----------------------------------------------------------------------------------
 
 
 def test_responses_tool_calls_are_counted_once() -> None:
@@ -327,14 +353,13 @@ def test_responses_tool_calls_are_counted_once() -> None:
         {"type": "code_interpreter_call", "container_id": "c1"},
         {"type": "code_interpreter_call", "container_id": "c2"},
     ]
+    usage = {"input_tokens": 5, "output_tokens": 7}
     tools = {"web_search": 2, "file_search": 1, "code_interpreter": 2}
     done = [{"type": "response.output_item.done", "item": item} for item in output]
-    end = {"type": "response.completed", "response": {"output": output, "usage": {"input_tokens": 5, "output_tokens": 7}}}
+    end = {"type": "response.completed", "response": {"output": output, "usage": usage}}
     assert read("responses", events(*done, end)).counts == COUNTS | tools
     assert read("responses", events(*done)).counts == tools
-    assert read("responses", json.dumps({"output": output, "usage": end["response"]["usage"]}).encode()).counts == (  # type: ignore[index]
-        COUNTS | tools
-    )
+    assert read("responses", json.dumps({"output": output, "usage": usage}).encode()).counts == COUNTS | tools
 
 
 def test_anthropic_and_gateway_web_searches() -> None:
@@ -342,7 +367,9 @@ def test_anthropic_and_gateway_web_searches() -> None:
     reading = read("messages", json.dumps({"type": "message", "usage": usage}).encode())
     assert reading.counts == COUNTS | {"web_search": 3}
     assert reading.flags == ["input_total_spans_inferences"]
-    assert read("chat", chat(USAGE | {"server_tool_use": {"web_search_requests": 2}})).counts["web_search"] == 2
+    assert (
+        read("chat", chat(USAGE | {"server_tool_use": {"web_search_requests": 2}})).counts["web_search"] == 2
+    )
 
 
 def test_media_without_tokens() -> None:
@@ -370,7 +397,10 @@ def test_U33_names_in_the_answer() -> None:
 def test_output_bytes_are_those_of_the_text() -> None:
     text = 'é"\\\n\t\U0001f600/'
     size = len(text.encode())
-    for body in (json.dumps({"choices": [{"delta": {"content": text}}]}), '{"choices":[{"delta":{"content":"é\\"\\\\\\n\\t😀\\/"}}]}'):
+    for body in (
+        json.dumps({"choices": [{"delta": {"content": text}}]}),
+        '{"choices":[{"delta":{"content":"é\\"\\\\\\n\\t😀\\/"}}]}',
+    ):
         assert read("chat", body.encode()).output_bytes == size
     message = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
     assert read("messages", events(message, message)).output_bytes == 2 * size
@@ -386,7 +416,7 @@ def test_U30_text_without_output_tokens_is_said() -> None:
     assert read("chat", body + b"data: [DONE]\n\n").flags == ["output_below_text"]
 
 
-# ---- framing -------------------------------------------------------------------------------------------------------------
+# ---- framing -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -394,7 +424,7 @@ def test_U30_text_without_output_tokens_is_said() -> None:
     [
         (b'data: {"choices":[]}\ndata: {"usage":%s}\n\n', ["glued_documents"]),
         (b'data: {"choices":[]}{"usage":%s}\n\n', ["glued_documents"]),
-        (b'data: {"id":"chatcmpl-jQdata: {"id":"x","choices":[]}\n\ndata: {"usage":%s}\n\n', ["malformed_json"]),
+        (b'data: {"id":"cutdata: {"id":"x","choices":[]}\n\ndata: {"usage":%s}\n\n', ["malformed_json"]),
         (b'data: {"a":NaN,"b":[Infinity,{}],"usage":%s}\n\n', []),
         (b'data: ping\n\ndata: \n\ndata:\n\ndata\n\n:\n\ndata: {"usage":%s}\n\n', ["malformed_json"]),
         (b'data:{"usage":\n: note\ndata: %s\nid: 7\ndata:  }\n\n', []),

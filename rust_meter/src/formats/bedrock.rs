@@ -1,7 +1,7 @@
 //! Amazon Bedrock: Converse, and InvokeModel with the model's own body.
 //!
-//! Converse states its counts beside the cache. InvokeModel streams end with metrics that state the same usage a
-//! second time: they are compared, and used only where the model stated nothing.
+//! Converse states its counts beside the cache. InvokeModel streams end with metrics that state the same
+//! usage a second time: they are compared, and used only where the model stated nothing.
 
 use super::messages;
 use crate::document::Statement;

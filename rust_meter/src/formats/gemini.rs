@@ -1,4 +1,5 @@
-//! Gemini generateContent and Interactions: the last statement stands as a whole; reasoning and tool prompts are apart.
+//! Gemini generateContent and Interactions: the last statement stands as a whole; reasoning and tool prompts
+//! are apart.
 
 use crate::document::Statement;
 use crate::flags::{self, Flags};

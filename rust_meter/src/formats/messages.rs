@@ -1,7 +1,8 @@
-//! Anthropic Messages: the start states the input, each delta restates what it names, compaction comes on top.
+//! Anthropic Messages: the start states the input, each delta restates what it names, compaction comes on
+//! top.
 //!
-//! The input count stands beside both cache counts. Only `message_start` carries the split of cache writes by time
-//! to live, so growth after it keeps the start's time to live and is flagged.
+//! The input count stands beside both cache counts. Only `message_start` carries the split of cache writes by
+//! time to live, so growth after it keeps the start's time to live and is flagged.
 
 use crate::document::Statement;
 use crate::fields::Fields;
@@ -167,7 +168,7 @@ fn add_others(totals: &mut Totals, others: &[OtherModel], flags: &mut Flags) {
         let mut counts = Fields::default();
         counts.overlay(&other.counts, &ENTRY_FIELDS);
         settle_writes(&mut counts);
-        totals.others.push(OtherUsage {
+        totals.add_other(OtherUsage {
             model: other.model.clone(),
             kind: other.kind.clone(),
             totals: exclusive(&counts, counts.get(Field::CacheRead), counts.get(Field::CacheWrite)),

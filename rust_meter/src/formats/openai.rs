@@ -1,7 +1,7 @@
 //! OpenAI chat completions, legacy completions and embeddings, and the vendors that speak them.
 //!
-//! Usage stands at `usage`, `choices[i].usage` (Moonshot) or `x_groq.usage`; each is a restatement, the last one
-//! stands. The prompt count includes cached tokens; where a vendor departs from that, `normal` finds out.
+//! Usage stands at `usage`, `choices[i].usage` (Moonshot) or `x_groq.usage`; each is a restatement, the last
+//! one stands. The prompt count includes cached tokens; where a vendor departs from that, `normal` finds out.
 
 use crate::tree::{Entry, Field, Node, Source, Take, count, leaf, list, object};
 
