@@ -3,60 +3,29 @@ is wrong.
 """
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-Farebox = Callable[..., subprocess.CompletedProcess[str]]
+GRANT = ("wallet", "grant", "alice", "--pool", "credits", "--amount")
 
 
-@pytest.fixture
-def farebox(tmp_path: Path) -> Farebox:
-    """Run a command on a fresh store, as its own process."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {"FAREBOX_STORE": f"sqlite:///{tmp_path}/farebox.sqlite", "PATH": "/usr/bin:/bin"}
-        command = [sys.executable, "-m", "farebox.run.cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-    return run
-
-
-def document(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode != 0
-    assert done.stdout == ""
-    assert done.stderr.startswith("farebox: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
-
-
-def grant(farebox: Farebox, amount: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return farebox("wallet", "grant", "alice", "--pool", "credits", "--amount", amount, "--json", *more)
-
-
-def test_M4_a_repeated_grant_credits_once(farebox: Farebox) -> None:
+def test_M4_a_repeated_grant_credits_once(farebox: Any) -> None:
     farebox("user", "add", "alice")
-    assert document(grant(farebox, "5.25", "--reference", "order-1", "--expires", "7d"))["result"] == "done"
+    assert farebox.document(*GRANT, "5.25", "--reference", "order-1", "--expires", "7d")["result"] == "done"
     assert (
-        document(grant(farebox, "5.25", "--reference", "order-1", "--expires", "7d"))["result"] == "duplicate"
+        farebox.document(*GRANT, "5.25", "--reference", "order-1", "--expires", "7d")["result"] == "duplicate"
     )
-    assert "other content" in refusal(grant(farebox, "6", "--reference", "order-1"))
-    assert document(farebox("wallet", "show", "alice", "--json"))["pools"]["credits"] == "5.25"
+    assert "other content" in farebox.refusal(*GRANT, "6", "--reference", "order-1")
+    assert farebox.document("wallet", "show", "alice")["pools"]["credits"] == "5.25"
 
 
-def test_M4_a_repeated_transfer_moves_once_and_keeps_the_expiry(farebox: Farebox) -> None:
+def test_M4_a_repeated_transfer_moves_once_and_keeps_the_expiry(farebox: Any) -> None:
     farebox("user", "add", "alice")
     farebox("user", "add", "bob")
-    grant(farebox, "2", "--expires", "2090-01-01")
-    grant(farebox, "2", "--expires", "2091-01-01")
+    farebox(*GRANT, "2", "--expires", "2090-01-01")
+    farebox(*GRANT, "2", "--expires", "2091-01-01")
     move = (
         "wallet",
         "transfer",
@@ -69,22 +38,22 @@ def test_M4_a_repeated_transfer_moves_once_and_keeps_the_expiry(farebox: Farebox
         "t1",
         "--amount",
     )
-    assert document(farebox(*move, "3"))["result"] == "done"
-    assert document(farebox(*move, "3"))["result"] == "duplicate"
-    assert "was used for 3 USD" in refusal(farebox(*move, "2"))
-    assert document(farebox("wallet", "show", "alice", "--json"))["pools"]["credits"] == "1"
-    (lot,) = document(farebox("wallet", "show", "bob", "--json"))["lots"]
+    assert farebox.document(*move, "3")["result"] == "done"
+    assert farebox.document(*move, "3")["result"] == "duplicate"
+    assert "was used for 3 USD" in farebox.refusal(*move, "2")
+    assert farebox.document("wallet", "show", "alice")["pools"]["credits"] == "1"
+    (lot,) = farebox.document("wallet", "show", "bob")["lots"]
     assert (lot["left"], lot["expires_at"]) == ("3", "2090-01-01T00:00:00Z")
-    assert document(farebox("verify", "--json"))["clean"] is True
+    assert farebox.document("verify")["clean"] is True
 
 
-def test_M2_no_command_takes_more_than_there_is(farebox: Farebox) -> None:
+def test_M2_no_command_takes_more_than_there_is(farebox: Any) -> None:
     farebox("user", "add", "alice")
-    grant(farebox, "1")
-    down = ("wallet", "adjust", "alice", "--pool", "credits", "--reason", "mistake", "--json")
-    assert "less than 1.000000000001 USD" in refusal(farebox(*down, "--amount=-1.000000000001"))
-    assert document(farebox(*down, "--amount=-0.999999999999"))["result"] == "done"
-    (newest, _) = document(farebox("transactions", "show", "alice", "--json"))
+    farebox(*GRANT, "1")
+    down = ("wallet", "adjust", "alice", "--pool", "credits", "--reason", "mistake")
+    assert "less than 1.000000000001 USD" in farebox.refusal(*down, "--amount=-1.000000000001")
+    assert farebox.document(*down, "--amount=-0.999999999999")["result"] == "done"
+    (newest, _) = farebox.document("transactions", "show", "alice")
     assert (newest["type"], newest["amount"], newest["cause"]) == ("adjustment", "-0.999999999999", "mistake")
 
 
@@ -110,21 +79,21 @@ def test_M2_no_command_takes_more_than_there_is(farebox: Farebox) -> None:
         (("wallet", "grant"), "Missing"),
     ],
 )
-def test_a_refusal_is_one_clear_line(farebox: Farebox, arguments: tuple[str, ...], said: str) -> None:
+def test_a_refusal_is_one_clear_line(farebox: Any, arguments: tuple[str, ...], said: str) -> None:
     farebox("user", "add", "alice")
-    assert said in refusal(farebox(*arguments))
+    assert said in farebox.refusal(*arguments)
 
 
-def test_M11_a_key_is_shown_once_and_stored_as_its_digest(farebox: Farebox, tmp_path: Path) -> None:
+def test_M11_a_key_is_shown_once_and_stored_as_its_digest(farebox: Any, tmp_path: Path) -> None:
     farebox("user", "add", "alice")
-    made = document(farebox("key", "create", "alice", "--json", "--rpm", "7", "--model", "gpt-5.1"))
+    made = farebox.document("key", "create", "alice", "--rpm", "7", "--model", "gpt-5.1")
     listed = farebox("key", "list", "alice", "--json").stdout
     assert made["digest"] in listed
     assert made["key"] not in listed
     assert made["key"] not in farebox("user", "show", "alice").stdout
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert made["key"].encode() not in stored
-    turned = document(farebox("key", "rotate", made["digest"], "--json"))
+    turned = farebox.document("key", "rotate", made["digest"])
     assert (turned["requests_per_minute"], turned["allowed_models"]) == (7, ["gpt-5.1"])
     states = {
         key["digest"]: key["active"] for key in json.loads(farebox("key", "list", "alice", "--json").stdout)
@@ -132,6 +101,6 @@ def test_M11_a_key_is_shown_once_and_stored_as_its_digest(farebox: Farebox, tmp_
     assert states == {made["digest"]: False, turned["digest"]: True}
 
 
-def test_a_store_that_is_not_there_is_not_made_by_reading(tmp_path: Path, farebox: Farebox) -> None:
-    assert "there is no store" in refusal(farebox("verify"))
+def test_a_store_that_is_not_there_is_not_made_by_reading(tmp_path: Path, farebox: Any) -> None:
+    assert "there is no store" in farebox.refusal("verify")
     assert list(tmp_path.iterdir()) == []

@@ -151,7 +151,7 @@ def _journal_document(state: JournalState, held: dict[str, int]) -> dict[str, An
         "epoch": state.epoch,
         "host": state.host,
         "beat_at": moment(state.beat_ms) or None,
-        "leased": {user: usd_from_pico(amount) for user, amount in held.items()},
+        "leased": {user: usd_from_pico(amount) for user, amount in held.items() if amount},
     }
 
 
