@@ -54,6 +54,15 @@ class World:
             assert result is EventResult.DONE
             self.lots.setdefault(name, []).append(lot)
 
+    async def user_with(self, name: str, pico: int, leased_pico: int) -> None:
+        """A user with one lot of a few pico-USD, part of it leased to the journal."""
+        await self.store.create_user(name, "user", "test", NOW)
+        lot = LotAmount(self.fresh(24), "credits", pico)
+        row = Transaction(name, "earned_purchase", self.fresh(12), "credits", pico, (lot,), "test", NOW)
+        await self.store.apply_event(Event((row,), None, "test", "test"), NOW)
+        self.lots[name] = [lot]
+        await self.store.grant(name, "ohmygpt", JOURNAL, 1, 0, leased_pico, leased_pico, NOW)
+
     async def lease(self, user: str, usd: int, *, journal: str = JOURNAL, wallet: str = "ohmygpt") -> None:
         """Lease money of a user to the journal, whatever operations went before."""
         account = await self.store.account(user)
@@ -193,6 +202,11 @@ async def new_world(tmp_path: Path) -> AsyncIterator[Callable[[], Any]]:
         await one.store.close()
 
 
+@pytest.fixture(scope="session")
+def make_world() -> type[World]:
+    return World
+
+
 class Killed(BaseException):
     """The process is gone: nothing may be caught, nothing is remembered."""
 
@@ -272,6 +286,6 @@ class Frames:
         return read, bool(self.rest)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def in_memory() -> type[Frames]:
     return Frames
