@@ -230,6 +230,49 @@ async def test_hole_55_a_foreign_write_parks_the_user_before_an_event_touches_hi
     assert account.balances["credits"] == 3
 
 
+async def test_S18_a_foreign_write_is_adopted_as_adjustments_by_an_operator(scene, by_hand):
+    await scene.user("alice")
+    await scene.credit("alice", 100)
+    await scene.credit("alice", 100, "creditsNew")
+    assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DUPLICATE
+    assert await scene.store.adopt_balances("nobody", "operator", scene.NOW) is EventResult.UNKNOWN_USER
+    by_hand("UPDATE pools SET balance_pico = 130 WHERE user = 'alice' AND pool = 'credits'")
+    by_hand("UPDATE pools SET balance_pico = 60 WHERE user = 'alice' AND pool = 'creditsNew'")
+    event = Event((credit(scene, "alice", "credits", 5),))
+    assert await scene.store.apply_event(event, scene.NOW) is EventResult.PARKED
+
+    assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DONE
+
+    await scene.sound()
+    assert (await scene.balance("alice"), await scene.balance("alice", "creditsNew")) == (130, 60)
+    assert (await scene.store.account("alice")).parked is None
+    adopted = [(row.type, row.pool, row.amount_pico) for row in await scene.store.transactions("alice", 2)]
+    assert sorted(adopted) == [("adjustment", "credits", 30), ("adjustment", "creditsNew", -40)]
+    assert await scene.store.apply_event(event, scene.NOW) is EventResult.DONE
+    assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DUPLICATE
+
+
+async def test_S18_a_foreign_write_put_right_by_hand_ends_the_parking(scene, by_hand):
+    await scene.user("alice", usd=1)
+    by_hand("UPDATE users SET parked = 'a balance was written from outside' WHERE user = 'alice'")
+    assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DONE
+    assert (await scene.store.account("alice")).parked is None
+    await scene.sound()
+
+
+async def test_M2_a_foreign_write_below_what_is_leased_is_not_adopted(scene, by_hand):
+    await scene.user("alice")
+    await scene.credit("alice", 100)
+    await scene.journal()
+    await scene.lease("alice", 60)
+    by_hand("UPDATE pools SET balance_pico = 50 WHERE user = 'alice' AND pool = 'credits'")
+    assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.SHORT
+    assert (await scene.store.account("alice")).balances["credits"] == 50
+    await scene.store.end_journal(scene.J, "lost")
+    assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DONE
+    await scene.sound()
+
+
 async def test_hole_53_a_disabled_user_can_be_credited_and_refunded(scene):
     await scene.user("alice", usd=1)
     await scene.store.set_user_active("alice", False, "test", scene.NOW)

@@ -74,6 +74,7 @@ changes_poll_interval_s = 0.25
 store_timeout_s = 10.0
 sqlite_busy_timeout_s = 30.0
 sqlite_check_bytes_max = 64 * 2**20
+sqlite_log_bytes_max = 64 * 2**20
 changes_kept_max = 100_000
 accounts_page_max = 500
 store_retry_max_s = 5.0

@@ -200,6 +200,13 @@ class Store(Protocol):
     async def apply_event(self, event: Event, now_ms: int) -> EventResult:
         """One money event (MONEY section 5). Raises InvariantBrokenError on rows it cannot book."""
 
+    async def adopt_balances(self, user: str, actor: str, now_ms: int) -> EventResult:
+        """Accept what someone outside wrote to a user's balances, as `adjustment` rows, and end his parking.
+
+        DUPLICATE: there is nothing to accept. SHORT: less was left than leases hold: end or return them
+        first.
+        """
+
     # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
         """Ledger rows of a user, newest first."""

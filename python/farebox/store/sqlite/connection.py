@@ -109,6 +109,7 @@ class Lane:
                 "put the file on a local disk"
             )
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {limits.sqlite_log_bytes_max}")
         schema.check_whole(connection, self._path)
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -5,6 +5,7 @@ ids with other content are an alarm, never taken for success (hole 9); expired m
 that nothing revives it (hole 17).
 """
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,6 +59,39 @@ def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> Ev
         details = {"rows": [row.id for row in event.rows], "source": event.source}
         feed.audit(connection, event.actor, f"event.{event.rows[0].type}", users[0], details, now_ms)
     return EventResult.DONE
+
+
+def adopt_balances(connection: sqlite3.Connection, user: str, actor: str, now_ms: int) -> EventResult:
+    """Book what someone outside wrote to a user's balances as adjustments; see `Store.adopt_balances`."""
+    account = accounts.load(connection, user)
+    if account is None:
+        return EventResult.UNKNOWN_USER
+    if account.parked is None and not accounts.is_damaged(account):
+        return EventResult.DUPLICATE
+    event = Event(_foreign_rows(account, now_ms), source="adopted")
+    try:
+        with savepoint(connection):
+            connection.execute("UPDATE pools SET balance_pico = seen_pico WHERE user = ?", (user,))
+            connection.execute("UPDATE users SET parked = NULL WHERE user = ?", (user,))
+            _apply_to(connection, user, event, now_ms)
+    except _ShortError:
+        return EventResult.SHORT
+    feed.audit(connection, actor, "wallet.adopt", user, {"rows": [row.id for row in event.rows]}, now_ms)
+    return EventResult.DONE
+
+
+def _foreign_rows(account: Account, now_ms: int) -> tuple[Transaction, ...]:
+    """An adjustment for every pool whose balance is not its shadow; what was added becomes a lot of its own."""
+    user, reference = account.user, f"adopt:{account.rev}"
+    adjustments: list[Transaction] = []
+    for pool in sorted(account.balances):
+        amount = account.balances[pool] - account.seen[pool]
+        if not amount:
+            continue
+        lot = hashlib.sha256(f"{user}:{reference}:{pool}".encode()).hexdigest()[:24]
+        lots = (LotAmount(lot, pool, amount),) if amount > 0 else ()
+        adjustments.append(Transaction(user, "adjustment", reference, pool, amount, lots, "adopted", now_ms))
+    return tuple(adjustments)
 
 
 def _check_shape(event: Event) -> None:

@@ -149,6 +149,9 @@ class SQLiteStore:
     async def apply_event(self, event: Event, now_ms: int) -> EventResult:
         return await self._writer.run(events.apply_event, event, now_ms)
 
+    async def adopt_balances(self, user: str, actor: str, now_ms: int) -> EventResult:
+        return await self._writer.run(events.adopt_balances, user, actor, now_ms)
+
     # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
         return await self._reader.run(reading.transactions, user, limit, before)
