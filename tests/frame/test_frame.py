@@ -89,3 +89,11 @@ def test_ci_calls_exactly_the_three_targets() -> None:
         "make check",
         "make test",
     ]
+
+
+def test_locks_agree_because_they_share_an_environment() -> None:
+    versions: dict[str, set[str]] = {}
+    for lock in LOCKS:
+        for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(), re.MULTILINE):
+            versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
