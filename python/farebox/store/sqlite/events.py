@@ -81,7 +81,7 @@ def adopt_balances(connection: sqlite3.Connection, user: str, actor: str, now_ms
 
 
 def _foreign_rows(account: Account, now_ms: int) -> tuple[Transaction, ...]:
-    """An adjustment for every pool whose balance is not its shadow; what was added becomes a lot of its own."""
+    """An adjustment for every pool whose balance is not its shadow; what was added is a lot of its own."""
     user, reference = account.user, f"adopt:{account.rev}"
     adjustments: list[Transaction] = []
     for pool in sorted(account.balances):
