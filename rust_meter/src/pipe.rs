@@ -332,7 +332,7 @@ impl Pipe {
     }
 
     /// Copy body offsets `sent..decided`, from the withheld bytes and this feed's, around the cuts.
-    fn emit_copies(&mut self, data: &[u8], split: u64, decided: u64, cuts: &[Cut]) {
+    fn emit_copies(&mut self, data: &[u8], split: u64, decided: u64, mut cuts: &[Cut]) {
         self.now.clear();
         self.held.clear();
         if decided <= self.sent && cuts.is_empty() {
@@ -348,7 +348,10 @@ impl Pipe {
         for piece in std::iter::once(withheld.as_slice()).chain(pieces) {
             let end = at.saturating_add(length(piece));
             let mut from = at;
-            for cut in cuts {
+            while let Some((_, later)) = cuts.split_first().filter(|(cut, _)| cut.to <= at) {
+                cuts = later;
+            }
+            for cut in cuts.iter().take_while(|cut| cut.from < end) {
                 copy(piece, at, from..cut.from.min(decided), split, &mut self.now, &mut self.held);
                 from = from.max(cut.to);
             }

@@ -185,6 +185,13 @@ def test_M9_chunked_in_and_out_with_removal() -> None:
     )
 
 
+def test_M10_a_quarter_million_removals_in_one_feed() -> None:
+    """Removal once cost the square of their number; then this would not end within the suite's time limit."""
+    wire = b"%x\r\n%b\r\n" % (len(INJECTED), INJECTED) * 250_000
+    pipe = Pipe("chat", CHUNKED, chunked_out=True, strip_usage=True)
+    assert pipe.feed(wire) == b""
+
+
 # ---- transfer framing --------------------------------------------------------------------------------------
 
 
