@@ -1,8 +1,10 @@
 """`make profile`: where the time of a plain chat exchange goes, function by function, in worker and writer.
 
     python bench/hot_path.py [--seconds 5] [--lines 30]
- py-spy samples both processes under the load of `make bench-ratio`. `self` is time in the function itself,
-`with callees` in it and everything it called. Folded stacks for a flame graph are left in bench/results.
+ py-spy samples what holds the interpreter, under the load of `make bench-ratio`. `self` is time in the Python
+function itself and in the native code it calls (system calls, the meter), `with callees` also in the Python
+functions below it. Garbage collection counts as the function it interrupts. Folded stacks for a flame graph
+are left in bench/results.
 """
 
 import argparse
@@ -25,7 +27,17 @@ def sample(pid: int, seconds: float, file: Path) -> subprocess.Popen[bytes]:
     spy = Path(sys.executable).parent / "py-spy"
     if not spy.exists():
         rig.stop_with("py-spy is not installed; `make profile` installs it")
-    command = [str(spy), "record", "--format", "raw", "--rate", str(RATE), "--nonblocking", "--function"]
+    command = [
+        str(spy),
+        "record",
+        "--format",
+        "raw",
+        "--rate",
+        str(RATE),
+        "--nonblocking",
+        "--function",
+        "--gil",
+    ]
     command += ["--duration", str(round(seconds)), "--output", str(file), "--pid", str(pid)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -45,9 +57,10 @@ def show(name: str, file: Path, lines: int) -> None:
     if not total:
         print(f"\n{name}: no samples")
         return
-    print(f"\n{name}: {total} samples\n{'self':>7}{'with callees':>14}  function")
-    for frame, count in alone.most_common(lines):
-        print(f"{count / total:>7.1%}{within[frame] / total:>14.1%}  {frame[:80]}")
+    for order, counted in (("self", alone), ("with callees", within)):
+        print(f"\n{name}, by {order}, {total} samples\n{'self':>7}{'with callees':>14}  function")
+        for frame, _ in counted.most_common(lines):
+            print(f"{alone[frame] / total:>7.1%}{within[frame] / total:>14.1%}  {frame[:80]}")
 
 
 def main() -> int:
