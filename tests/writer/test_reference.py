@@ -1,7 +1,7 @@
-"""Random histories of frames through writer and store equal a reference ledger of fifty lines (L26, M1, M2, M4).
+"""Random histories through writer and store equal a reference ledger of fifty lines (L26, M1, M2, M4).
 
-The reference knows what is leased of a user's lot and what is free; it follows the same history in plain sums. The
-writer is interrupted, its batches are cut at random, and records come twice.
+The reference knows what is leased of a user's lot and what is free; it follows the same history in plain
+sums. The writer is interrupted, its batches are cut at random, and records come twice.
 """
 
 import asyncio
