@@ -143,7 +143,7 @@ class Deployment(Processes):
 
     def upstream_count(self) -> int:
         """Exchanges the upstream saw."""
-        count: int = self.upstream_log()["count"]
+        count: int = self.upstream_log()["received"]
         return count
 
     # -- violence --------------------------------------------------------------------------------------------

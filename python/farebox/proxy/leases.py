@@ -17,7 +17,7 @@ from typing import Any
 
 from farebox.base import limits
 from farebox.base.errors import FaultError, StoreDownError
-from farebox.base.records import LotAmount, Settlement
+from farebox.base.records import WALLETS, LotAmount, Settlement
 from farebox.ledger.user_lease import Hold, Settled, UserLease
 from farebox.store.base import WorkerStore
 
@@ -531,12 +531,12 @@ class Leases:
                 idle_s = now_s - money.used_s
                 if money.waiters or money.lock.locked() or idle_s < limits.lease_idle_return_s:
                     continue
-                if money.lease.is_empty():
-                    if idle_s > _FORGET_AFTER_S and not money.unbooked and money.known:
+                if money.known and money.lease.is_empty():
+                    if idle_s > _FORGET_AFTER_S and not money.unbooked:
                         del self._users[user]
                     continue
                 if not money.known or any(
-                    money.lease.free_pico(wallet, self._wall_ms()) > 0 for wallet in money.remaining_pico
+                    money.lease.free_pico(wallet, self._wall_ms()) > 0 for wallet in WALLETS
                 ):
                     await self._give_back(money)
 

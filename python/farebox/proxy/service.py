@@ -40,6 +40,7 @@ from farebox.wire.routes import Route, family_of, match
 
 _log = logging.getLogger("farebox.service")
 
+_FAULT_NOTED_EVERY_S = 5.0
 _INJECTED_FORMATS = frozenset(("chat", "completions"))
 _REFUSED_COUNTERS = {
     401: INDEX["refused_401_total"],
@@ -88,6 +89,7 @@ class ServiceHandler:
         self._worker = worker
         self._service = service
         self._book = book
+        self._fault_noted_s = -_FAULT_NOTED_EVERY_S
 
     def __call__(self, client: Incoming) -> Pending:
         """Answer one request; refusals in the route's own format."""
@@ -115,7 +117,7 @@ class ServiceHandler:
         if isinstance(error, Refused):
             refused = error
         else:
-            _log.warning("%s: %s", exchange_id, error)
+            self._note_fault(error)
             refused = Refused(
                 Refusal.STORE_UNAVAILABLE, "Farebox cannot reach its store; try again.", retry_after_s=2
             )
@@ -127,6 +129,13 @@ class ServiceHandler:
             client.abort()
             return
         client.answer(*render(refused, family_of(client.path), exchange_id))
+
+    def _note_fault(self, error: FaultError) -> None:
+        """Log a fault of the store once in a while: it fails every request until it is over."""
+        now_s = self._worker.loop.time()
+        if now_s >= self._fault_noted_s + _FAULT_NOTED_EVERY_S:
+            self._fault_noted_s = now_s
+            _log.warning("requests are refused: %s", error)
 
     # -- metered requests: at once as far as possible ----------------------------------------------------------
     def _metered(self, arrival: _Arrival) -> Pending:

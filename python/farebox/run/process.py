@@ -1,6 +1,7 @@
 """What every process of Farebox does first: uvloop, logging, signals."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,7 +13,7 @@ from farebox.base.log import set_up_logging
 
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a process's main coroutine to its exit status."""
-    set_up_logging()
+    set_up_logging(os.environ.get("FAREBOX_LOG_LEVEL", "INFO").upper())
     return uvloop.run(main)
 
 

@@ -28,7 +28,7 @@ _log = logging.getLogger("farebox.supervisor")
 
 _POLL_S = 0.05
 _PAUSE_FIRST_S = 0.1
-_PAUSE_MAX_S = 10.0
+_PAUSE_MAX_S = 2.0
 _HEALTHY_AFTER_S = 10.0
 _WRITER_START_S = 30.0
 _STOP_S = limits.shutdown_drain_s + 15.0
