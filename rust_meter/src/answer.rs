@@ -33,6 +33,7 @@ pub struct Answer {
     has_usage: bool,
     is_final: bool,
     earlier: Option<Totals>,
+    earlier_web_searches: u64,
     raws: Vec<Vec<u8>>,
     raw_latest: Vec<u8>,
     metrics: Statement,
@@ -70,6 +71,7 @@ impl Answer {
             has_usage: false,
             is_final: false,
             earlier: None,
+            earlier_web_searches: 0,
             raws: Vec::new(),
             raw_latest: Vec::new(),
             metrics: Statement::default(),
@@ -229,6 +231,8 @@ impl Answer {
             earlier.others.truncate(OTHER_MODELS_MAX);
             self.flags.raise(flags::OTHER_MODELS_CUT);
         }
+        self.earlier_web_searches =
+            self.earlier_web_searches.saturating_add(self.usage.fields.or_zero(Field::WebSearch));
         self.usage = Statement::default();
         self.raws.push(std::mem::take(&mut self.raw_latest));
         self.is_final = false;

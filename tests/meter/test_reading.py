@@ -296,6 +296,28 @@ def test_case_40_two_messages_of_one_stream_are_two_bills() -> None:
     assert read("messages", events(one[0], *one, END_OF_MESSAGE)).counts == {"input": 10, "output": 4}
 
 
+def test_case_40_searches_of_both_messages_are_billed() -> None:
+    first = [start("m1", input_tokens=1), delta(output_tokens=1, server_tool_use={"web_search_requests": 2})]
+    second = [start("m2", input_tokens=1), delta(output_tokens=1, server_tool_use={"web_search_requests": 3})]
+    assert read("messages", events(*first, *second)).counts["web_search"] == 5
+
+
+def test_bedrock_second_names_count_above_zero_and_metrics_only_without_usage() -> None:
+    usage = {
+        "inputTokens": 5,
+        "outputTokens": 7,
+        "cacheReadInputTokenCount": 3,
+        "cacheWriteInputTokenCount": 0,
+    }
+    metrics = {"amazon-bedrock-invocationMetrics": {"inputTokenCount": 5, "outputTokenCount": 7}}
+    for wire_format in ("invoke", "converse"):
+        reading = read(wire_format, json.dumps({"usage": usage}).encode())
+        assert reading.counts == COUNTS | {"cache_read": 3}
+    reading = read("invoke", events({"type": "content_block_delta"}, metrics))
+    assert reading.counts == COUNTS
+    assert json.loads(reading.raw) == metrics["amazon-bedrock-invocationMetrics"]
+
+
 def test_unknown_time_to_live_counts_as_five_minutes_and_growth_keeps_the_starts() -> None:
     assert read("messages", events(start(input_tokens=1, cache_creation_input_tokens=8))).counts == {
         "input": 1, "cache_write_5m": 8}  # fmt: skip

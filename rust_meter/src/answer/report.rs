@@ -16,6 +16,9 @@ impl Answer {
         if !matches!(self.family, Family::Messages | Family::Invoke) {
             return self.usage.raw.clone();
         }
+        if !self.has_usage {
+            return self.metrics.raw.clone();
+        }
         let stated = self.raws.iter().chain(std::iter::once(&self.raw_latest)).filter(|raw| !raw.is_empty());
         let stated: Vec<&[u8]> = stated.map(Vec::as_slice).collect();
         match stated.as_slice() {
@@ -54,6 +57,7 @@ impl Answer {
         let searches = self.usage.fields.greatest(&[Field::WebSearch, Field::WebSearchDetails]);
         let tools = if self.tools == ToolCalls::default() { &self.tool_items } else { &self.tools };
         counts.add(Kind::WebSearch, searches.unwrap_or(0).max(tools.web_search));
+        counts.add(Kind::WebSearch, self.earlier_web_searches);
         counts.add(Kind::FileSearch, tools.file_search);
         counts.add(Kind::CodeInterpreter, tools.sessions());
     }

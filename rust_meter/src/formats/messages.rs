@@ -71,7 +71,7 @@ const ROOT_KEYS: &[Entry] = &[
 /// A body or event.
 pub static ROOT: Node = object(Take::Step, ROOT_KEYS);
 
-const MERGED: [Field; 8] = [
+const MERGED: [Field; 10] = [
     Field::Input,
     Field::Output,
     Field::CacheRead,
@@ -80,6 +80,8 @@ const MERGED: [Field; 8] = [
     Field::Write1h,
     Field::Reasoning,
     Field::WebSearch,
+    Field::CacheReadCount,
+    Field::CacheWriteCount,
 ];
 const INPUTS: [Field; 3] = [Field::Input, Field::CacheRead, Field::CacheWrite];
 
