@@ -140,6 +140,13 @@ def test_a_void_past_expiry_leaves_the_expired_money_to_be_returned() -> None:
     assert lease.returnable({}, 100) == [part("old", 10)]
 
 
+def test_expired_money_that_is_owed_is_not_returned() -> None:
+    lease = UserLease()
+    lease.replace([(part("old", 11), 100)], 2, [(WALLET, (), 4), (WALLET, (), 3)])
+    assert lease.returnable({}, 100) == [part("old", 4)]
+    assert lease.shortfall_pico(WALLET, 100) == 0
+
+
 def test_an_extension_past_expiry_needs_unexpired_money() -> None:
     lease = leased((part("old", 10), 100), (part("new", 3), None))
     hold = opened(lease, 4, now=99)

@@ -16,6 +16,7 @@ from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import WALLETS, LotAmount
 
 _NEVER_MS = 1 << 62
+_BEFORE_ALL_MS = -1
 _WALLET_OF = {pool: wallet for wallet, pools in WALLETS.items() for pool in pools}
 _POOL_RANK = {pool: rank for pools in WALLETS.values() for rank, pool in enumerate(pools)}
 
@@ -98,13 +99,15 @@ class _Purse:
         """Of each expired lot, as much as open holds from before its expiry can use; the most there is in
         all.
 
-        The youngest holds may use the fewest lots, so they choose first.
+        The youngest holds may use the fewest lots, so they choose first. What is owed may use any: the late path
+        takes it from the lease whatever has expired since, so it must not be returned.
         """
         unused = [lot.left_pico for lot in self.expired]
         if not unused:
             return []
         demands = [(hold.opened_ms, hold.amount_pico - hold.later_pico) for hold in self.open]
         demands += [(hold.later_ms, hold.later_pico) for hold in self.open if hold.later_pico]
+        demands.append((_BEFORE_ALL_MS, self.owed_pico))
         for opened_ms, amount_pico in sorted(demands, reverse=True):
             wanted_pico = amount_pico
             for index, lot in enumerate(self.expired):
@@ -115,7 +118,7 @@ class _Purse:
         return [lot.left_pico - rest for lot, rest in zip(self.expired, unused, strict=True)]
 
     def unused_expired(self) -> list[LotAmount]:
-        """Expired money that no open hold may still use."""
+        """Expired money that no open hold and no debt may still use."""
         parts = (
             LotAmount(lot.lot, lot.pool, lot.left_pico - used_pico)
             for lot, used_pico in zip(self.expired, self._expired_use(), strict=True)
