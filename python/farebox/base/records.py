@@ -319,4 +319,4 @@ def _array(payload: bytes, length: int) -> list:  # type: ignore[type-arg]
 
 
 def _lot_amounts(rows: list[list[object]]) -> tuple[LotAmount, ...]:
-    return tuple(LotAmount(*row) for row in rows)  # type: ignore[arg-type]
+    return tuple(map(LotAmount._make, rows))

@@ -21,7 +21,7 @@ _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<7sBQQQQ")
 _CRC: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _HEADER.size + _CRC.size
-_SUFFIX: Final = ".segment"
+SEGMENT_SUFFIX: Final = ".segment"
 _LOCK: Final = "lock"
 _EPOCH: Final = "epoch"
 
@@ -42,7 +42,7 @@ def number_of(journal: str) -> int:
 
 def segment_path(directory: Path, sequence: int) -> Path:
     """The file of a segment."""
-    return directory / f"{sequence:012d}{_SUFFIX}"
+    return directory / f"{sequence:012d}{SEGMENT_SUFFIX}"
 
 
 def sequences(files: Files, directory: Path) -> list[int]:
@@ -51,7 +51,7 @@ def sequences(files: Files, directory: Path) -> list[int]:
         names = files.names(directory)
     except OSError as error:
         raise JournalError(f"journal directory {directory} cannot be read: {error}") from error
-    stems = [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+    stems = [name.removesuffix(SEGMENT_SUFFIX) for name in names if name.endswith(SEGMENT_SUFFIX)]
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 

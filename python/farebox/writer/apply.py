@@ -73,6 +73,7 @@ class JournalApplier:
         self._source = source
         self._on_fence = on_fence
         self._read_pos = 0
+        self._confirmed = 0
         self._unbooked: dict[str, list[Finished]] = {}
         self._apart: set[str] = set()
         self._unknown: set[str] = set()
@@ -87,8 +88,8 @@ class JournalApplier:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether something was read that `applied` does not cover yet."""
-        return self.applied < self._read_pos
+        """Whether something was read of which the store has not confirmed that `applied` covers it."""
+        return self._confirmed < self._read_pos
 
     def oldest_unbooked_ms(self) -> int | None:
         """When the oldest exchange that is read and not booked ended; None when all are booked."""
@@ -100,6 +101,7 @@ class JournalApplier:
         `state` is the journal's row as the store has it now. Raises FaultError (store down, unusable, unsure;
         journal unreadable) with the place kept: the next step goes on where this one stopped.
         """
+        self._confirmed = state.applied
         self.applied = max(self.applied, state.applied)
         self._unrolled = [record for record in self._unrolled if record.pos > state.rolled]
         is_behind = await self._read(state)

@@ -5,6 +5,7 @@ Promises: disk waits happen on a thread, so that workers asking for a grant neve
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from farebox.base.errors import JournalError
 from farebox.journal import Reader
 from farebox.journal.files import Files
 from farebox.journal.frames import Frame
-from farebox.journal.segments import journal_directories
+from farebox.journal.segments import SEGMENT_SUFFIX, journal_directories
 
 
 def journal_paths(root: Path) -> list[Path]:
@@ -31,12 +32,32 @@ class JournalSource:
 
     def __init__(self, directory: Path, after_pos: int) -> None:
         self._reader = Reader(directory)
+        self._directory = directory
         self._pos = after_pos
         self._deleted_pos = 0
+        self._end_seen: tuple[str, int] | None = None
+
+    def is_quiet(self) -> bool:
+        """Whether nothing was written since the last read that found nothing: cheap, for polling."""
+        return self._end_seen is not None and self._end_seen == self._end()
+
+    def _end(self) -> tuple[str, int]:
+        """Name and length of the newest segment."""
+        try:
+            with os.scandir(self._directory) as entries:
+                name, path = max(
+                    (entry.name, entry.path) for entry in entries if entry.name.endswith(SEGMENT_SUFFIX)
+                )
+                return name, Path(path).stat().st_size
+        except (OSError, ValueError):
+            return "", 0
 
     async def read_synced(self) -> tuple[Sequence[Frame], bool]:
         """The next frames, all on disk, and whether there are more. Raises JournalError."""
-        return await asyncio.to_thread(self._read_batch)
+        end = self._end()
+        frames, has_more = await asyncio.to_thread(self._read_batch)
+        self._end_seen = None if frames else end
+        return frames, has_more
 
     def _read_batch(self) -> tuple[list[Frame], bool]:
         """Read over segment ends up to a batch; what comes before damage is given before the damage is

@@ -11,7 +11,7 @@ Each journal is applied by a `JournalApplier` of its own, in turn, a batch at a 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -125,17 +125,27 @@ class Writer:
 
     async def _round(self) -> bool:
         """One step of every journal; whether one of them has more than a step can take."""
+        paths = {path.name: path for path in journal_paths(self._root)}
+        if self._is_quiet(paths.keys()):
+            return False
         states = {state.journal: state for state in await self._store.journal_states()}
-        self._meet_journals(states)
+        self._meet_journals(paths, states)
         is_behind = False
         for name in tuple(self._journals):
             if name in states:
                 is_behind |= await self._step(name, states[name])
         return is_behind
 
-    def _meet_journals(self, states: Mapping[str, JournalState]) -> None:
+    def _is_quiet(self, names: Collection[str]) -> bool:
+        """Whether the store need not be asked: no directory came or went, and no journal has anything to
+        apply.
+        """
+        return set(names) == self._journals.keys() and all(
+            one.source.is_quiet() and not one.applier.is_unfinished for one in self._journals.values()
+        )
+
+    def _meet_journals(self, paths: Mapping[str, Path], states: Mapping[str, JournalState]) -> None:
         """Begin with directories that are new (and known to the store), let go of those that have gone."""
-        paths = {path.name: path for path in journal_paths(self._root)}
         for name in self._journals.keys() - paths.keys():
             self._let_go(name)
         for name in paths.keys() & states.keys() - self._journals.keys():
