@@ -275,3 +275,31 @@ async def test_M10_batches_give_every_frame_once(world: Any, root: Path, monkeyp
     assert len(positions) == len(set(positions)) == 30
     source.close()
     journal.close()
+
+
+async def test_a_journal_no_worker_takes_is_retired_and_one_that_is_held_is_left(
+    world: Any, root: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "tidy_interval_s", 0.05)
+    await world.user("alice", 10)
+    held, orphan, damaged = [await world.journal(root) for _ in range(3)]
+    await world.lease("alice", 8, journal=orphan.id)
+    world.put(orphan, world.settlement("alice", USD))
+    await written(orphan)
+    orphan.close()
+    damaged.close()
+    segment = next(damaged.directory.glob("*.segment"))
+    data = bytearray(segment.read_bytes())
+    data[7] = 99
+    segment.write_bytes(_with_crc(data[:44]) + bytes(data[44:]))
+    writer = Writer(world.store, root, wall_ms=lambda: world.NOW)
+    running = asyncio.create_task(writer.run())
+    await until(lambda: orphan.id not in writer.status()["journals"] and not orphan.directory.exists())
+    await until(lambda: f"journal {damaged.id}, which no worker took" in caplog.text)
+    writer.stop()
+    await running
+    account = await world.store.account("alice")
+    assert account.balances["credits"] == 9 * USD
+    assert account.leases == {}
+    assert held.directory.exists()
+    held.close()

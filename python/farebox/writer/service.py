@@ -11,14 +11,22 @@ Each journal is applied by a `JournalApplier` of its own, in turn, a batch at a 
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
 from farebox.base import clock, limits
-from farebox.base.errors import FaultError, JournalError, StoreDownError
+from farebox.base.errors import (
+    FaultError,
+    JournalError,
+    JournalLockedError,
+    StoreDownError,
+    StoreRefusedError,
+)
 from farebox.store.base import JournalState, Store
 from farebox.store.server import StoreServer
+from farebox.writer.adopt import adopt
 from farebox.writer.apply import JournalApplier
 from farebox.writer.dead_letter import DeadLetters
 from farebox.writer.journals import JournalSource, dead_letter_path, journal_paths
@@ -229,6 +237,19 @@ class Writer:
             await self._try(lambda: sweep_expired_lots(self._store, self._wall_ms()))
             await self._try(lambda: expire_request_logs(self._store, self._wall_ms()))
             await self._pause(limits.tidy_interval_s)
+            if not self._stopping.is_set():
+                await self._try(self._adopt_orphans)
+
+    async def _adopt_orphans(self) -> None:
+        """Retire journals that no worker has taken; not at once, so that starting workers find theirs."""
+        for path in journal_paths(self._root):
+            try:
+                if await adopt(path, self._store, socket.gethostname(), wall_ms=self._wall_ms):
+                    _log.info("journal %s, which no worker took, is applied and retired", path.name)
+            except JournalLockedError:
+                continue
+            except (JournalError, StoreRefusedError) as error:
+                _log.error("journal %s, which no worker took: %s", path.name, error)
 
     async def _try(self, work: Callable[[], Awaitable[object]]) -> bool:
         """Work that may as well be done a little later; whether it was done."""
