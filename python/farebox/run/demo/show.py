@@ -42,7 +42,8 @@ def run(*, once: bool) -> int:
     """Show everything; the process's exit status. Without `once`, stay up until interrupted."""
     out = Console(width=WIDTH, highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="farebox-demo-"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the children are stopped too
+    for number in (signal.SIGTERM, signal.SIGINT):  # children are stopped too, also where SIGINT came ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         with Processes(folder) as processes:
             return _shown(processes, out, once)
