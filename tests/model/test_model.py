@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from model.world import BrokenError, run
 
 from farebox.base.errors import InvariantBrokenError
+from model.world import BrokenError, run
 
 HISTORIES = int(os.environ.get("FAREBOX_MODEL_HISTORIES", "400"))
 STEPS = 120

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from model.model_store import ModelStore
-
 from farebox.base.records import WALLETS, LotAmount, Settlement, Transaction
 from farebox.ledger.conservation import differences
 from farebox.ledger.user_lease import Hold, UserLease
+from model.model_store import ModelStore
 
 WALLET = "ohmygpt"
 
@@ -94,7 +93,7 @@ class World:
         self.expiries: dict[str, int | None] = {}
         self.excused: set[tuple[str, str]] = set()
         self.charges_above_hold = self.rng.random() < 0.4
-        self.harsh = self.rng.choice([1, 1, 6])
+        self.trouble = self.rng.choice(["", "power", "directory", "messages"])
         self.scarce = self.rng.choice([1, 1, 0.1])
         self.calm = False
         self.lost: set[str] = set()
@@ -182,6 +181,8 @@ class World:
         hold = lease.hold(WALLET, amount, 0 if 18 in self.holes else self.now)
         if hold is None:
             self.grow(worker, name, amount)
+            hold = lease.hold(WALLET, amount, self.now) if name not in worker.stale else None
+        if hold is None:
             return
         exchange = Exchange(self.new_id("e"), name, amount, worker.journal.id, hold, self.now)
         self.exchanges[exchange.id] = worker.open[exchange.id] = exchange
@@ -189,6 +190,8 @@ class World:
             exchange.sent = True
             return
         worker.journal.append("open", exchange.id)
+        if self.rng.random() < 0.7:
+            self.send(worker)
 
     def grow(self, worker: Worker, name: str, amount: int) -> None:
         lease = worker.leases[name]
@@ -223,7 +226,8 @@ class World:
         """An answer is complete: settle, then the client sees the end. Or nothing was sent: void."""
         if not worker.open:
             return
-        exchange = worker.open.pop(self.rng.choice(list(worker.open)))
+        sent = [one.id for one in worker.open.values() if one.sent]
+        exchange = worker.open.pop(self.rng.choice(sent or list(worker.open)))
         lease = worker.leases[exchange.user]
         assert exchange.hold is not None
         if not self.in_journal(worker, exchange, "sent"):
@@ -420,7 +424,7 @@ class World:
 
     # -- what goes wrong ---------------------------------------------------------------------------------------
     def kill(self, worker: Worker) -> None:
-        """kill -9 and a new process on the same journal; with hole 12 the writer ends its exchanges, too."""
+        """Kill -9 and a new process on the same journal; with hole 12 the writer ends its exchanges, too."""
         self.workers.remove(worker)
         if 12 in self.holes:
             for exchange in [one for one in worker.open.values() if self.in_journal(worker, one, "sent")]:
@@ -508,10 +512,26 @@ class World:
         action()
 
     def weights(self) -> list[float]:
-        """How often each action of `step` happens; histories differ in bad luck and in money."""
-        bad, money = self.harsh, self.scarce
-        serving: list[float] = [30, 20, 20, 10 * bad, 10, 15, 5, 15, 6, 6 * bad]
-        return [*serving, 2 * money, 3, 2 / bad, 2, 1, 2, bad, 0.3, 0.5 * bad, 0.5]
+        """How often each action of `step` happens; histories differ in what goes wrong, and in money."""
+        power = 8 if self.trouble == "power" else 1
+        directory = 5 if self.trouble == "directory" else 0.3
+        messages = 4 if self.trouble == "messages" else 1
+        synced = 0.3 if self.trouble == "power" else 1
+        return [
+            *(
+                30,
+                20,
+                20,
+                10 * messages * (3 if power > 1 else 1),
+                10,
+                15,
+                5,
+                15 * synced * messages,
+                6 * synced,
+                6 * messages,
+            ),
+            *(2 * self.scarce, 3, 2, 2, 1, 2, power, directory, 0.5, 0.5),
+        ]
 
     def toggle(self) -> None:
         user = self.rng.choice(list(self.store.users.values()))
