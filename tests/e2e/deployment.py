@@ -43,10 +43,18 @@ class Deployment(Processes):
         self.start_upstream()
         self.write_config()
         document = json.loads(self.config.read_text())
-        document["limits"] = {"requests_per_minute": 10_000_000}
+        self.amend(document)
         document.update(changes)
         self.config.write_text(json.dumps(document))
-        self.start_farebox()
+        try:
+            self.start_farebox()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def amend(self, document: dict[str, Any]) -> None:
+        """Change the demonstration's configuration before Farebox starts with it."""
+        document["limits"] = {"requests_per_minute": 10_000_000}
 
     @property
     def farebox(self) -> subprocess.Popen[bytes]:
@@ -67,14 +75,24 @@ class Deployment(Processes):
 
         return asyncio.run(session())
 
-    def customer(self, user: str, amount_pico: int, pool: str = "creditsNew") -> Customer:
+    def customer(
+        self,
+        user: str,
+        amount_pico: int,
+        pool: str = "creditsNew",
+        *,
+        requests_per_minute: int | None = None,
+        allowed_models: tuple[str, ...] | None = None,
+    ) -> Customer:
         """A new user with money in one pool, and his key."""
         key = new_key()
 
         async def create(store: Store) -> None:
             await store.create_user(user, "user", "test", wall_ms())
             digest, prefix = key_digest(key), display_prefix(key)
-            record = KeyRecord(digest, user, prefix, "", True, True, "user", None, None)
+            record = KeyRecord(
+                digest, user, prefix, "", True, True, "user", requests_per_minute, allowed_models
+            )
             await store.create_key(record, "test", wall_ms())
 
         self.store(create)
