@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from farebox.base import limits
 from farebox.base.errors import Refusal, Refused
 from farebox.wire.incoming import Incoming
 from farebox.wire.server import Server
@@ -704,7 +705,8 @@ async def test_H17_pipelined_requests_held_are_bounded() -> None:
         await until(lambda: server.open_count == 1)
         await asyncio.sleep(0.1)
         connection = next(iter(server._open_connections))
-        assert len(connection._messages) <= 32
+        assert connection._max_msg_queue_size == limits.pipelined_requests_max
+        assert len(connection._messages) <= limits.pipelined_requests_max
         release.set()
         for _ in range(count):
             assert (await client.response()).status == 200

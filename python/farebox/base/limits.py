@@ -15,11 +15,17 @@ api_key_bytes_max = 256
 scan_in_thread_bytes_min = 2**20
 pipelined_requests_max = 32
 client_write_timeout_s = 60.0
+linger_timeout_s = 2.0
+accept_backlog = 2048
+hosts_remembered_max = 1024
 
 # Answers
 answer_held_bytes_max = 2**20
 response_head_bytes_max = 64 * 2**10
 response_headers_max = 256
+informational_heads_max = 16
+upstream_request_id_bytes_max = 128
+retry_after_s_max = 86_400
 inflated_bytes_max = 256 * 2**20
 event_bytes_max = 64 * 2**20
 usage_raw_bytes_max = 4096

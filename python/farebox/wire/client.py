@@ -23,6 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestHandler
 
+from farebox.base import limits
 from farebox.base.errors import Refusal, Refused
 from farebox.wire.errors import protocol_fault, render
 from farebox.wire.incoming import Incoming
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("farebox.wire")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
-_HOSTS_REMEMBERED_MAX = 1024
 _UNREADABLE = "The request is not valid HTTP/1.1, or its head is too large."
 _hosts_seen: set[str] = set()
 
@@ -327,7 +327,7 @@ def _ambiguity(message: "RawRequestMessage", version: object) -> str | None:
     if host is not None and host not in _hosts_seen:
         if _HOST.fullmatch(host) is None:
             return "The Host header is not a host."
-        if len(_hosts_seen) < _HOSTS_REMEMBERED_MAX:
+        if len(_hosts_seen) < limits.hosts_remembered_max:
             _hosts_seen.add(host)
     if message.chunked or hdrs.TRANSFER_ENCODING in headers:
         if version is HttpVersion10 or hdrs.CONTENT_LENGTH in headers:

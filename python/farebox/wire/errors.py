@@ -11,11 +11,11 @@ from typing import Final
 
 import orjson
 
+from farebox.base import limits
 from farebox.base.errors import Refusal, Refused
 from farebox.wire.headers import encode_headers
 from farebox.wire.routes import Family
 
-_RETRY_AFTER_S_MAX = 86_400
 JSON_LINE: Final = b"Content-Type: application/json\r\n"
 
 Answer = tuple[int, bytes, bytes]
@@ -114,7 +114,7 @@ def upstream_fault(status: int, family: Family, request_id: str, retry_after: by
     if (
         fault.status in {429, 503, 529}
         and retry_after.isdigit()
-        and int(retry_after[:9]) <= _RETRY_AFTER_S_MAX
+        and int(retry_after[:9]) <= limits.retry_after_s_max
     ):
         headers.append(("Retry-After", retry_after.decode("ascii")))
     if request_id:

@@ -8,7 +8,7 @@ is kept for the request log instead.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import hdrs
 from multidict import istr
@@ -30,13 +30,14 @@ _TO_UPSTREAM = {
     b"anthropic-beta": b"Anthropic-Beta: ",
     b"openai-beta": b"OpenAI-Beta: ",
 }
+_CONTENT_TYPE = b"Content-Type: "
+_CONTENT_ENCODING = b"Content-Encoding: "
 _TO_CLIENT = {
-    b"content-type": b"Content-Type: ",
-    b"content-encoding": b"Content-Encoding: ",
+    b"content-type": _CONTENT_TYPE,
+    b"content-encoding": _CONTENT_ENCODING,
     b"retry-after": b"Retry-After: ",
 }
 _REQUEST_ID_NAMES = (b"x-request-id", b"request-id")
-_REQUEST_ID_BYTES_MAX = 128
 _BARE_KEY_HEADERS = (istr("x-api-key"), istr("api-key"), istr("x-goog-api-key"))
 _KEY_PARAMETERS = frozenset(("key", "api_key", "api-key", "apikey", "access_token", "token", "x-api-key"))
 _JSON_TYPES = frozenset((
@@ -75,18 +76,33 @@ def request_lines(raw_headers: Sequence[tuple[bytes, bytes]], default_anthropic_
     return lines
 
 
-def response_lines(head: "Head") -> bytes:
-    """The upstream's headers that go to the client, as lines. Streams are marked not to be buffered on the
-    way.
-    """
-    lines = b""
+class AnswerFacts(NamedTuple):
+    """What an answer's head says that matters here, read in one pass."""
+
+    lines: bytes
+    """Header lines for the client. Streams are marked not to be buffered on the way."""
+    event_stream: bool
+    content_encoding: str
+    request_id: str
+    """The upstream's id of the request for the log: visible ASCII and short, else empty."""
+
+
+def answer_facts(head: "Head") -> AnswerFacts:
+    """Sort an answer's headers: some go to the client, some decide how it is read, the rest stays here."""
+    lines, event_stream, content_encoding, request_id = b"", False, "", ""
     for name, value in head.headers:
         start = _TO_CLIENT.get(name)
         if start is not None:
             lines += start + value + b"\r\n"
-            if value.startswith(b"text/event-stream"):
-                lines += b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
-    return lines
+            if start is _CONTENT_TYPE:
+                if value[:17].lower() == b"text/event-stream":
+                    event_stream = True
+                    lines += b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+            elif start is _CONTENT_ENCODING:
+                content_encoding = value.decode("latin-1")
+        elif name in _REQUEST_ID_NAMES and not request_id:
+            request_id = _loggable(value)
+    return AnswerFacts(lines, event_stream, content_encoding, request_id)
 
 
 def header_value(head: "Head", name: bytes) -> bytes:
@@ -97,15 +113,11 @@ def header_value(head: "Head", name: bytes) -> bytes:
     return b""
 
 
-def upstream_request_id(head: "Head") -> str:
-    """The upstream's id of this request for the log: visible ASCII, at most 128 characters, else empty."""
-    for name in _REQUEST_ID_NAMES:
-        value = header_value(head, name)
-        if value and len(value) <= _REQUEST_ID_BYTES_MAX and value.isascii():
-            text = value.decode("ascii")
-            if text.isprintable():
-                return text
-    return ""
+def _loggable(value: bytes) -> str:
+    if len(value) > limits.upstream_request_id_bytes_max or not value.isascii():
+        return ""
+    text = value.decode("ascii")
+    return text if text.isprintable() else ""
 
 
 def require_json(headers: "CIMultiDictProxy[str]") -> None:

@@ -22,7 +22,6 @@ from farebox.wire.incoming import Incoming
 if TYPE_CHECKING:
     from socket import socket
 
-_BACKLOG = 2048
 _SWEEP_INTERVAL_MAX_S = 1.0
 _SWEEPS_PER_DEADLINE = 4
 _DRAIN_POLL_S = 0.02
@@ -42,7 +41,7 @@ class ServerOptions:
     body_timeout_s: float = limits.body_timeout_s
     keepalive_timeout_s: float = limits.keepalive_timeout_s
     client_write_timeout_s: float = limits.client_write_timeout_s
-    linger_timeout_s: float = 2.0
+    linger_timeout_s: float = limits.linger_timeout_s
     connections_max: int = limits.exchanges_open_max
 
     def sweep_interval_s(self) -> float:
@@ -91,9 +90,9 @@ class Server(web.Server):
     async def start(self, sock: "socket") -> None:
         """Accept connections on a bound TCP or unix socket; may be called for several sockets."""
         if sock.family is AddressFamily.AF_UNIX:
-            listener = await self._loop.create_unix_server(self, sock=sock, backlog=_BACKLOG)
+            listener = await self._loop.create_unix_server(self, sock=sock, backlog=limits.accept_backlog)
         else:
-            listener = await self._loop.create_server(self, sock=sock, backlog=_BACKLOG)
+            listener = await self._loop.create_server(self, sock=sock, backlog=limits.accept_backlog)
         self._listeners.append(listener)
         if self._sweep_handle is None:
             self._sweep()

@@ -25,7 +25,6 @@ __all__ = ["Connection", "Endpoint", "Pool", "Receiver", "request_head", "verify
 _SWEEP_INTERVAL_MAX_S = 1.0
 _SWEEPS_PER_DEADLINE = 4
 _TLS_CLOSE_TIMEOUT_S = 1.0
-_INFORMATIONAL_HEADS_MAX = 16
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 
@@ -150,7 +149,7 @@ class Connection(asyncio.Protocol):
             if head.status >= _FIRST_FINAL_STATUS:
                 break
             self._heads_skipped += 1
-            if head.status == _SWITCHING_PROTOCOLS or self._heads_skipped > _INFORMATIONAL_HEADS_MAX:
+            if head.status == _SWITCHING_PROTOCOLS or self._heads_skipped > limits.informational_heads_max:
                 self._fail(UpstreamBrokenError("the upstream switched protocols or never answers", sent=True))
                 return
             data = data[head.length :]
