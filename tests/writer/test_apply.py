@@ -203,6 +203,25 @@ async def test_a_journal_full_of_waiting_records_is_read_no_further(
     assert (await world.state()).applied == position(1, 6)
 
 
+@pytest.mark.parametrize("method", ["log", "roll_up"])
+async def test_M10_records_whose_rest_fails_are_not_heaped_up(
+    world: Any, faulty: Any, in_memory: Any, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(limits, "records_per_batch_max", 2)
+    store = faulty(world.store)
+    for number in range(4):
+        store.fail(method, number, "before", StoreConflictError("busy"))
+    source = in_memory(await three_users(world), batch=2)
+    applier = applier_of(world, store, source)
+    for _ in range(4):
+        with pytest.raises(StoreConflictError):
+            await applier.step(await world.state(), world.NOW)
+    assert len(source.rest) == 4
+    await finish(world, applier)
+    assert len(world.dump()["request_logs"]) == 6
+    assert (await world.state()).applied == position(1, 6)
+
+
 @pytest.mark.parametrize("method", ["book", "log", "roll_up", "advance_applied"])
 @pytest.mark.parametrize(
     ("error", "when"),

@@ -113,7 +113,7 @@ class JournalApplier:
     # -- reading ---------------------------------------------------------------------------------------------
 
     async def _read(self, state: JournalState) -> bool:
-        if self.unbooked_count >= limits.records_per_batch_max:
+        if max(self.unbooked_count, len(self._unlogged), len(self._unrolled)) >= limits.records_per_batch_max:
             return False
         read, is_behind = await self._source.read_synced()
         if not read:

@@ -69,7 +69,13 @@ class Writer:
     # -- life ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve and apply until `stop`; then apply once more and release everything."""
+        """Serve and apply until `stop`; then apply once more and release everything.
+
+        Workers are served only once the change feed's end is known: a change that came between a worker's
+        question and the first poll would never be told.
+        """
+        while not self._stopping.is_set() and not await self._try(self._skip_old_changes):
+            await self._pause(limits.changes_poll_interval_s)
         if self._server is not None:
             await self._server.start()
         try:
@@ -213,9 +219,6 @@ class Writer:
             self._on_push(message)
 
     async def _tell_changes_until_stopped(self) -> None:
-        """Push the change feed from here on; who connects later starts with an empty memory anyway."""
-        while not await self._try(self._skip_old_changes):
-            await self._pause(limits.changes_poll_interval_s)
         while not self._stopping.is_set():
             await self._try(self._tell_changes)
             await self._pause(limits.changes_poll_interval_s)
