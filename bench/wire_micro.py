@@ -120,7 +120,7 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
     from farebox.base.errors import UpstreamError  # noqa: PLC0415
     from farebox.base.redaction import Secret  # noqa: PLC0415
     from farebox.wire.endpoint import Endpoint, request_head  # noqa: PLC0415
-    from farebox.wire.headers import client_key, require_json, response_lines  # noqa: PLC0415
+    from farebox.wire.headers import answer_facts, client_key, require_json  # noqa: PLC0415
     from farebox.wire.incoming import Incoming  # noqa: PLC0415
     from farebox.wire.relay import Collector, Relay  # noqa: PLC0415
     from farebox.wire.routes import match  # noqa: PLC0415
@@ -144,7 +144,7 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
             pipe = Pipe("chat", head.framing, chunked_out=stream)
             receiver: Relay | Collector
             if stream:
-                self.client.start_stream(head.status, response_lines(head))
+                self.client.start_stream(head.status, answer_facts(head).lines)
                 receiver = self.relay = Relay(self.client, self.upstream, pipe, self.hold_point)
             else:
                 receiver = Collector(self.upstream, pipe, self.complete, lambda _: None)
@@ -155,7 +155,7 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
             self.relay.finish()
 
         def complete(self, body: bytes, _: int) -> None:
-            self.client.answer(self.head.status, response_lines(self.head), body)
+            self.client.answer(self.head.status, answer_facts(self.head).lines, body)
 
         def on_data(self, data: bytes) -> None:
             raise NotImplementedError

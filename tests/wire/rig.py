@@ -18,7 +18,7 @@ from farebox._meter import BROKEN, END, Head, Pipe
 from farebox.base.errors import UpstreamError
 from farebox.base.redaction import Secret
 from farebox.wire.endpoint import Endpoint, request_head
-from farebox.wire.headers import response_lines
+from farebox.wire.headers import answer_facts
 from farebox.wire.incoming import Incoming
 from farebox.wire.relay import Collector, Relay
 from farebox.wire.server import Server, ServerOptions
@@ -317,7 +317,7 @@ class BareExchange:
         self.pipe = Pipe(self.proxy.wire_format, head.framing, chunked_out=chunked)
         receiver: Relay | Collector
         if self.proxy.stream:
-            self.client.start_stream(head.status, response_lines(head))
+            self.client.start_stream(head.status, answer_facts(head).lines)
             receiver = self.relay = Relay(
                 self.client, self.upstream, self.pipe, self.hold_point, self.on_gone
             )
@@ -344,10 +344,10 @@ class BareExchange:
         if state & BROKEN:
             self.client.answer(502, [("Content-Type", "text/plain")], b"broken")
         else:
-            self.client.answer(self.head.status, response_lines(self.head), body)
+            self.client.answer(self.head.status, answer_facts(self.head).lines, body)
 
     def overflow(self, collected: bytes) -> None:
-        self.client.start_stream(self.head.status, response_lines(self.head))
+        self.client.start_stream(self.head.status, answer_facts(self.head).lines)
         self.relay = Relay(self.client, self.upstream, self.pipe, self.hold_point, self.on_gone, framed=False)
         self.upstream.receiver = self.relay
         self.relay.send(collected)

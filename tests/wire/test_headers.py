@@ -7,12 +7,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from farebox._meter import Head, parse_head
 from farebox.base.errors import Refusal, Refused
 from farebox.wire.headers import (
+    answer_facts,
     client_key,
     encode_headers,
     request_lines,
     require_json,
-    response_lines,
-    upstream_request_id,
 )
 
 
@@ -134,7 +133,7 @@ def test_U23_only_listed_headers_come_down() -> None:
         b"OpenAI-Organization: o",
         b"X-RateLimit-Remaining-Tokens: 5",
     )
-    assert response_lines(head) == (
+    assert answer_facts(head).lines == (
         b"Content-Type: text/event-stream; charset=utf-8\r\n"
         b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
         b"Content-Encoding: gzip\r\nRetry-After: 3\r\n"
@@ -142,10 +141,10 @@ def test_U23_only_listed_headers_come_down() -> None:
 
 
 def test_U23_request_id_is_kept_for_the_log_if_it_is_harmless() -> None:
-    assert upstream_request_id(response_head(b"Request-Id: req_1")) == "req_1"
-    assert upstream_request_id(response_head(b"X-Request-Id: " + b"x" * 129)) == ""
-    assert upstream_request_id(response_head(b"X-Request-Id: \xff")) == ""
-    assert upstream_request_id(response_head()) == ""
+    assert answer_facts(response_head(b"Request-Id: req_1")).request_id == "req_1"
+    assert answer_facts(response_head(b"X-Request-Id: " + b"x" * 129)).request_id == ""
+    assert answer_facts(response_head(b"X-Request-Id: \xff")).request_id == ""
+    assert answer_facts(response_head()).request_id == ""
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ caller is told he could afford.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from farebox.base import limits
@@ -30,6 +30,9 @@ BASE_VALUES: Mapping[str, frozenset[str]] = {
 }
 """Values of price-changing fields that mean the base price."""
 
+_PLAIN_TIERS = frozenset((None, *BASE_VALUES["service_tier"]))
+
+_NO_FEES: Mapping[str, int] = {}
 _ESTIMATE_BYTES_PER_TOKEN = 4
 _ESTIMATE_IMAGE_TOKENS = 1_000
 
@@ -51,9 +54,12 @@ class Model(Protocol):
     def input_bytes_per_token(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
-    """What an exchange may cost: bounds for its hold, an estimate for when nothing better is ever known."""
+    """What an exchange may cost: bounds for its hold, an estimate for when nothing better is ever known.
+
+    Never changed once made; not frozen, because setting fields through `object` costs the hot path a microsecond.
+    """
 
     input_tokens: int
     output_tokens: int
@@ -63,15 +69,17 @@ class Ask:
     variant: str
     media: bool
     choices: int
-    fees: Mapping[str, int] = field(default_factory=dict)
+    fees: Mapping[str, int]
 
 
 def ask_of(scan: Scan, wire_format: str, model: Model, price: ModelPrice) -> Ask:
     """Bounds and first hold of a request. Raises Refused UNPRICED_FIELD."""
-    variant = variant_asked(scan.price_fields, model)
-    fees = tool_fees(scan.hosted_tools) if scan.hosted_tools else {}
-    if scan.hosted_tools:
-        _check_tools(scan.hosted_tools, price)
+    fields, hosted_tools = scan.price_fields, scan.hosted_tools
+    variant = variant_asked(fields, model) if fields else ""
+    fees = _NO_FEES
+    if hosted_tools:
+        _check_tools(hosted_tools, price)
+        fees = tool_fees(hosted_tools)
     input_tokens = input_bound(
         scan,
         wire_format,
@@ -133,21 +141,26 @@ def variant_asked(price_fields: Mapping[str, str], model: Model) -> str:
     return variants[0] if variants else ""
 
 
-def variant_served(model: Model, asked: str, served: Mapping[str, str | None]) -> tuple[str, tuple[str, ...]]:
+def variant_served(
+    model: Model, asked: str, service_tier: str | None, speed: str | None, inference_geo: str | None
+) -> tuple[str, tuple[str, ...]]:
     """The variant to price by: what the answer says was served, else what was asked (R10); with flags.
 
     A served value that this model does not price keeps the variant asked for, flagged.
     """
+    if not asked and not model.priced_fields and service_tier in _PLAIN_TIERS and not speed and not inference_geo:
+        return "", ()
     flags: list[str] = []
     base_said = False
+    served = {"service_tier": service_tier, "speed": speed, "inference_geo": inference_geo}
     for name, value in served.items():
         if value is None:
             continue
-        variant = model.priced_fields.get(name, {}).get(value)
-        if variant is not None:
-            return variant, ()
+        priced = model.priced_fields.get(name, {})
+        if value in priced:
+            return priced[value], ()
         if value in BASE_VALUES.get(name, ()):
-            base_said = base_said or asked in model.priced_fields.get(name, {}).values()
+            base_said = base_said or asked in priced.values()
         else:
             flags.append(f"unpriced_{name}")
     return ("" if base_said and not flags else asked), tuple(flags)

@@ -21,13 +21,12 @@ from farebox.base.errors import (
     UpstreamTimeoutError,
 )
 from farebox.base.records import Opened, Void
-from farebox.base.units import usd_from_pico
 from farebox.journal.payloads import sent_payload
-from farebox.meter import BROKEN, END, OVERSIZE, Pipe
+from farebox.meter import BROKEN, END, OVERSIZE, Pipe, format_pico
 from farebox.proxy.admission import hold_needed_pico
 from farebox.proxy.verdict import Ending, Verdict, verdict_of
 from farebox.wire.errors import cut_event, error_event, render, upstream_fault
-from farebox.wire.headers import header_value, response_lines, upstream_request_id
+from farebox.wire.headers import answer_facts, header_value
 from farebox.wire.relay import Collector, Relay
 from farebox.wire.upstream import Connection, Pool, request_head
 
@@ -46,7 +45,6 @@ _log = logging.getLogger("farebox.exchange")
 _FIRST_SUCCESS_STATUS = 200
 _FIRST_REDIRECT_STATUS = 300
 _FIRST_ERROR_STATUS = 400
-_EVENT_STREAM = b"text/event-stream"
 _OPEN_TOTAL = INDEX["exchanges_open"]
 _STREAMED = INDEX["exchanges_streamed_total"]
 _FIRST_BYTE_MS = INDEX["first_byte_ms_total"]
@@ -288,10 +286,10 @@ class Exchange:
         now_ms = self.worker.wall_ms()
         self.first_byte_ms = now_ms
         self.worker.counters[_FIRST_BYTE_MS] += now_ms - self.started_ms
-        self._upstream_request = upstream_request_id(head)
-        self._head_lines = b"%bx-request-id: %b\r\n%b" % (response_lines(head), self.id.encode("ascii"), self.rate_lines)
-        content_type = header_value(head, b"content-type")
-        streamed = head.status < _FIRST_ERROR_STATUS and content_type[:17].lower() == _EVENT_STREAM
+        facts = answer_facts(head)
+        self._upstream_request = facts.request_id
+        self._head_lines = b"%bx-request-id: %b\r\n%b" % (facts.lines, self.id.encode("ascii"), self.rate_lines)
+        streamed = facts.event_stream and head.status < _FIRST_ERROR_STATUS
         chunked_out = streamed and self.client.chunked_ok
         try:
             self.tap = Pipe(
@@ -299,7 +297,7 @@ class Exchange:
                 head.framing,
                 chunked_out=chunked_out,
                 strip_usage=self.strip_usage and streamed,
-                content_encoding=header_value(head, b"content-encoding").decode("latin-1"),
+                content_encoding=facts.content_encoding,
             )
         except ValueError:
             self._fault = UpstreamError("the upstream answered in an encoding that cannot be metered", sent=True)
@@ -339,7 +337,7 @@ class Exchange:
             self._settle(lambda verdict: self._answer(status, verdict, body))
 
     def _answer(self, status: int, verdict: Verdict, body: bytes) -> None:
-        lines = b"%bx-farebox-cost: %b\r\n" % (self._head_lines, usd_from_pico(verdict.amount_pico).encode("ascii"))
+        lines = b"%bx-farebox-cost: %b\r\n" % (self._head_lines, format_pico(verdict.amount_pico).encode("ascii"))
         self.client.answer(status, lines, body)
 
     def _answer_fault(self, *, oversize: bool) -> None:
@@ -425,6 +423,7 @@ class Exchange:
         counters[_CHUNKS] += relay.chunk_count
         counters[_BYTES_DOWN] += self.client.bytes_written
         self.worker.streams.discard(self)
+        self.relay = None
 
     def grow(self, output_tokens: int) -> int:
         """What the hold lacks to cover `output_tokens` and the next slice; 0 when it is enough."""
@@ -513,6 +512,8 @@ class Exchange:
                 self.client.abort()
                 return
             self._verdict = verdict
+            if self.relay is None:
+                self.client.on_gone = None
             then(verdict)
 
         try:

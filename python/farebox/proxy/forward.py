@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from farebox.base.errors import Refusal, Refused, UpstreamError
 from farebox.meter import BROKEN, Pipe
 from farebox.wire.errors import render, upstream_fault
-from farebox.wire.headers import header_value, response_lines
+from farebox.wire.headers import answer_facts, header_value
 from farebox.wire.relay import Collector
 from farebox.wire.upstream import Connection, Pool, request_head
 
@@ -69,7 +69,7 @@ class Forward:
             if fault is not None:
                 self._client.answer(*fault)
                 return
-        lines = b"%bx-request-id: %b\r\n" % (response_lines(head), self._id.encode("ascii"))
+        lines = b"%bx-request-id: %b\r\n" % (answer_facts(head).lines, self._id.encode("ascii"))
         self._client.answer(head.status, lines, body)
 
     def _too_large(self, collected: bytes) -> None:

@@ -7,7 +7,7 @@ WINDOW_S = 60.0
 _KEYS_MAX = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RateState:
     """What the rate-limit headers say after a request; `retry_after_s` is 0 when it was let in."""
 

@@ -6,10 +6,10 @@ prompt or answer appears (M11); names come from configuration and the store.
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from farebox.base.records import Settlement
-from farebox.base.units import usd_from_pico
+from farebox.base.records import LotAmount, Settlement
+from farebox.meter import format_pico
 from farebox.proxy.verdict import Verdict
 
 _FLUSH_INTERVAL_S = 0.2
@@ -23,7 +23,7 @@ class SettlementLog:
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int = _STANDARD_OUTPUT) -> None:
         self._loop = loop
         self._descriptor = descriptor
-        self._waiting: list[tuple[Settlement, tuple[tuple[str, int, str, str], ...], int | None]] = []
+        self._waiting: list[tuple[Settlement, Sequence[tuple[str, int, str, str]], int | None]] = []
         self._scheduled = False
 
     def add(self, settlement: Settlement, verdict: Verdict, remaining_pico: int | None) -> None:
@@ -47,21 +47,22 @@ class SettlementLog:
 
 
 def _line(
-    settlement: Settlement, lines: tuple[tuple[str, int, str, str], ...], remaining_pico: int | None
+    settlement: Settlement, lines: Sequence[tuple[str, int, str, str]], remaining_pico: int | None
 ) -> str:
-    used = " ".join(f"{kind}={count}@{price}" for kind, count, price, _ in lines)
-    pools = _by_pool(settlement)
-    paid = " ".join(f"{pool}={usd_from_pico(amount)}" for pool, amount in pools.items())
-    left = "?" if remaining_pico is None else usd_from_pico(remaining_pico)
+    used = " ".join([f"{kind}={count}@{price}" for kind, count, price, _ in lines])
+    paid = " ".join([f"{pool}={format_pico(amount)}" for pool, amount in _by_pool(settlement.takes).items()])
+    left = "?" if remaining_pico is None else format_pico(remaining_pico)
     return (
         f"settled {settlement.exchange} user={settlement.user} model={settlement.model} "
         f"{settlement.evidence} {settlement.outcome} {used} x{settlement.multiplier} "
-        f"amount={usd_from_pico(settlement.amount_pico)} {paid} remaining~{left}\n"
+        f"amount={format_pico(settlement.amount_pico)} {paid} remaining~{left}\n"
     )
 
 
-def _by_pool(settlement: Settlement) -> Mapping[str, int]:
+def _by_pool(takes: Sequence[LotAmount]) -> Mapping[str, int]:
+    if len(takes) == 1:
+        return {takes[0].pool: takes[0].amount_pico}
     pools: dict[str, int] = {}
-    for take in settlement.takes:
+    for take in takes:
         pools[take.pool] = pools.get(take.pool, 0) + take.amount_pico
     return pools

@@ -4,8 +4,8 @@ The one place that knows which evidence a usage is, when an estimate stands in f
 an operator must look. Amounts are pico-USD; nothing here moves money.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from farebox.meter import Charge, ModelPrice, PriceError, Reading, charge_of
 from farebox.proxy.admission import Ask, Model, variant_served
@@ -18,7 +18,7 @@ PriceOf = Callable[[str], ModelPrice | None]
 """Price of another model by its id, as the upstream or the configuration names it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
     """How an exchange ended."""
 
@@ -27,9 +27,12 @@ class Ending:
     cut_by_upstream: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
-    """What is owed. `quarantine` is empty, or why `amount_pico` (then 0) must be found by an operator."""
+    """What is owed. `quarantine` is empty, or why `amount_pico` (then 0) must be found by an operator.
+
+    Never changed once made; not frozen for speed, like `Ask`.
+    """
 
     amount_pico: int
     counts: Mapping[str, int]
@@ -39,7 +42,7 @@ class Verdict:
     flags: tuple[str, ...]
     variant: str
     quarantine: str = ""
-    lines: tuple[tuple[str, int, str, str], ...] = field(default=())
+    lines: Sequence[tuple[str, int, str, str]] = ()
 
 
 def verdict_of(
@@ -47,13 +50,7 @@ def verdict_of(
 ) -> Verdict:
     """Charge what was reported; estimate what was delivered without a report; nothing for what failed."""
     variant, tier_flags = variant_served(
-        model,
-        ask.variant,
-        {
-            "service_tier": reading.service_tier,
-            "speed": reading.speed,
-            "inference_geo": reading.inference_geo,
-        },
+        model, ask.variant, reading.service_tier, reading.speed, reading.inference_geo
     )
     flags = (*reading.flags, *tier_flags)
     if reading.usage is not None:
@@ -85,20 +82,26 @@ def _reported(reading: Reading) -> tuple[dict[str, int], str]:
 def _estimated(
     reading: Reading, ask: Ask, flags: tuple[str, ...], variant: str, price: ModelPrice, hold_pico: int
 ) -> Verdict:
+    """Input as estimated from the request, output from the text delivered; never above the hold."""
     counts = {"input": ask.input_estimate_tokens, "output": _tokens(reading.output_bytes)}
-    counts = {kind: count for kind, count in counts.items() if count}
-    charge = charge_of(price, _with_call(counts, price), ask.input_estimate_tokens, variant or None)
-    if charge.missing:
-        return _quarantined(counts, {}, ask.input_estimate_tokens, "estimated", flags, variant, charge)
+    priced = _with_call({kind: count for kind, count in counts.items() if count}, price)
+    charge = charge_of(price, priced, ask.input_estimate_tokens, variant or None)
+    quarantine = _unpriced(charge)
+    if charge.amount_pico > hold_pico:
+        flags = (*flags, "capped_at_hold")
+    if not reading.output_bytes:
+        flags = (*flags, "unsure")
+    amount_pico = 0 if quarantine else min(charge.amount_pico, hold_pico)
     return Verdict(
-        min(charge.amount_pico, hold_pico),
-        _with_call(counts, price),
+        amount_pico,
+        priced,
         {},
         ask.input_estimate_tokens,
         "estimated",
-        flags if charge.amount_pico <= hold_pico else (*flags, "capped_at_hold"),
+        flags,
         variant,
-        lines=tuple(charge.lines),
+        quarantine,
+        charge.lines,
     )
 
 
@@ -112,50 +115,52 @@ def _priced(
     price_of: PriceOf,
 ) -> Verdict:
     counts = _with_call(counts, price)
-    implausible = [kind for kind, count in counts.items() if count > _COUNT_PLAUSIBLE_MAX]
-    if implausible:
-        return Verdict(
-            0, counts, reading.other_models, reading.input_total, evidence, flags, variant,
-            f"implausible count of {', '.join(implausible)}",
-        )  # fmt: skip
+    others = reading.other_models
+    amount_pico = 0
+    lines: Sequence[tuple[str, int, str, str]] = ()
     try:
-        charge = charge_of(price, counts, reading.input_total, variant or None)
-        if charge.missing:
-            return _quarantined(
-                counts, reading.other_models, reading.input_total, evidence, flags, variant, charge
-            )
-        amount_pico, lines = charge.amount_pico, list(charge.lines)
-        for name, other_counts in reading.other_models.items():
-            other = price_of(name)
-            other_charge = None if other is None else charge_of(other, other_counts, sum(other_counts.values()))
-            if other_charge is None or other_charge.missing:
-                return Verdict(
-                    0, counts, reading.other_models, reading.input_total, evidence, flags, variant,
-                    f"no price for tokens of model {name}",
-                )  # fmt: skip
-            amount_pico += other_charge.amount_pico
-            lines += [(f"{name}:{kind}", *rest) for kind, *rest in other_charge.lines]  # type: ignore[misc]
+        quarantine = _implausible(counts)
+        if not quarantine:
+            charge = charge_of(price, counts, reading.input_total, variant or None)
+            quarantine = _unpriced(charge)
+            amount_pico, lines = charge.amount_pico, charge.lines
+        if others and not quarantine:
+            more_pico, more_lines, quarantine = _priced_others(others, price_of)
+            amount_pico, lines = amount_pico + more_pico, [*lines, *more_lines]
     except PriceError as error:
-        return Verdict(
-            0, counts, reading.other_models, reading.input_total, evidence, flags, variant, str(error)
-        )
+        quarantine = str(error)
+    if quarantine:
+        amount_pico, lines = 0, ()
     return Verdict(
-        amount_pico, counts, reading.other_models, reading.input_total, evidence, flags, variant,
-        lines=tuple(lines),
-    )  # fmt: skip
+        amount_pico, counts, others, reading.input_total, evidence, flags, variant, quarantine, lines
+    )
 
 
-def _quarantined(
-    counts: Mapping[str, int],
-    others: Mapping[str, Mapping[str, int]],
-    input_total: int,
-    evidence: str,
-    flags: tuple[str, ...],
-    variant: str,
-    charge: Charge,
-) -> Verdict:
-    reason = f"no price for {', '.join(charge.missing)}"
-    return Verdict(0, counts, others, input_total, evidence, flags, variant, reason)
+def _priced_others(
+    others: Mapping[str, Mapping[str, int]], price_of: PriceOf
+) -> tuple[int, list[tuple[str, int, str, str]], str]:
+    """Sub-inferences at their own models' prices: amount, lines, and why not if one cannot be priced."""
+    amount_pico = 0
+    lines: list[tuple[str, int, str, str]] = []
+    for name, counts in others.items():
+        price = price_of(name)
+        charge = None if price is None else charge_of(price, counts, sum(counts.values()))
+        if charge is None or charge.missing:
+            return 0, [], f"no price for tokens of model {name}"
+        amount_pico += charge.amount_pico
+        lines += [(f"{name}:{kind}", count, unit, amount) for kind, count, unit, amount in charge.lines]
+    return amount_pico, lines, ""
+
+
+def _implausible(counts: Mapping[str, int]) -> str:
+    for kind, count in counts.items():
+        if count > _COUNT_PLAUSIBLE_MAX:
+            return f"implausible count of {kind}"
+    return ""
+
+
+def _unpriced(charge: Charge) -> str:
+    return f"no price for {', '.join(charge.missing)}" if charge.missing else ""
 
 
 def _with_call(counts: Mapping[str, int], price: ModelPrice) -> Mapping[str, int]:

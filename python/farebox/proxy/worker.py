@@ -6,6 +6,7 @@ it, and requests come from the services' handlers (service.py).
 
 import asyncio
 import logging
+from functools import partial
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -133,7 +134,7 @@ class Worker:
 
     def price_of(self, version: int) -> Callable[[str], ModelPrice | None]:
         """Look-up of other models' prices in a version."""
-        return lambda name: self.books.price(version, name)
+        return partial(self.books.price, version)
 
     # -- exchanges -------------------------------------------------------------------------------------------
     def new_id(self, now_ms: int) -> str:

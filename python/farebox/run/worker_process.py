@@ -25,7 +25,7 @@ from farebox.meter import plain_models
 from farebox.proxy.service import ServiceHandler, compile_book
 from farebox.proxy.worker import Worker
 from farebox.run.paths import counters_file, writer_socket
-from farebox.run.process import StopSignals, first_of, run
+from farebox.run.process import StopSignals, first_of, run, tune_garbage_collection
 from farebox.store.remote import RemoteStore
 from farebox.wire.incoming import Incoming
 from farebox.wire.server import Server
@@ -62,6 +62,7 @@ async def main(number: int, descriptors: list[int], config: list[Path]) -> int:
         beats = _Beats(store, journal)
         worker.ready = lambda: beats.trouble() or _journal_trouble(journal)
         worker.spawn(beats.run())
+        tune_garbage_collection()
         _log.info("worker %d serves with journal %s, epoch %d", number, journal.id, journal.epoch)
         await first_of(signals.drain.wait, lambda: _journal_broken(journal))
         await _stop(worker, servers, signals)

@@ -11,7 +11,7 @@ from farebox.config.load import load
 from farebox.config.secrets import store_url
 from farebox.config.settings import Settings
 from farebox.run.paths import writer_socket, writer_status_file
-from farebox.run.process import StopSignals, run
+from farebox.run.process import StopSignals, run, tune_garbage_collection
 from farebox.store import open_store
 from farebox.store.base import Store
 from farebox.writer.service import Writer
@@ -33,6 +33,7 @@ async def main(config: list[Path]) -> int:
     await store.open()
     try:
         writer = Writer(store, settings.journal_dir, writer_socket(settings))
+        tune_garbage_collection()
         running = asyncio.create_task(writer.run())
         status = asyncio.create_task(_write_status(writer, writer_status_file(settings)))
         stopping = asyncio.create_task(signals.drain.wait())
