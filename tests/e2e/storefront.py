@@ -90,6 +90,12 @@ class Storefront(Deployment):
         wait_until(lambda: len(self.spent_rows(customer.user)) >= len(expected), 10.0)
         assert sorted(-row.amount_pico for row in self.spent_rows(customer.user)) == expected
 
+    def free_of_charge(self, customer: Customer, exchanges: int) -> None:
+        """Wait until the customer has as many log rows as exchanges reached an upstream; none may have cost money."""
+        wait_until(lambda: len(self.logs(customer.user)) >= exchanges, 10.0)
+        assert len(self.logs(customer.user)) == exchanges
+        assert [row.amount_pico for row in self.spent_rows(customer.user) if row.amount_pico] == []
+
     def close_books(self) -> None:
         """Everything settled, nothing held, every sum right, and the processes are those that were started."""
         self.settled([customer.user for customer in self.customers])
