@@ -1,4 +1,4 @@
-"""Damage behind the last synced record is a torn tail and is cut; at or before it nothing is changed (J18 to J24, J30).
+"""Damage behind the last synced record is a torn tail, cut; at or before it nothing is changed (J18 to J24, J30).
 
 Sectors may persist in any order (hole 32), so a bad frame before a good one is not yet corruption.
 """

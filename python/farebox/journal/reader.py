@@ -87,8 +87,9 @@ class Reader:
                 self._sync_failed = True
         data = self._files.pread(self._descriptor, min(size - self._offset, bytes_max), self._offset)
         first = decode(data, 0, self._journal)
-        if isinstance(first, Broken) and len(data) < first.needed_bytes <= size - self._offset:
+        while isinstance(first, Broken) and len(data) < first.needed_bytes <= size - self._offset:
             data = self._files.pread(self._descriptor, first.needed_bytes, self._offset)
+            first = decode(data, 0, self._journal)
         return self._take(data, after_pos, found)
 
     def _take(self, data: bytes, after_pos: int, found: list[Frame]) -> bool:
