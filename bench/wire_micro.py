@@ -51,6 +51,16 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def wait_for(port: int) -> None:
+    """Wait until something listens; half a minute at most."""
+    for _ in range(300):
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"nothing listens on port {port}")
+
+
 def start_nginx(folder: Path, name: str, body: str, core: int) -> subprocess.Popen[bytes]:
     path = folder / f"{name}.conf"
     path.write_text(NGINX.format(dir=folder, name=name, body=body))
@@ -226,8 +236,9 @@ def compare(arguments: argparse.Namespace) -> None:
         command += ["--stream"] if arguments.stream else []
         command += ["--profile"] if arguments.profile else []
         started.append(subprocess.Popen(["taskset", "-c", "0", *command]))
-        time.sleep(1.5)
         try:
+            for waited_for in (upstream_port, nginx_port, port):
+                wait_for(waited_for)
             if not arguments.profile:
                 measure("nginx", folder, started[1].pid, nginx_port, arguments.seconds)
             measure("farebox", folder, started[2].pid, port, arguments.seconds)
