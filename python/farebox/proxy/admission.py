@@ -213,10 +213,11 @@ def short_of_money(
     )
     details["max_tokens"] = min(fitting, ask.output_tokens)
     cost, balance = usd_rounded(ask.hold_pico, 4), usd_rounded(free_pico, 4)
+    remedy = "Lower max_tokens" if details["max_tokens"] else "Shorten the input"
     return Refused(
         Refusal.BALANCE_SHORT,
         f"This request may cost up to ${cost}, and ${balance} of your balance is free. "
-        "Lower max_tokens, wait for running requests to finish, or buy credits.",
+        f"{remedy}, wait for running requests to finish, or buy credits.",
         details=details,
     )
 
