@@ -1,6 +1,7 @@
 """Mutates real journal segments at random: the reader must give a prefix or name damage, nothing else.
 
-Usage: python tests/fuzz/journal_frames.py SECONDS [SEED]. Prints the seed; exits 1 with it at the first wrong answer.
+Usage: python tests/fuzz/journal_frames.py SECONDS [SEED]. Prints the seed; exits 1 with it at the first wrong
+answer.
 """
 
 import random
@@ -11,11 +12,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "python")]
 
-from journal.rig import Rig, ended, records  # noqa: E402 - the path comes first
-
 from farebox.base import frames as kinds  # noqa: E402
 from farebox.base.errors import JournalDamagedError  # noqa: E402
 from farebox.journal.frames import Frame  # noqa: E402
+from journal.rig import Rig, ended, records  # noqa: E402 - the path comes first
 
 
 def written(root: Path, rng: random.Random) -> Rig:
@@ -72,7 +72,7 @@ def wrong_answer(rig: Rig, whole: list[Frame], rng: random.Random) -> str:
 def main() -> int:
     seconds = float(sys.argv[1])
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
-    print(f"journal_frames: seed {seed}")
+    sys.stdout.write(f"journal_frames: seed {seed}\n")
     rng = random.Random(seed)
     end, rounds = time.monotonic() + seconds, 0
     while time.monotonic() < end:
@@ -83,9 +83,9 @@ def main() -> int:
                 rounds += 1
                 problem = wrong_answer(rig, whole, rng)
                 if problem:
-                    print(f"journal_frames: seed {seed}, round {rounds}: {problem}")
+                    sys.stdout.write(f"journal_frames: seed {seed}, round {rounds}: {problem}\n")
                     return 1
-    print(f"journal_frames: {rounds} mutations, no wrong answer")
+    sys.stdout.write(f"journal_frames: {rounds} mutations, no wrong answer\n")
     return 0
 
 

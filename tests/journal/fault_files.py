@@ -1,8 +1,9 @@
 """A disk that fails on demand, under the journal's real file operations.
 
-Writes go to real files (what the page cache shows) and are remembered as dirty until a sync succeeds. A failed sync
-drops them for good although the files still show them, as kernels do. `crash` leaves of each file what was synced,
-and of dirty data any 512-byte sectors, in any order; names that were never synced with their directory may vanish.
+Writes go to real files (what the page cache shows) and are remembered as dirty until a sync succeeds. A
+failed sync drops them for good although the files still show them, as kernels do. `crash` leaves of each file
+what was synced, and of dirty data any 512-byte sectors, in any order; names that were never synced with their
+directory may vanish.
 """
 
 import errno

@@ -1,4 +1,5 @@
-"""Damage behind the last synced record is a torn tail, cut; at or before it nothing is changed (J18 to J24, J30).
+"""Damage behind the last synced record is a torn tail, cut; at or before it nothing is changed (J18 to J24,
+J30).
 
 Sectors may persist in any order (hole 32), so a bad frame before a good one is not yet corruption.
 """
@@ -213,7 +214,7 @@ def test_J22_a_synced_segment_with_a_damaged_header_is_refused(segments: Rig) ->
     for sequence in (1, 2):
         data = segments.segment(sequence).read_bytes()
         segments.segment(sequence).write_bytes(b"X" + data[1:])
-        with pytest.raises(JournalDamagedError, match="header is torn|up to the next segment"):
+        with pytest.raises(JournalDamagedError, match=r"header is torn|up to the next segment"):
             segments.records()
         segments.segment(sequence).write_bytes(data)
 

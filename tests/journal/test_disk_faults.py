@@ -1,17 +1,19 @@
-"""A disk that is full, short, failing or cut off from power loses nothing that was promised (J03, J25 to J29, J33)."""
+"""A disk that is full, short, failing or cut off from power loses nothing that was promised (J03, J25 to J29,
+J33).
+"""
 
 import errno
 import random
 from pathlib import Path
 
 import pytest
-from journal.fault_files import FaultFiles, disk_error
-from journal.rig import Rig, ended, opened
 
 from farebox.base import frames as kinds
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError, JournalError, JournalFullError
 from farebox.journal import scan
+from journal.fault_files import FaultFiles, disk_error
+from journal.rig import Rig, ended, opened
 
 
 @pytest.fixture
@@ -275,7 +277,9 @@ def test_wrong_use_is_an_error(rig: Rig) -> None:
 def test_J37_power_cuts_at_any_time_lose_no_synced_record(
     tmp_path: Path, files: FaultFiles, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random work, random faults, power cut, restart, several times: what was called synced is there, in order."""
+    """Random work, random faults, power cut, restart, several times: what was called synced is there, in
+    order.
+    """
     monkeypatch.setattr("farebox.base.limits.segment_bytes_max", 1500)
     rng = random.Random(seed)
     rig = Rig(tmp_path, files)

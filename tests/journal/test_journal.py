@@ -1,4 +1,6 @@
-"""A journal as its owner uses it: locked, begun under an epoch, appended to by turns, closed (J01, J02, J31, J32)."""
+"""A journal as its owner uses it: locked, begun under an epoch, appended to by turns, closed (J01, J02, J31,
+J32).
+"""
 
 import asyncio
 import os
@@ -6,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from journal.fault_files import FaultFiles, disk_error
-from journal.rig import Rig, ended, opened
 
 from farebox.base import frames as kinds
 from farebox.base.errors import (
@@ -20,6 +20,8 @@ from farebox.base.ids import is_journal_id, position
 from farebox.journal import Journal, create, open_journal, scan, take
 from farebox.journal.files import Files
 from farebox.journal.segments import read_epoch, write_epoch
+from journal.fault_files import FaultFiles, disk_error
+from journal.rig import Rig, ended, opened
 
 
 def begun(journal: Journal, epoch: int = 1, turns: list[Callable[[], None]] | None = None) -> Journal:
@@ -58,7 +60,7 @@ def test_J32_hole_38_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
 
 def test_J31_a_root_that_cannot_be_used_is_an_error_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match="cannot be read|no journal can be made"):
+    with pytest.raises(JournalError, match=r"cannot be read|no journal can be made"):
         take(tmp_path / "file")
     with pytest.raises(JournalError, match="no journal can be made"):
         create(tmp_path / "file")

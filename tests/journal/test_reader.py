@@ -1,16 +1,18 @@
-"""The writer's reader gives each synced record once and in order, and says which segments may go (holes 4, 23, 34)."""
+"""The writer's reader gives each synced record once and in order, and says which segments may go (holes 4,
+23, 34).
+"""
 
 import random
 from pathlib import Path
 
 import pytest
-from journal.fault_files import FaultFiles, disk_error
-from journal.rig import Rig, ended, opened
 
 from farebox.base import frames as kinds
 from farebox.base.errors import JournalDamagedError, JournalError
 from farebox.journal import Reader, prices_payload, scan, sent_payload
 from farebox.journal.segments import HEADER_BYTES
+from journal.fault_files import FaultFiles, disk_error
+from journal.rig import Rig, ended, opened
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_the_reader_follows_into_new_segments(rig: Rig, monkeypatch: pytest.Monk
 
 
 def test_hole_34_records_written_again_come_once(rig: Rig, files: FaultFiles) -> None:
-    reader = Reader(rig.directory, Files := rig.files)
+    reader = Reader(rig.directory, files)
     write(rig, "e1")
     rig.sync_round()
     write(rig, "e2")
@@ -97,7 +99,7 @@ def test_hole_34_records_written_again_come_once(rig: Rig, files: FaultFiles) ->
     rig.sync_round()
     write(rig, "e3")
     assert drain(reader, reader._last_pos) == ["e3"]
-    assert drain(Reader(rig.directory, Files)) == ["e1", "e2", "e3"]
+    assert drain(Reader(rig.directory, files)) == ["e1", "e2", "e3"]
 
 
 def test_J27_behind_its_own_failed_sync_the_reader_waits_for_the_new_copy(

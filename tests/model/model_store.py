@@ -1,7 +1,8 @@
-"""The store of the model: user documents and rows that change in transactions only, as MONEY sections 2 to 6 say.
+"""The store of the model: user documents and rows that change in transactions only, as MONEY sections 2 to 6
+say.
 
-Every method is one transaction. `holes` are numbers of the catalogue of broken designs; each names the place where
-the protocol's rule is left out, so that the checks can show that they notice.
+Every method is one transaction. `holes` are numbers of the catalogue of broken designs; each names the place
+where the protocol's rule is left out, so that the checks can show that they notice.
 """
 
 from collections import Counter
@@ -77,7 +78,7 @@ class ModelStore:
             written_off_pico=0,
         )
 
-    # -- leases ------------------------------------------------------------------------------------------------
+    # -- leases ----------------------------------------------------------------------------------------------
     def claim_epoch(self, journal: str, epoch: int) -> None:
         if 1 not in self.holes and 2 not in self.holes and self.epochs.get(journal, 0) != epoch - 1:
             raise AssertionError("a stale or cloned journal")
@@ -159,7 +160,7 @@ class ModelStore:
         entry.op += 1
         user.rev += 1
 
-    # -- booking -----------------------------------------------------------------------------------------------
+    # -- booking ---------------------------------------------------------------------------------------------
     def book(self, journal: str, settlement: Settlement, now: int) -> str:
         """One exchange in one transaction: booked, late or duplicate."""
         user = self.users[settlement.user]
@@ -214,7 +215,9 @@ class ModelStore:
             user.balances[part.pool] -= part.amount_pico
 
     def resolve(self, exchange: str, settled: Settlement, now: int) -> None:
-        """An operator settles a quarantined exchange: reserved money first, expired or not, then what is free."""
+        """An operator settles a quarantined exchange: reserved money first, expired or not, then what is
+        free.
+        """
         user = self.users[settled.user]
         reserved = user.reserved.pop(exchange, Counter())
         del self.quarantine[exchange]
@@ -223,7 +226,7 @@ class ModelStore:
         self.book("operator", replace(settled, takes=tuple(parts)), now)
         self.abandon(user.name, "operator")
 
-    # -- events ------------------------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------------
     def event(self, name: str, rows: tuple[Transaction, ...], expires: int | None, now: int) -> str:
         """All rows of an event, once. What is due to expire goes first."""
         user = self.users[name]

@@ -1,11 +1,12 @@
-"""The money protocol holds in random histories, and each planted hole of the catalogue is caught (M1 to M6)."""
+"""The protocol holds in random histories, and each planted hole of the catalogue is caught (M1 to M6)."""
 
 import os
 
 import pytest
 
 from farebox.base.errors import InvariantBrokenError
-from model.world import BrokenError, run
+from model.parts import BrokenError
+from model.world import run
 
 HISTORIES = int(os.environ.get("FAREBOX_MODEL_HISTORIES", "400"))
 STEPS = 120

@@ -1,84 +1,36 @@
-"""Random histories of the money protocol: workers, journals, a writer, a store, and everything that goes wrong.
+"""Random histories of the money protocol: workers, journals, a writer, a store, and everything that goes
+wrong.
 
-Time is a counter, messages may be lost, doubled or late, processes are killed, machines lose power. The worker's
-memory is the real `UserLease`, the store's decisions are the real functions of the ledger. `check` holds M1 and M2
-after every step, `finish` lets everything come to rest and holds M3 to M6. A broken promise raises `Broken`.
+Time is a counter, messages may be lost, doubled or late, processes are killed, machines lose power. The
+worker's memory is the real `UserLease`, the store's decisions are the real functions of the ledger. `check`
+holds M1 and M2 after every step, `finish` lets everything come to rest and holds M3 to M6. A broken promise
+raises `Broken`.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from farebox.base.records import WALLETS, LotAmount, Settlement, Transaction
-from farebox.ledger.conservation import differences
-from farebox.ledger.user_lease import Hold, UserLease
+from farebox.base.records import LotAmount, Settlement, Transaction
+from farebox.ledger.user_lease import UserLease
+from model.checks import Checks
 from model.model_store import ModelStore
-
-WALLET = "ohmygpt"
-
-
-class BrokenError(Exception):
-    """A promise does not hold."""
-
-
-class UnknownError(Exception):
-    """A reply did not come."""
-
-
-@dataclass
-class Record:
-    pos: int
-    kind: str
-    exchange: str
-    settlement: Settlement | None = None
+from model.parts import (
+    WALLET,
+    BrokenError,
+    Exchange,
+    Journal,
+    UnknownError,
+    Worker,
+    row_of,
+    settlement_of,
+    uncovered_pico,
+)
 
 
-@dataclass
-class Exchange:
-    """What happened in truth: asked of whom, sent or not, what the client was told."""
-
-    id: str
-    user: str
-    hold_pico: int
-    journal: str
-    hold: Hold | None = None
-    started: int = 0
-    sent: bool = False
-    told_pico: int | None = None
-    excused: bool = False
-
-
-@dataclass
-class Journal:
-    id: str
-    host: int
-    records: list[Record] = field(default_factory=list)
-    synced: int = 0
-    epoch: int = 0
-    number: int = 0
-
-    def append(self, kind: str, exchange: str, settlement: Settlement | None = None) -> None:
-        self.number += 1
-        self.records.append(Record(self.epoch << 40 | self.number, kind, exchange, settlement))
-
-
-@dataclass
-class Worker:
-    journal: Journal
-    epoch: int
-    leases: dict[str, UserLease] = field(default_factory=dict)
-    stale: set[str] = field(default_factory=set)
-    unbooked: dict[str, list[Settlement]] = field(default_factory=dict)
-    freed: dict[str, int] = field(default_factory=dict)
-    open: dict[str, Exchange] = field(default_factory=dict)
-    returning: tuple[str, list[LotAmount]] | None = None
-    half_fence: tuple[str, Any] | None = None
-    dead: bool = False
-
-
-class World:
+class World(Checks):
     def __init__(self, seed: int, holes: frozenset[int] = frozenset()) -> None:
         self.rng = random.Random(seed)
         self.holes = holes
@@ -108,7 +60,7 @@ class World:
         self.count += 1
         return f"{prefix}{self.count}"
 
-    # -- messages ----------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------------
     def call(self, operation: Callable[[], Any]) -> Any:
         """A message to the store: as a rule answered; else lost, answered in vain, late, or doubled."""
         fate = (
@@ -130,7 +82,7 @@ class World:
         if self.delayed:
             self.delayed.pop(self.rng.randrange(len(self.delayed)))()
 
-    # -- a worker's life ---------------------------------------------------------------------------------------
+    # -- a worker's life -------------------------------------------------------------------------------------
     def start(self, journal: Journal) -> None:
         """Take a journal: claim the next epoch, end what a crash cut off, fence, serve (MONEY section 8)."""
         journal.epoch += 1
@@ -325,9 +277,11 @@ class World:
         if key not in self.excused and lease.shortfall_pico(WALLET, 0):
             raise BrokenError(f"M2 {key}: the lease does not cover what was held and recorded")
 
-    # -- the writer --------------------------------------------------------------------------------------------
+    # -- the writer ------------------------------------------------------------------------------------------
     def write(self, journal: Journal) -> None:
-        """Book finished records after `applied`; conflicts skip a user for now, unknown outcomes are tried again."""
+        """Book finished records after `applied`; conflicts skip a user for now, unknown outcomes are tried
+        again.
+        """
         if 4 not in self.holes:
             self.sync(journal)
         applied = self.store.applied.get(journal.id, 0)
@@ -362,7 +316,7 @@ class World:
                 exchange, replace(old, quarantine="", takes=(), amount_pico=reserved), self.now
             )
 
-    # -- events ------------------------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------------
     def top_up(self, name: str) -> None:
         """A purchase with a bonus into the same pool, delivered until somebody acknowledges."""
         reference = self.new_id("pay")
@@ -422,7 +376,7 @@ class World:
         row = row_of(name, "refund", self.new_id("r"), -self.rng.randint(1, 20), None, self.now)
         self.store.event(name, (row,), None, self.now)
 
-    # -- what goes wrong ---------------------------------------------------------------------------------------
+    # -- what goes wrong -------------------------------------------------------------------------------------
     def kill(self, worker: Worker) -> None:
         """Kill -9 and a new process on the same journal; with hole 12 the writer ends its exchanges, too."""
         self.workers.remove(worker)
@@ -480,7 +434,7 @@ class World:
             self.store.abandon(name, worker.journal.id)
         worker.dead = True
 
-    # -- running -----------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------
     def step(self) -> None:
         self.now += 1
         worker = self.rng.choice(self.workers)
@@ -537,41 +491,7 @@ class World:
         user = self.rng.choice(list(self.store.users.values()))
         user.active = not user.active
 
-    def check(self) -> None:
-        for name, user in self.store.users.items():
-            found = differences(self.store.account(name), user.rows.values())
-            for lot, box in user.boxes.items():
-                if box.expires != self.expiries[lot]:
-                    found.append(f"M1 lot {lot}: its expiry has changed")
-            if found:
-                raise BrokenError("; ".join(found))
-        if self.store.conflicting:
-            raise BrokenError(f"M4 {self.store.conflicting}: booked with another content")
-        for worker in self.workers:
-            self.check_memory(worker)
-
-    def check_memory(self, worker: Worker) -> None:
-        """M2: what a worker believes to hold, with its unbooked debits, is in its lease."""
-        for name, lease in worker.leases.items():
-            entry = self.store.users[name].leases.get(worker.journal.id)
-            late = (worker.journal.id, name) in self.store.late
-            if worker.dead or name in worker.stale or late or worker.returning or entry is None or entry.dead:
-                continue
-            believed: Counter[str] = Counter()
-            for purse in lease._purses.values():
-                for lot in (*purse.lots, *purse.expired):
-                    believed[lot.lot] += lot.left_pico
-            open_debits = worker.unbooked.get(name, [])
-            booked = self.store.booked(name, [one.exchange for one in open_debits])
-            for settlement in open_debits:
-                if settlement.exchange not in booked and (worker.journal.id, name) not in self.excused:
-                    for take in settlement.takes:
-                        believed[take.lot] += take.amount_pico
-            for lot_id, amount in believed.items():
-                if amount > entry.lots[lot_id]:
-                    raise BrokenError(f"M2 {worker.journal.id} believes in {amount} of {lot_id} of {name}")
-
-    # -- coming to rest ----------------------------------------------------------------------------------------
+    # -- coming to rest --------------------------------------------------------------------------------------
     def finish(self) -> None:
         """Everything ends, is delivered and booked; then every promise about the whole history must hold."""
         self.calm = True
@@ -592,83 +512,21 @@ class World:
         while self.store.quarantine:
             self.resolve()
         for worker in self.workers:
-            worker.stale |= set(self.store.users)
-            for _ in self.store.users:
-                self.fence(worker)
-            for name in self.store.users:
-                lease = worker.leases.get(name)
-                if lease is not None:
-                    parts = lease.returnable({}, self.now)
-                    lease.subtract(parts)
-                    self.store.give_back(name, worker.journal.id, worker.epoch, lease.op, parts)
+            self.return_all(worker)
         self.check()
         self.check_history()
 
-    def check_history(self) -> None:
-        for name, user in self.store.users.items():
-            rest = {j: +entry.lots for j, entry in user.leases.items() if +entry.lots}
-            if rest:
-                raise BrokenError(f"{name}: leases left behind: {rest}")
-        for reference, (name, rows, _) in self.events.items():
-            found = [
-                row
-                for row in self.store.users[name].rows.values()
-                if row.reference.split("-")[0] == reference
-            ]
-            if reference not in self.acked or len(found) != len(rows):
-                raise BrokenError(f"M4 payment {reference}: {len(found)} rows of {len(rows)}")
-        for exchange in self.exchanges.values():
-            self.check_exchange(exchange)
-        for worker in self.workers:
-            for record in worker.journal.records:
-                self.check_record(record)
-
-    def check_record(self, record: Record) -> None:
-        """What a journal says an exchange cost is what was booked."""
-        settlement = record.settlement
-        if settlement is not None and not settlement.quarantine:
-            spent = self.spent_pico(self.exchanges[record.exchange])
-            if spent != settlement.amount_pico:
-                raise BrokenError(f"M6 {record.exchange}: recorded {settlement.amount_pico}, booked {spent}")
-
-    def spent_pico(self, exchange: Exchange) -> int:
-        rows = self.store.users[exchange.user].rows.values()
-        return -sum(one.amount_pico for one in rows if one.reference == exchange.id and one.type == "spent")
-
-    def check_exchange(self, exchange: Exchange) -> None:
-        rows = [one for one in self.store.users[exchange.user].rows.values() if one.reference == exchange.id]
-        spent = self.spent_pico(exchange)
-        written_off = sum(one.amount_pico for one in rows if one.type == "written_off")
-        if exchange.sent and not rows and not exchange.excused:
-            raise BrokenError(f"M5 {exchange.id} reached the upstream and has no settlement")
-        if exchange.told_pico is not None and spent != exchange.told_pico:
-            raise BrokenError(f"M6 {exchange.id} was settled at {exchange.told_pico} and booked at {spent}")
-        if spent > exchange.hold_pico and exchange.told_pico is None and not exchange.excused:
-            raise BrokenError(f"M5 {exchange.id} was estimated above its hold")
-        if written_off and (exchange.journal, exchange.user) not in self.excused:
-            raise BrokenError(f"M2 {exchange.id}: {written_off} written off although its hold was covered")
-
-
-def uncovered_pico(settlement: Settlement) -> int:
-    if settlement.quarantine:
-        return 0
-    return settlement.amount_pico - sum(take.amount_pico for take in settlement.takes)
-
-
-def row_of(
-    user: str, kind: str, reference: str, amount: int, part: LotAmount | None, now: int
-) -> Transaction:
-    return Transaction(user, kind, reference, "credits", amount, (part,) if part else (), "model", now)
-
-
-def settlement_of(
-    exchange: str, user: str, charge: int, takes: tuple[LotAmount, ...], quarantine: str, now: int
-) -> Settlement:
-    assert "credits" in WALLETS[WALLET]
-    return Settlement(
-        exchange, user, WALLET, "", "m", "chat", 1, "1", "exact", (), {}, {}, 0, "", charge, takes, quarantine,
-        "ok", 200, "u", "m", "", False, now, now, now,
-    )  # fmt: skip
+    def return_all(self, worker: Worker) -> None:
+        """An idle worker gives back everything."""
+        worker.stale |= set(self.store.users)
+        for _ in self.store.users:
+            self.fence(worker)
+        for name in self.store.users:
+            lease = worker.leases.get(name)
+            if lease is not None:
+                parts = lease.returnable({}, self.now)
+                lease.subtract(parts)
+                self.store.give_back(name, worker.journal.id, worker.epoch, lease.op, parts)
 
 
 def run(seed: int, steps: int, holes: frozenset[int] = frozenset()) -> None:

@@ -99,8 +99,8 @@ class _Purse:
         """Of each expired lot, as much as open holds from before its expiry can use; the most there is in
         all.
 
-        The youngest holds may use the fewest lots, so they choose first. What is owed may use any: the late path
-        takes it from the lease whatever has expired since, so it must not be returned.
+        The youngest holds may use the fewest lots, so they choose first. What is owed may use any: the late
+        path takes it from the lease whatever has expired since, so it must not be returned.
         """
         unused = [lot.left_pico for lot in self.expired]
         if not unused:
