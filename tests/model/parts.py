@@ -84,6 +84,6 @@ def settlement_of(
     exchange: str, user: str, charge: int, takes: tuple[LotAmount, ...], quarantine: str, now: int
 ) -> Settlement:
     return Settlement(
-        exchange, user, WALLET, "", "m", "chat", 1, "1", "exact", (), {}, {}, 0, "", charge, takes, quarantine,
-        "ok", 200, "u", "m", "", False, now, now, now,
+        exchange, user, WALLET, "", "m", "chat", 1, "1", "exact", (), {}, {}, 0, "", charge, takes,
+        quarantine, "ok", 200, "u", "m", "", False, now, now, now,
     )  # fmt: skip
