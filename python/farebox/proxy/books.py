@@ -38,9 +38,11 @@ class Books:
             self._append(frames.PRICES, prices_payload(version, orjson.dumps(to_plain(self._books[version]))), None)
             self._recorded.add(version)
 
-    def price(self, version: int, name: str) -> ModelPrice | None:
-        """A model's prices in a version, by id, alias or upstream id."""
+    def find(self, version: int, name: str) -> tuple[str, ModelPrice] | None:
+        """A model's id and prices in a version, by id, alias or upstream id."""
         book = self._books.get(version)
         if book is None:
             return None
-        return book.models.get(name) or book.models.get(self._names[version].get(name, ""))
+        model = name if name in book.models else self._names[version].get(name, "")
+        price = book.models.get(model)
+        return None if price is None else (model, price)

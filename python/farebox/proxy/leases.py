@@ -12,13 +12,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from farebox.base import limits
-from farebox.base.errors import FaultError, StoreDownError
-from farebox.base.records import WALLETS, LotAmount, Settlement
-from farebox.ledger.user_lease import Hold, Settled, UserLease
+from farebox.base.errors import FareboxError, FaultError, StoreDownError, StoreRefusedError
+from farebox.base.records import WALLETS, Fenced, Grant, LotAmount, Settlement
+from farebox.ledger.user_lease import Hold, Settled
+from farebox.proxy.user_money import Shortage, Unbooked, UserMoney, Waiter
 from farebox.store.base import WorkerStore
 
 _log = logging.getLogger("farebox.leases")
@@ -27,78 +27,12 @@ _AHEAD_HOLDS = 16
 _SCARCE_SHARE = 2
 _LOW_WATER_HOLDS = 4
 _RECHECK_S = 0.1
+_AFTER_FAULT_S = 0.02
 _REFUSED_AGAIN_S = 0.05
 _SWEEP_INTERVAL_S = 0.5
 _FORGET_AFTER_S = 60.0
 _FENCE_ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """Why a hold could not be had. reason: short, expired, inactive, parked, unknown, written_off, crowded, down."""
-
-    reason: str
-    remaining_pico: int = 0
-    held_pico: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    wallet: str
-    amount_pico: int
-    deadline_s: float
-    future: asyncio.Future[Hold | Shortage]
-
-
-@dataclass(slots=True, eq=False)
-class Unbooked:
-    """A settlement that left the lease and that the store has not booked, as far as known."""
-
-    exchange: str
-    wallet: str
-    takes: tuple[LotAmount, ...]
-    uncovered_pico: int
-
-
-class _UserMoney:
-    """One user's money in this worker."""
-
-    __slots__ = (
-        "available_pico",
-        "changed",
-        "freed_pos",
-        "known",
-        "lease",
-        "lock",
-        "pump",
-        "refill",
-        "remaining_pico",
-        "short_until_s",
-        "unbooked",
-        "unwritten_count",
-        "used_s",
-        "user",
-        "waiters",
-        "wanted",
-    )
-
-    def __init__(self, user: str, now_s: float) -> None:
-        self.user = user
-        self.lease = UserLease()
-        self.known = True
-        self.lock = asyncio.Lock()
-        self.waiters: deque[_Waiter] = deque()
-        self.changed = asyncio.Event()
-        self.pump: asyncio.Task[None] | None = None
-        self.refill: asyncio.Task[None] | None = None
-        self.unbooked: deque[Unbooked] = deque()
-        self.used_s = now_s
-        self.freed_pos = 0
-        self.unwritten_count = 0
-        self.available_pico: dict[str, int] = {}
-        self.remaining_pico: dict[str, int] = {}
-        self.short_until_s = 0.0
-        self.wanted = False
+_RETURN_ATTEMPTS = 2
 
 
 class Leases:
@@ -126,8 +60,8 @@ class Leases:
         self._lease_wait_s = lease_wait_s
         self._written_off_pico_max = written_off_pico_max
         self._count = count
-        self._users: dict[str, _UserMoney] = {}
-        self._unapplied: deque[tuple[int, _UserMoney, Unbooked]] = deque()
+        self._users: dict[str, UserMoney] = {}
+        self._unapplied: deque[tuple[int, UserMoney, Unbooked]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._sweeper = self._spawn(self._sweep())
@@ -155,10 +89,12 @@ class Leases:
         """A hold, waiting for money at most `lease_wait_s`. A caller that stops waiting loses nothing."""
         money = self._users.get(user) or self._new(user)
         money.used_s = self._loop.time()
+        if self._closing:
+            return Shortage("down")
         if len(money.waiters) >= limits.lease_waiters_per_user_max:
             return Shortage("crowded")
         future: asyncio.Future[Hold | Shortage] = self._loop.create_future()
-        waiter = _Waiter(wallet, amount_pico, self._loop.time() + self._lease_wait_s, future)
+        waiter = Waiter(wallet, amount_pico, self._loop.time() + self._lease_wait_s, future)
         money.waiters.append(waiter)
         if money.pump is None:
             money.pump = self._spawn(self._pump(money))
@@ -179,6 +115,8 @@ class Leases:
     ) -> tuple[tuple[LotAmount, ...], Unbooked]:
         """Post a hold: what the lots pay. Record the settlement, then tell `written` or `unwritten`."""
         money = self._users[user]
+        if hold.wallet in money.remaining_pico:
+            money.remaining_pico[hold.wallet] -= charge_pico
         return self._left(money, exchange, hold, money.lease.settle(hold, charge_pico, now_ms))
 
     def reserve(
@@ -189,10 +127,12 @@ class Leases:
         return self._left(money, exchange, hold, money.lease.reserve(hold, now_ms))
 
     def _left(
-        self, money: _UserMoney, exchange: str, hold: Hold, settled: Settled
+        self, money: UserMoney, exchange: str, hold: Hold, settled: Settled
     ) -> tuple[tuple[LotAmount, ...], Unbooked]:
         record = Unbooked(exchange, hold.wallet, settled.takes, settled.uncovered_pico)
         money.unbooked.append(record)
+        if money.settled_meanwhile is not None:
+            money.settled_meanwhile.append(record)
         money.unwritten_count += 1
         return settled.takes, record
 
@@ -202,16 +142,11 @@ class Leases:
         self._unapplied.append((pos, money, record))
         money.unwritten_count -= 1
         money.freed_pos = max(money.freed_pos, pos)
-        if record.wallet in money.remaining_pico:
-            charge_pico = record.uncovered_pico
-            for take in record.takes:
-                charge_pico += take.amount_pico
-            money.remaining_pico[record.wallet] -= charge_pico
         self._money_moved(money)
 
     def unwritten(self, user: str) -> None:
         """The settlement could not be recorded: its money stays out of use until recovery ends the exchange."""
-        self._users[user].known = False
+        self._mistrust(self._users[user])
 
     def void(self, user: str, hold: Hold, *, recorded: bool = False) -> None:
         """End a hold of an exchange that reached no upstream.
@@ -228,6 +163,7 @@ class Leases:
         money = self._users[user]
         money.unwritten_count -= 1
         money.freed_pos = max(money.freed_pos, pos)
+        self._money_moved(money)
 
     def remaining_pico(self, user: str, wallet: str) -> int | None:
         """The wallet's balance as far as this worker knows; for people, never for decisions."""
@@ -239,7 +175,7 @@ class Leases:
         """After recovery: this journal's settlements that are recorded but perhaps not booked, in order."""
         for pos, record in records:
             money = self._users.get(record.user) or self._new(record.user)
-            money.known = False
+            self._mistrust(money)
             uncovered_pico = record.amount_pico - sum(take.amount_pico for take in record.takes)
             if record.quarantine:
                 uncovered_pico = 0
@@ -258,8 +194,8 @@ class Leases:
         """This user's lease was changed behind our back: fence before the next use."""
         money = self._users.get(user)
         if money is not None:
-            money.known = False
-            self._wake(money)
+            self._mistrust(money)
+            money.changed.set()
 
     def distrust_all(self) -> None:
         """Pushes may have been missed."""
@@ -272,38 +208,56 @@ class Leases:
         if money is not None:
             money.short_until_s = 0.0
             money.available_pico.clear()
-            self._wake(money)
+            money.changed.set()
 
-    def recall(self, user: str) -> None:
-        """Another journal is short of this user's money: give back what is free, at once."""
+    def recall(self, user: str, journal: str) -> None:
+        """Another journal is short of this user's money: give back what is free, now and while it waits.
+
+        Where requests wait here as well, the journal with the greater id gives way: otherwise each would
+        sit on a part that is of no use to anybody (hole 35).
+        """
         money = self._users.get(user)
-        if money is not None and not money.waiters:
-            self._spawn(self._give_back(money))
+        if money is None or (money.waiters and journal > self._journal):
+            return
+        money.recalled_until_s = self._loop.time() + self._lease_wait_s
+        self._give_back_soon(money, giving_way=True)
 
     # -- life ------------------------------------------------------------------------------------------------
     async def close(self) -> None:
         """Give back everything that is free; call when no exchange is open and the journal is synced."""
         self._closing = True
         self._sweeper.cancel()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
         for money in list(self._users.values()):
-            await self._give_back(money)
+            self._refuse_all(money)
+            for _ in range(_RETURN_ATTEMPTS):
+                await self._give_back(money)
+                if money.known:
+                    break
         for task in list(self._tasks):
             task.cancel()
 
     # -- waiting ---------------------------------------------------------------------------------------------
-    def _new(self, user: str) -> _UserMoney:
-        money = self._users[user] = _UserMoney(user, self._loop.time())
+    def _new(self, user: str) -> UserMoney:
+        money = self._users[user] = UserMoney(user, self._loop.time())
         return money
 
-    def _money_moved(self, money: _UserMoney) -> None:
+    def _mistrust(self, money: UserMoney) -> None:
+        money.distrusted += 1
+        money.known = False
+
+    def _money_moved(self, money: UserMoney) -> None:
         if money.waiters:
             self._serve(money)
             money.changed.set()
+        elif money.recalled_until_s > self._loop.time():
+            self._give_back_soon(money)
 
-    def _wake(self, money: _UserMoney) -> None:
-        money.changed.set()
+    def _give_back_soon(self, money: UserMoney, *, giving_way: bool = False) -> None:
+        if money.returning is None:
+            money.returning = self._spawn(self._give_back(money, giving_way=giving_way))
 
-    def _serve(self, money: _UserMoney) -> None:
+    def _serve(self, money: UserMoney) -> None:
         """Give holds to those who wait, in order, while the first one's fits."""
         if not money.known:
             return
@@ -317,25 +271,17 @@ class Leases:
                 waiter.future.set_result(hold)
             money.waiters.popleft()
 
-    async def _pump(self, money: _UserMoney) -> None:
+    async def _pump(self, money: UserMoney) -> None:
         """Serve one user's queue until it is empty."""
         try:
             while money.waiters and not self._closing:
                 money.changed.clear()
                 self._serve(money)
-                if not money.waiters:
-                    break
-                head = money.waiters[0]
-                shortage = await self._obtain(money, head)
-                if shortage is None:
-                    continue
-                if shortage.reason != "short" or head.deadline_s <= self._loop.time():
-                    self._refuse(money, head, shortage)
-                    continue
-                if not self._may_come(money, head, shortage):
-                    self._refuse(money, head, Shortage("short", shortage.remaining_pico, shortage.held_pico))
-                    continue
-                await self._wait_for_change(money, head)
+                if money.waiters:
+                    await self._attend(money, money.waiters[0])
+        except Exception:
+            self._refuse_all(money)
+            raise
         finally:
             money.pump = None
             if money.wanted and not money.waiters:
@@ -344,23 +290,30 @@ class Leases:
             if money.waiters and not self._closing:
                 money.pump = self._spawn(self._pump(money))
 
-    def _refuse(self, money: _UserMoney, waiter: _Waiter, shortage: Shortage) -> None:
+    async def _attend(self, money: UserMoney, head: Waiter) -> None:
+        """One attempt for the first that waits: money, a refusal, or a wait for something to change."""
+        shortage = await self._obtain(money, head)
+        late = head.deadline_s <= self._loop.time()
+        if shortage is None:
+            self._serve(money)
+            if late:
+                self._refuse(money, head, Shortage("down"))
+        elif shortage.reason != "short" or late or shortage.remaining_pico < head.amount_pico:
+            self._refuse(money, head, shortage)
+        else:
+            await self._wait_for_change(money, head)
+
+    def _refuse(self, money: UserMoney, waiter: Waiter, shortage: Shortage) -> None:
         if waiter in money.waiters:
             money.waiters.remove(waiter)
         if not waiter.future.done():
             waiter.future.set_result(shortage)
 
-    def _may_come(self, money: _UserMoney, waiter: _Waiter, shortage: Shortage) -> bool:
-        """Whether waiting can help: money is held here, or leased or booked elsewhere, and would be enough."""
-        wallet = waiter.wallet
-        unbooked_pico = sum(
-            record.uncovered_pico + sum(take.amount_pico for take in record.takes)
-            for record in money.unbooked
-            if record.wallet == wallet
-        )
-        return shortage.remaining_pico - unbooked_pico >= waiter.amount_pico
+    def _refuse_all(self, money: UserMoney) -> None:
+        for waiter in list(money.waiters):
+            self._refuse(money, waiter, Shortage("down"))
 
-    async def _wait_for_change(self, money: _UserMoney, head: _Waiter) -> None:
+    async def _wait_for_change(self, money: UserMoney, head: Waiter) -> None:
         self._count("lease_waits_total")
         if not money.wanted:
             money.wanted = True
@@ -375,29 +328,35 @@ class Leases:
         except TimeoutError:
             return
 
-    async def _unwant(self, money: _UserMoney) -> None:
+    async def _unwant(self, money: UserMoney) -> None:
         try:
             await self._store.want(money.user, self._journal, False)
         except FaultError as error:
             _log.debug("want of %s: %s", money.user, error)
 
     # -- the store -------------------------------------------------------------------------------------------
-    async def _obtain(self, money: _UserMoney, waiter: _Waiter) -> Shortage | None:
+    async def _obtain(self, money: UserMoney, waiter: Waiter) -> Shortage | None:
         """One attempt to lease what `waiter` lacks; None: look again."""
         try:
             async with money.lock:
                 return await self._grant(money, waiter.wallet, waiter.amount_pico)
         except StoreDownError:
             return Shortage("down")
+        except StoreRefusedError as error:
+            _log.error("lease of %s: %s", money.user, error)
+            return Shortage("down")
         except FaultError as error:
             _log.warning("lease of %s: %s", money.user, error)
-            money.known = False
-            return None if waiter.deadline_s > self._loop.time() else Shortage("down")
+            self._mistrust(money)
+        except BaseException:
+            self._mistrust(money)
+            raise
+        await asyncio.sleep(_AFTER_FAULT_S)
+        return None
 
-    async def _grant(self, money: _UserMoney, wallet: str, amount_pico: int) -> Shortage | None:
+    async def _grant(self, money: UserMoney, wallet: str, amount_pico: int) -> Shortage | None:
         if not money.known:
-            await self._fence(money)
-            return None
+            return None if await self._fence(money) else Shortage("down")
         now_ms = self._wall_ms()
         need_pico = amount_pico - money.lease.free_pico(wallet, now_ms)
         if need_pico <= 0:
@@ -413,14 +372,13 @@ class Leases:
             money.user, wallet, self._journal, self._epoch, money.lease.op, need_pico, want_pico, now_ms
         )
         if grant.reason == "stale":
-            money.known = False
+            self._mistrust(money)
             return None
-        money.available_pico[wallet] = grant.available_pico
-        money.remaining_pico[wallet] = grant.remaining_pico
+        self._note_balance(money, wallet, grant)
         if grant.written_off_pico >= self._written_off_pico_max:
             money.lease.op = grant.op
             money.lease.add(grant.added)
-            return Shortage("written_off", grant.remaining_pico)
+            return self._shortage(money, wallet, "written_off")
         if grant.reason:
             money.short_until_s = self._loop.time() + _REFUSED_AGAIN_S
             return self._shortage(money, wallet, grant.reason)
@@ -428,10 +386,19 @@ class Leases:
         money.lease.add(grant.added)
         return None
 
-    def _shortage(self, money: _UserMoney, wallet: str, reason: str) -> Shortage:
+    def _note_balance(self, money: UserMoney, wallet: str, grant: Grant) -> None:
+        """What the store said, less what is settled here and not booked there, as far as known."""
+        remaining_pico = grant.remaining_pico
+        for record in money.unbooked:
+            if record.wallet == wallet:
+                remaining_pico -= record.charge_pico
+        money.available_pico[wallet] = grant.available_pico
+        money.remaining_pico[wallet] = remaining_pico
+
+    def _shortage(self, money: UserMoney, wallet: str, reason: str) -> Shortage:
         return Shortage(reason, money.remaining_pico.get(wallet, 0), money.lease.held_pico(wallet))
 
-    async def _refill(self, money: _UserMoney, wallet: str, amount_pico: int) -> None:
+    async def _refill(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
         """Lease ahead, so that the hot path does not have to wait."""
         try:
             async with money.lock:
@@ -439,12 +406,15 @@ class Leases:
                     await self._grant_ahead(money, wallet, amount_pico)
         except FaultError as error:
             _log.debug("lease ahead of %s: %s", money.user, error)
-            money.known = False
+            self._mistrust(money)
+        except BaseException:
+            self._mistrust(money)
+            raise
         finally:
             money.refill = None
             self._money_moved(money)
 
-    async def _grant_ahead(self, money: _UserMoney, wallet: str, amount_pico: int) -> None:
+    async def _grant_ahead(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
         now_ms = self._wall_ms()
         share_pico = money.available_pico.get(wallet, 0) // _SCARCE_SHARE
         want_pico = min(_AHEAD_HOLDS * amount_pico, share_pico)
@@ -456,69 +426,92 @@ class Leases:
             money.user, wallet, self._journal, self._epoch, money.lease.op, 1, want_pico, now_ms
         )
         if grant.reason == "stale":
-            money.known = False
+            self._mistrust(money)
             return
-        money.available_pico[wallet] = grant.available_pico
-        money.remaining_pico[wallet] = grant.remaining_pico
+        self._note_balance(money, wallet, grant)
         if not grant.reason:
             money.lease.op = grant.op
             money.lease.add(grant.added)
 
-    async def _fence(self, money: _UserMoney) -> None:
-        """Read the lease anew (caller holds the lock). Settlements recorded meanwhile make the answer old."""
+    async def _fence(self, money: UserMoney) -> bool:
+        """Read the lease anew (caller holds the lock); False: it was abandoned and may not be used.
+
+        What was asked about counts as unbooked unless the same snapshot shows its rows, even if the writer
+        has told since that it is booked; so does what was settled meanwhile. The second may be too careful:
+        then the lease is read once more, now or when the user is idle.
+        """
+        distrusted = money.distrusted
         for _ in range(_FENCE_ATTEMPTS):
-            asked = tuple(money.unbooked)
+            asked, distrusted = tuple(money.unbooked), money.distrusted
+            meanwhile: list[Unbooked] = []
+            money.settled_meanwhile = meanwhile
             self._count("lease_fences_total")
-            fenced = await self._store.fence(
-                money.user, self._journal, self._epoch, [record.exchange for record in asked], self._wall_ms()
-            )
+            try:
+                fenced = await self._store.fence(
+                    money.user,
+                    self._journal,
+                    self._epoch,
+                    [record.exchange for record in asked],
+                    self._wall_ms(),
+                )
+            finally:
+                money.settled_meanwhile = None
             if fenced is None:
-                money.lease.replace((), 0, ())
-                break
+                fenced = Fenced(0, False, (), frozenset())
             money.lease.replace(
                 () if fenced.dead else fenced.lots,
                 fenced.op,
                 [
                     (record.wallet, record.takes, record.uncovered_pico)
-                    for record in money.unbooked
+                    for record in (*asked, *meanwhile)
                     if record.exchange not in fenced.booked
                 ],
             )
-            if not money.unbooked or (asked and money.unbooked[-1] is asked[-1]):
+            money.doubtful = bool(meanwhile)
+            if fenced.dead:
+                return False
+            if not meanwhile:
                 break
-        money.known = True
+        money.known = money.distrusted == distrusted
         self._serve(money)
+        return True
 
-    async def _give_back(self, money: _UserMoney) -> None:
+    async def _give_back(self, money: UserMoney, *, giving_way: bool = False) -> None:
         """Return free money; only what durable records freed, and out of memory before the call leaves."""
-        if not self._durable(money):
-            await asyncio.sleep(2 * limits.sync_interval_s)
         try:
+            if not self._durable(money):
+                await asyncio.sleep(2 * limits.sync_interval_s)
             async with money.lock:
-                if not money.known:
-                    await self._fence(money)
-                if money.waiters or not self._durable(money):
+                if not money.known and not await self._fence(money):
                     return
-                parts = money.lease.returnable({}, self._wall_ms())
-                if not parts:
-                    return
-                money.lease.subtract(parts)
-                self._count("lease_returns_total")
-                op = await self._store.give_back(
-                    money.user, self._journal, self._epoch, money.lease.op, parts, self._wall_ms()
-                )
-                if op is None:
-                    money.known = False
-                    return
-                money.lease.op = op
-                money.available_pico.clear()
+                if (giving_way or not money.waiters) and money.known and self._durable(money):
+                    await self._return_free(money)
         except FaultError as error:
             _log.debug("return of %s: %s", money.user, error)
-            money.known = False
+            self._mistrust(money)
+        except BaseException:
+            self._mistrust(money)
+            raise
         finally:
-            self._wake(money)
+            money.returning = None
+            money.changed.set()
 
-    def _durable(self, money: _UserMoney) -> bool:
+    async def _return_free(self, money: UserMoney) -> None:
+        parts = money.lease.returnable({}, self._wall_ms())
+        if not parts:
+            return
+        money.lease.subtract(parts)
+        self._count("lease_returns_total")
+        op = await self._store.give_back(
+            money.user, self._journal, self._epoch, money.lease.op, parts, self._wall_ms()
+        )
+        if op is None:
+            self._mistrust(money)
+            return
+        money.lease.op = op
+        money.available_pico.clear()
+
+    def _durable(self, money: UserMoney) -> bool:
         """Whether everything that freed this user's money is on disk (hole 24)."""
         return not money.unwritten_count and money.freed_pos <= self._synced_pos()
 
@@ -526,19 +519,26 @@ class Leases:
         """Give idle money back and forget idle users."""
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
-            now_s = self._loop.time()
-            for user, money in list(self._users.items()):
-                idle_s = now_s - money.used_s
-                if money.waiters or money.lock.locked() or idle_s < limits.lease_idle_return_s:
+            for money in list(self._users.values()):
+                if money.waiters or money.lock.locked():
                     continue
-                if money.known and money.lease.is_empty():
-                    if idle_s > _FORGET_AFTER_S and not money.unbooked:
-                        del self._users[user]
-                    continue
-                if not money.known or any(
-                    money.lease.free_pico(wallet, self._wall_ms()) > 0 for wallet in WALLETS
-                ):
-                    await self._give_back(money)
+                idle_s = self._loop.time() - money.used_s
+                if idle_s >= limits.lease_idle_return_s:
+                    await self._tidy(money, idle_s)
+
+    async def _tidy(self, money: UserMoney, idle_s: float) -> None:
+        if money.doubtful:
+            self._mistrust(money)
+        if money.known and money.lease.is_empty():
+            if idle_s > _FORGET_AFTER_S and not money.unbooked:
+                del self._users[money.user]
+            return
+        now_ms = self._wall_ms()
+        if not money.known or any(money.lease.free_pico(wallet, now_ms) > 0 for wallet in WALLETS):
+            try:
+                await self._give_back(money)
+            except FareboxError:
+                _log.exception("return of %s", money.user)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

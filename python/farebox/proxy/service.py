@@ -23,7 +23,7 @@ from farebox.meter import ModelPrice, PriceBook, Scan, ScanError, new_price_book
 from farebox.proxy.admission import Ask, ask_of, short_of_money
 from farebox.proxy.exchange import Exchange
 from farebox.proxy.forward import Forward
-from farebox.proxy.leases import Shortage
+from farebox.proxy.user_money import Shortage
 from farebox.proxy.own_routes import (
     anthropic_model,
     anthropic_models,

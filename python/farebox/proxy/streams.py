@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from farebox.base import frames, limits
 from farebox.base.errors import FaultError
 from farebox.journal.payloads import progress_payload
-from farebox.proxy.leases import Shortage
+from farebox.proxy.user_money import Shortage
 
 if TYPE_CHECKING:
     from farebox.proxy.exchange import Exchange

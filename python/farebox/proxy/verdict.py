@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from farebox.meter import Charge, ModelPrice, PriceError, Reading, charge_of
+from farebox.meter.price_book import MEDIA_INPUT_KINDS, TOKEN_INPUT_KINDS
 from farebox.proxy.admission import Ask, Model, variant_served
 
 _ESTIMATE_BYTES_PER_TOKEN = 4
 _COUNT_PLAUSIBLE_MAX = 10**9
 _FIRST_ERROR_STATUS = 400
 
-PriceOf = Callable[[str], ModelPrice | None]
-"""Price of another model by its id, as the upstream or the configuration names it."""
+PriceOf = Callable[[str], tuple[str, ModelPrice] | None]
+"""Id and price in the book of another model, by any name: id, alias, or what the upstream calls it."""
+
+_PROMPT_KINDS = (*TOKEN_INPUT_KINDS, *MEDIA_INPUT_KINDS)
 
 
 @dataclass(slots=True)
@@ -115,7 +118,7 @@ def _priced(
     price_of: PriceOf,
 ) -> Verdict:
     counts = _with_call(counts, price)
-    others = reading.other_models
+    others: Mapping[str, Mapping[str, int]] = reading.other_models
     amount_pico = 0
     lines: Sequence[tuple[str, int, str, str]] = ()
     try:
@@ -125,7 +128,7 @@ def _priced(
             quarantine = _unpriced(charge)
             amount_pico, lines = charge.amount_pico, charge.lines
         if others and not quarantine:
-            more_pico, more_lines, quarantine = _priced_others(others, price_of)
+            others, more_pico, more_lines, quarantine = _priced_others(others, price_of)
             amount_pico, lines = amount_pico + more_pico, [*lines, *more_lines]
     except PriceError as error:
         quarantine = str(error)
@@ -138,18 +141,25 @@ def _priced(
 
 def _priced_others(
     others: Mapping[str, Mapping[str, int]], price_of: PriceOf
-) -> tuple[int, list[tuple[str, int, str, str]], str]:
-    """Sub-inferences at their own models' prices: amount, lines, and why not if one cannot be priced."""
+) -> tuple[dict[str, Mapping[str, int]], int, list[tuple[str, int, str, str]], str]:
+    """Sub-inferences at their own models' prices: counts by the book's ids, amount, lines, and why not if one
+    cannot be priced.
+    """
     amount_pico = 0
+    by_id: dict[str, Mapping[str, int]] = {}
     lines: list[tuple[str, int, str, str]] = []
     for name, counts in others.items():
-        price = price_of(name)
-        charge = None if price is None else charge_of(price, counts, sum(counts.values()))
-        if charge is None or charge.missing:
-            return 0, [], f"no price for tokens of model {name}"
+        found = price_of(name)
+        if found is None or found[0] in by_id:
+            return dict(others), 0, [], f"no price for tokens of model {name}"
+        model, price = found
+        charge = charge_of(price, counts, sum(counts.get(kind, 0) for kind in _PROMPT_KINDS))
+        if charge.missing:
+            return dict(others), 0, [], f"no price for {', '.join(charge.missing)} of model {name}"
+        by_id[model] = counts
         amount_pico += charge.amount_pico
-        lines += [(f"{name}:{kind}", count, unit, amount) for kind, count, unit, amount in charge.lines]
-    return amount_pico, lines, ""
+        lines += [(f"{model}:{kind}", count, unit, amount) for kind, count, unit, amount in charge.lines]
+    return by_id, amount_pico, lines, ""
 
 
 def _implausible(counts: Mapping[str, int]) -> str:

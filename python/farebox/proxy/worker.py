@@ -132,9 +132,9 @@ class Worker:
         """The connections to a configured endpoint."""
         return self._pool_by_endpoint[id(endpoint)]
 
-    def price_of(self, version: int) -> Callable[[str], ModelPrice | None]:
+    def price_of(self, version: int) -> Callable[[str], tuple[str, ModelPrice] | None]:
         """Look-up of other models' prices in a version."""
-        return partial(self.books.price, version)
+        return partial(self.books.find, version)
 
     # -- exchanges -------------------------------------------------------------------------------------------
     def new_id(self, now_ms: int) -> str:
@@ -253,7 +253,7 @@ class Worker:
             self.accounts.forget_user(subject)
             self.leases.user_changed(subject)
         elif kind == "want" and journal != self.journal.id:
-            self.leases.recall(subject)
+            self.leases.recall(subject, journal)
         elif kind == "fence" and journal in {"", self.journal.id}:
             self.leases.distrust(subject)
 
