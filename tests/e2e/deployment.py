@@ -1,7 +1,7 @@
 """Farebox as an operator runs it, for tests: real processes, the scripted upstream, a store of its own.
 
-The store is looked at directly (WAL lets several processes read), so that what a test believes does not pass through
-the code it tests.
+The store is looked at directly (WAL lets several processes read), so that what a test believes does not pass
+through the code it tests.
 """
 
 import asyncio
@@ -168,17 +168,20 @@ class Deployment(Processes):
     def processes(self, module: str) -> list[int]:
         """Process ids of Farebox's children that run a module."""
         found = subprocess.run(
-            ["pgrep", "-f", f"farebox.run.{module} .*{self.folder}"], capture_output=True, text=True, check=False
+            ["pgrep", "-f", f"farebox.run.{module} .*{self.folder}"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return [int(line) for line in found.stdout.split()]
 
     def kill(self, module: str) -> None:
-        """kill -9 every process of a kind (`worker_process`, `writer_process`)."""
+        """Kill -9 every process of a kind (`worker_process`, `writer_process`)."""
         for process in self.processes(module):
             _kill(process)
 
     def kill_everything(self) -> None:
-        """kill -9 the supervisor and all its children, at once."""
+        """Kill -9 the supervisor and all its children, at once."""
         victims = [self.farebox.pid]
         for module in ("worker_process", "writer_process", "console_process"):
             victims += self.processes(module)

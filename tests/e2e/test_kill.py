@@ -1,12 +1,12 @@
 """Promise M4, M5, M6: kill -9 at any moment loses no charge, doubles none, and leaves books that add up.
 
-Real processes are killed at random moments under load; the seed is printed. What the clients received and what the
-scripted upstream saw are held against the store.
+Real processes are killed at random moments under load; a failure names the seed (FAREBOX_SEED repeats it).
+What the clients received and what the scripted upstream saw are held against the store.
 """
 
 import asyncio
+import os
 import random
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,13 @@ import pytest
 from e2e.deployment import Customer, Deployment
 
 USD = 10**12
-SEED = random.SystemRandom().randrange(10**6)
+SEED = int(os.environ.get("FAREBOX_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 
 def body(stream: bool, chunks: int) -> dict[str, object]:
-    script = f'script: {{"prompt": 120, "completion": 60, "chunks": {chunks}, "delay_ms": 2, "first_delay_ms": 5}}'
+    script = (
+        f'script: {{"prompt": 120, "completion": 60, "chunks": {chunks}, "delay_ms": 2, "first_delay_ms": 5}}'
+    )
     return {
         "model": "gpt-5.1",
         "max_tokens": 200,
@@ -79,7 +81,7 @@ async def under_load(load: Load, disturb: "asyncio.Future[None]", at_once: int =
 
 
 def check_books(deployment: Deployment, load: Load, seen_by_upstream: int) -> None:
-    """Every answer received in full is charged once; every exchange the upstream saw is settled; M1 and M2."""
+    """Each answer received in full is charged once, each exchange the upstream saw settled; M1, M2."""
     users = [customer.user for customer in load.customers]
     deployment.settled(users, timeout_s=40.0)
     report = deployment.verified()
@@ -87,6 +89,7 @@ def check_books(deployment: Deployment, load: Load, seen_by_upstream: int) -> No
     assert report.parked == []
     charges = Counter(row.reference for user in users for row in deployment.spent_rows(user))
     assert set(charges.values()) <= {1}
+    assert charges, SEED
     missing = [exchange for exchange in load.received if not charges[exchange]]
     assert missing == []
     assert len(set(load.received)) == len(load.received)
@@ -98,7 +101,6 @@ def check_books(deployment: Deployment, load: Load, seen_by_upstream: int) -> No
 @pytest.mark.parametrize(("module", "kills"), [("worker_process", 20), ("writer_process", 20)])
 def test_J07_J12_killed_at_random_moments_under_load(tmp_path: Path, module: str, kills: int) -> None:
     rng = random.Random(SEED)
-    print(f"seed {SEED}")
     with Deployment(tmp_path) as deployment:
         load = Load(deployment, [deployment.customer(name, 100 * USD) for name in ("alice", "bob", "carol")])
 
@@ -116,7 +118,6 @@ def test_J07_J12_killed_at_random_moments_under_load(tmp_path: Path, module: str
 @pytest.mark.timeout(300)
 def test_J12_everything_killed_at_random_moments_under_load(tmp_path: Path) -> None:
     rng = random.Random(SEED)
-    print(f"seed {SEED}")
     with Deployment(tmp_path) as deployment:
         load = Load(deployment, [deployment.customer(name, 100 * USD) for name in ("alice", "bob")])
 
@@ -147,8 +148,6 @@ def test_M6_all_500_answers_are_billed_when_everything_dies_right_after(tmp_path
         asyncio.run(five_hundred())
         deployment.kill_everything()
         assert len(load.received) == 500
-        started_s = time.monotonic()
         deployment.start_farebox()
-        print(f"recovered in {time.monotonic() - started_s:.1f} s")
         check_books(deployment, load, 500)
         assert len(deployment.spent_rows("alice")) == 500

@@ -1,6 +1,7 @@
 """Promise: a wallet is never overspent, however many requests meet it at once, and what it affords is served.
 
-The exchanges, the processes and the store are real; the wallet is worth exactly so many of the scripted answers.
+The exchanges, the processes and the store are real; the wallet is worth exactly so many of the scripted
+answers.
 """
 
 import asyncio

@@ -17,5 +17,5 @@ def monotonic_s() -> float:
 
 
 def boot_s() -> float:
-    """Seconds since boot, suspension included: a process that slept must notice (MONEY section 6, fencing)."""
+    """Seconds since boot, suspension included: a process that slept must notice (MONEY section 6)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

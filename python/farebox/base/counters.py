@@ -1,8 +1,8 @@
 """Counters for the hot path: plain integers in shared memory, summed by whoever serves /metrics.
 
-A bound counter of the metrics library costs a microsecond an increment; adding to an array element costs a tenth.
-Each worker owns one `Counters` backed by a memory-mapped file of its own, so nobody locks; readers may see a value a
-moment late, never a torn one (aligned 8-byte stores).
+A bound counter of the metrics library costs a microsecond an increment; adding to an array element costs a
+tenth. Each worker owns one `Counters` backed by a memory-mapped file of its own, so nobody locks; readers may
+see a value a moment late, never a torn one (aligned 8-byte stores).
 """
 
 import mmap
@@ -55,7 +55,7 @@ class Counters:
     __slots__ = ("_map", "values")
 
     def __init__(self, path: Path | None = None) -> None:
-        """Map `path` (created, zeroed) so that others can read it; without a path the counters are private."""
+        """Map `path` (created, zeroed) for others to read; without a path the counters are private."""
         self._map = _shared_map(path) if path is not None else mmap.mmap(-1, _SIZE)
         self.values = memoryview(self._map).cast("q")
 

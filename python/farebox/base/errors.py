@@ -1,8 +1,9 @@
 """The whole error vocabulary, in three families.
 
-`Refused` is an answer to a caller: what the table says about status and types, `wire/errors.py` turns into bytes.
-`FaultError` and its children are things that went wrong around us (store, journal, upstream): each says whether the
-attempt may have had an effect. `InvariantBrokenError` means our own reasoning failed: money work stops.
+`Refused` is an answer to a caller: what the table says about status and types, `wire/errors.py` turns into
+bytes. `FaultError` and its children are things that went wrong around us (store, journal, upstream): each
+says whether the attempt may have had an effect. `InvariantBrokenError` means our own reasoning failed: money
+work stops.
 """
 
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ class Refusal(Enum):
     DRAINING = RefusalKind(503, "server_error", "shutting_down", "api_error")
     OVERLOADED = RefusalKind(503, "server_error", "overloaded", "overloaded_error")
     KEY_MISSING = RefusalKind(401, "invalid_request_error", None, "authentication_error")
-    KEY_AMBIGUOUS = RefusalKind(400, "invalid_request_error", "ambiguous_credentials", "invalid_request_error")
+    KEY_AMBIGUOUS = RefusalKind(
+        400, "invalid_request_error", "ambiguous_credentials", "invalid_request_error"
+    )
     KEY_UNKNOWN = RefusalKind(401, "authentication_error", None, "authentication_error")
     KEY_REVOKED = RefusalKind(401, "authentication_error", None, "authentication_error")
     RATE_LIMITED = RefusalKind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error")
@@ -98,7 +101,7 @@ class StoreUnknownError(FaultError):
 
 
 class StoreRefusedError(FaultError):
-    """The store exists but cannot be used as it is (schema, copy, transactions); the message says what to do."""
+    """The store cannot be used as it is (schema, copy, transactions); the message says what to do."""
 
 
 class JournalError(FaultError):
@@ -120,7 +123,9 @@ class JournalDamagedError(JournalError):
     path: str
     offset: int
     reason: str
-    advice: str = field(default="keep a copy of the directory, restore it, or abandon it with `farebox lease release`")
+    advice: str = field(
+        default="keep a copy of the directory, restore it, or abandon it with `farebox lease release`"
+    )
 
     def __str__(self) -> str:
         return f"journal damaged: {self.path} at byte {self.offset}: {self.reason}; {self.advice}"

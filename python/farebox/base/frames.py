@@ -9,4 +9,11 @@ PROGRESS: Final = 4
 SETTLE: Final = 5
 VOID: Final = 6
 
-NAMES: Final = {PRICES: "prices", OPEN: "open", SENT: "sent", PROGRESS: "progress", SETTLE: "settle", VOID: "void"}
+NAMES: Final = {
+    PRICES: "prices",
+    OPEN: "open",
+    SENT: "sent",
+    PROGRESS: "progress",
+    SETTLE: "settle",
+    VOID: "void",
+}

@@ -36,7 +36,8 @@ def epoch_of(pos: int) -> int:
 class ExchangeIds:
     """Source of exchange ids of one process: 12 hex of milliseconds, 10 of process, 10 of a counter.
 
-    Sortable by time, unique without coordination: the process part is random, the counter never wraps in practice.
+    Sortable by time, unique without coordination: the process part is random, the counter never wraps in
+    practice.
     """
 
     __slots__ = ("_next", "_process")

@@ -8,7 +8,9 @@ _DISPLAY_LENGTH = len(KEY_PREFIX) + 4
 
 
 def new_key() -> str:
-    """A fresh API key: the replaced system's prefix and 64 hex digits (256 random bits). Shown once, never stored."""
+    """A fresh API key: the replaced system's prefix and 64 hex digits (256 random bits). Shown once, never
+    stored.
+    """
     return KEY_PREFIX + secrets.token_hex(32)
 
 

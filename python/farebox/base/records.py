@@ -1,7 +1,8 @@
 """Records that rooms hand to each other: accounts, leases, settlements, ledger rows.
 
-Plain values, no behaviour beyond their wire form. Amounts are integer pico-USD. A `Settlement` is what a journal's
-settle frame holds and what the writer books; it carries everything, so that booking never prices and never asks.
+Plain values, no behaviour beyond their wire form. Amounts are integer pico-USD. A `Settlement` is what a
+journal's settle frame holds and what the writer books; it carries everything, so that booking never prices
+and never asks.
 
 Nobody changes a record once it is made. The three that are made for every exchange (`Opened`, `Settlement`,
 `Transaction`) are not declared frozen all the same: that costs 5 µs instead of 0.3 µs for each settlement.
@@ -105,10 +106,10 @@ class KeyRecord:
 class Grant:
     """Answer to a lease grant. `added` is new money; on a refusal it is empty and `reason` says why.
 
-    reason: "" (granted), "short" (not enough free money now), "stale" (owner or op differ: fence), "inactive",
-    "parked", "unknown" (no such user), "expired" (only expired money is left).
-    `remaining_pico` is the wallet's balance over unexpired lots, `available_pico` what nobody leases or claims,
-    `entry` the lease after the call.
+    reason: "" (granted), "short" (not enough free money now), "stale" (owner or op differ: fence),
+    "inactive", "parked", "unknown" (no such user), "expired" (only expired money is left). `remaining_pico`
+    is the wallet's balance over unexpired lots, `available_pico` what nobody leases or claims, `entry` the
+    lease after the call.
     """
 
     reason: str
@@ -121,7 +122,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """A fence's one snapshot: the lease entry after its op was raised, and which exchanges asked about are booked."""
+    """A fence's one snapshot: the lease entry after its op was raised, and which exchanges asked about are
+    booked.
+    """
 
     op: int
     dead: bool
@@ -176,12 +179,13 @@ class Opened:
 
 @dataclass(slots=True)
 class Settlement:
-    """The one end of an exchange that reached an upstream (or of a refusal worth a log row: amount 0, no takes).
+    """The one end of an exchange that reached an upstream (or of a refusal worth a log row: amount 0, no
+    takes).
 
-    `amount_pico` is the full charge; `takes` say which lots of the journal's own lease pay for it; what they do not
-    cover is for the writer's late path. `quarantine` is empty, or why an operator must decide: then `takes` are the
-    hold, moved to `reserved`, and nothing is charged. `counts` are the normal form; `others` (model -> counts) were
-    charged at those models' own prices. `evidence`: exact, partial, estimated, none.
+    `amount_pico` is the full charge; `takes` say which lots of the journal's own lease pay for it; what they
+    do not cover is for the writer's late path. `quarantine` is empty, or why an operator must decide: then
+    `takes` are the hold, moved to `reserved`, and nothing is charged. `counts` are the normal form; `others`
+    (model -> counts) were charged at those models' own prices. `evidence`: exact, partial, estimated, none.
     """
 
     exchange: str

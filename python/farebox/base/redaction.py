@@ -3,7 +3,9 @@
 import logging
 import re
 
-_KEY_LIKE = re.compile(r"(?i)\b(sk-[a-z0-9_-]{8,}|bearer\s+[^\s\"']+)|(mongodb(?:\+srv)?://[^:/\s]+:)[^@\s]+@")
+_KEY_LIKE = re.compile(
+    r"(?i)\b(sk-[a-z0-9_-]{8,}|bearer\s+[^\s\"']+)|(mongodb(?:\+srv)?://[^:/\s]+:)[^@\s]+@"
+)
 
 
 class Secret:

@@ -1,7 +1,7 @@
 """Units of money and time, and the names of what they count.
 
-Money is an integer number of pico-USD everywhere inside Farebox (DESIGN section 3). These helpers are the only way
-between that integer and the decimal strings at the edges; no float takes part.
+Money is an integer number of pico-USD everywhere inside Farebox (DESIGN section 3). These helpers are the
+only way between that integer and the decimal strings at the edges; no float takes part.
 """
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -23,7 +23,9 @@ def pico_from_usd(amount: str) -> int:
         raise ValueError(f"not an amount Farebox can hold: {amount!r}")
     scaled = value.scaleb(_DECIMALS, context=_EXACT)
     if scaled != scaled.to_integral_value(rounding=ROUND_HALF_EVEN, context=_EXACT):
-        raise ValueError(f"more than {_DECIMALS} decimals in {amount!r}; the smallest unit is 0.000000000001 USD")
+        raise ValueError(
+            f"more than {_DECIMALS} decimals in {amount!r}; the smallest unit is 0.000000000001 USD"
+        )
     return int(scaled)
 
 

@@ -48,9 +48,13 @@ class FareboxCollector(Collector):
         except (OSError, ValueError):
             return
         yield CounterMetricFamily("farebox_writer_booked", "exchanges booked", value=status["booked"])
-        yield GaugeMetricFamily("farebox_writer_parked", "settlements that wait for an operator", value=status["parked"])
         yield GaugeMetricFamily(
-            "farebox_writer_store_down", "1 while the store does not answer", value=int(bool(status["store_error"]))
+            "farebox_writer_parked", "settlements that wait for an operator", value=status["parked"]
+        )
+        yield GaugeMetricFamily(
+            "farebox_writer_store_down",
+            "1 while the store does not answer",
+            value=int(bool(status["store_error"])),
         )
         yield GaugeMetricFamily(
             "farebox_journals_damaged", "journals that cannot be read", value=len(status["damaged"])

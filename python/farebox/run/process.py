@@ -23,8 +23,8 @@ def run(main: Coroutine[Any, Any, int]) -> int:
 def tune_garbage_collection() -> None:
     """Call when a process has loaded everything: what is alive now is never looked at again.
 
-    Exchanges leave no reference cycles behind, so a rare look is enough; at the default rate the collector took
-    a seventh of a worker's time.
+    Exchanges leave no reference cycles behind, so a rare look is enough; at the default rate the collector
+    took a seventh of a worker's time.
     """
     gc.collect()
     gc.freeze()

@@ -1,7 +1,8 @@
-"""`farebox serve`: binds the sockets, keeps them, and keeps a writer, workers and a console running behind them.
+"""`farebox serve`: binds the sockets, keeps them, and keeps a writer, workers and a console running behind
+them.
 
-A child that dies is started again, after a pause that grows while it keeps dying. SIGTERM or Ctrl-C drains the
-workers first and then the writer, so that everything settled is booked; a second one cuts.
+A child that dies is started again, after a pause that grows while it keeps dying. SIGTERM or Ctrl-C drains
+the workers first and then the writer, so that everything settled is booked; a second one cuts.
 """
 
 import logging
@@ -50,7 +51,7 @@ class Child:
     def start(self) -> None:
         """Start it now."""
         self.started_s = time.monotonic()
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
             [sys.executable, "-m", *self.command], pass_fds=self.descriptors, start_new_session=True
         )
 
@@ -62,12 +63,16 @@ class Child:
             if status is None:
                 return
             lived_s = now_s - self.started_s
-            self.pause_s = _PAUSE_FIRST_S if lived_s > _HEALTHY_AFTER_S else min(
-                _PAUSE_MAX_S, max(_PAUSE_FIRST_S, self.pause_s * 2)
+            self.pause_s = (
+                _PAUSE_FIRST_S
+                if lived_s > _HEALTHY_AFTER_S
+                else min(_PAUSE_MAX_S, max(_PAUSE_FIRST_S, self.pause_s * 2))
             )
             self.start_at_s = now_s + self.pause_s
             self.process = None
-            _log.error("%s ended with status %d; starting it again in %.1f s", self.name, status, self.pause_s)
+            _log.error(
+                "%s ended with status %d; starting it again in %.1f s", self.name, status, self.pause_s
+            )
         if now_s >= self.start_at_s:
             self.start()
 

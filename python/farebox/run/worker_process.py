@@ -1,7 +1,7 @@
 """A worker's process: takes a journal, recovers it, serves the sockets its supervisor bound.
 
-Order of start (MONEY section 8): lock and check the journal, claim its epoch, end what a crash cut off, then serve.
-Until then requests are answered 503, so that a client learns at once that it may try again.
+Order of start (MONEY section 8): lock and check the journal, claim its epoch, end what a crash cut off, then
+serve. Until then requests are answered 503, so that a client learns at once that it may try again.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from farebox.writer.recovery import Recovered, recover
 
 _log = logging.getLogger("farebox.worker")
 _RETRY_S = 0.25
-_CONNECTION_CHECK_S = 1.0
+_JOURNAL_CHECK_S = 1.0
 
 
 async def main(number: int, descriptors: list[int], config: list[Path]) -> int:
@@ -209,8 +209,8 @@ def _journal_trouble(journal: Journal) -> str:
 
 
 async def _journal_broken(journal: Journal) -> None:
-    while journal.broken is None:
-        await asyncio.sleep(_CONNECTION_CHECK_S)
+    while journal.broken is None:  # noqa: ASYNC110 - the journal's thread has no event to wait for
+        await asyncio.sleep(_JOURNAL_CHECK_S)
     _log.critical("the journal cannot be written any more, stopping: %s", journal.broken)
 
 

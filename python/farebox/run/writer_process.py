@@ -1,7 +1,6 @@
 """The writer's process: opens the store, applies this host's journals, serves its workers."""
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
@@ -52,7 +51,7 @@ async def _write_status(writer: Writer, path: Path) -> None:
     while True:
         temporary = path.with_suffix(".new")
         temporary.write_bytes(orjson.dumps(writer.status()))
-        os.replace(temporary, path)
+        temporary.replace(path)
         await asyncio.sleep(_STATUS_INTERVAL_S)
 
 
