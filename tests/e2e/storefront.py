@@ -1,7 +1,7 @@
 """A deployment that sells every wire format, for tests that look at what callers get.
 
-Beside the demonstration's two models: embeddings, a model whose upstream refuses connections, one with priced service
-tiers and hosted tools. `charged` compares a user's bill, to the pico, with what the script's usage costs.
+Beside the demonstration's two models: embeddings, and models whose upstream refuses connections. `charged`
+compares a user's bill, to the pico, with what the script's usage costs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,6 @@ GPT = "gpt-5.1"
 SONNET = "sonnet"
 """An alias: the official client warns about the model's own id, whose provider retires it."""
 EMBEDDING = "embedding-small"
-TIERED = "gpt-tiered"
 DEAD_GPT = "gpt-dead"
 DEAD_CLAUDE = "claude-dead"
 
@@ -62,10 +61,6 @@ class Storefront(Deployment):
             {
                 **{"id": EMBEDDING, "name": "Embedding", "upstream": "demo", "type": "openai", **wallet},
                 **{"wire_formats": ["embeddings"], "input_price_per_mtok": "0.02", "output_price_per_mtok": "0"},
-            },
-            {
-                **{"id": TIERED, "name": "Tiered", "upstream": "demo", "type": "openai", **wallet, **prices},
-                **{"wire_formats": ["chat", "responses"]},
             },
             {
                 **{"id": DEAD_GPT, "name": "Dead", "upstream": "dead", "type": "openai", **wallet, **prices},
