@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from farebox.base import frames, limits
+from farebox.base import frames
 from farebox.base.counters import INDEX
 from farebox.base.errors import (
     FaultError,
@@ -24,7 +24,7 @@ from farebox.base.records import Opened, Void
 from farebox.journal.payloads import sent_payload
 from farebox.meter import BROKEN, END, OVERSIZE, Pipe, format_pico
 from farebox.proxy.admission import hold_needed_pico
-from farebox.proxy.verdict import Ending, Verdict, verdict_of
+from farebox.proxy.verdict import Ending, Verdict, unjudged, verdict_of
 from farebox.wire.errors import cut_event, error_event, render, upstream_fault
 from farebox.wire.headers import answer_facts, header_value
 from farebox.wire.relay import Collector, Relay
@@ -44,7 +44,6 @@ _log = logging.getLogger("farebox.exchange")
 
 _FIRST_SUCCESS_STATUS = 200
 _FIRST_REDIRECT_STATUS = 300
-_FIRST_ERROR_STATUS = 400
 _OPEN_TOTAL = INDEX["exchanges_open"]
 _STREAMED = INDEX["exchanges_streamed_total"]
 _FIRST_BYTE_MS = INDEX["first_byte_ms_total"]
@@ -71,6 +70,7 @@ class Exchange:
         "_verdict",
         "ask",
         "client",
+        "finish_cap_pico",
         "first_byte_ms",
         "gone_handled",
         "hold",
@@ -108,6 +108,7 @@ class Exchange:
         stream: bool,
         strip_usage: bool,
         rate_lines: bytes,
+        finish_cap_pico: int = 0,
     ) -> None:
         self.worker = worker
         self.client = client
@@ -123,6 +124,7 @@ class Exchange:
         self.stream = stream
         self.strip_usage = strip_usage
         self.rate_lines = rate_lines
+        self.finish_cap_pico = finish_cap_pico
         self.first_byte_ms = 0
         self.progress_bytes = 0
         self.sent = False
@@ -160,12 +162,16 @@ class Exchange:
 
         Raises Refused (here or when awaited) after giving the hold back.
         """
-        pool = self.worker.pool_of(self.model.endpoints[self.route.name])
-        head = request_head(pool.endpoint, self.route.path, len(body), self.client.raw_headers)
-        connection = pool.take()
-        if connection is None:
-            return self._begin_on_new(pool, head, body)
-        self._record_open(connection, head, body)
+        try:
+            pool = self.worker.pool_of(self.model.endpoints[self.route.name])
+            head = request_head(pool.endpoint, self.route.path, len(body), self.client.raw_headers)
+            connection = pool.take()
+            if connection is None:
+                return self._begin_on_new(pool, head, body)
+            self._record_open(connection, head, body)
+        except BaseException:
+            self._void("failed")
+            raise
         return None
 
     async def _begin_on_new(self, pool: Pool, head: bytes, body: bytes) -> None:
@@ -176,6 +182,9 @@ class Exchange:
             self.worker.counters[_UPSTREAM_ERRORS] += 1
             _log.warning("%s: %s", self.id, error)
             raise Refused(Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.") from None
+        except BaseException:
+            self._void("failed")
+            raise
         if self.client.gone:
             connection.release(True)
             self._void("client gone")
@@ -204,7 +213,7 @@ class Exchange:
             journal.append(frames.SENT, sent_payload(self.id), lambda error: self._send(connection, head, body, error))
         except FaultError as error:
             connection.release(True)
-            self.worker.leases.void(self.key.user, self.hold)
+            self._void("journal failed")
             _log.error("journal: %s", error)
             raise Refused(
                 Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record new requests right now.", retry_after_s=5
@@ -215,6 +224,9 @@ class Exchange:
 
     def _send(self, connection: Connection, head: bytes, body: bytes, error: Exception | None) -> None:
         """The journal holds `open` and `sent`: now, and only now, may a byte leave."""
+        if self._settled:
+            connection.release(True)
+            return
         if error is not None:
             connection.release(True)
             self._end_unsent("journal failed", Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record requests now.")
@@ -235,6 +247,10 @@ class Exchange:
         pool = self.worker.pool_of(self.model.endpoints[self.route.name])
         try:
             connection = await pool.connect()
+            if self._settled or self.client.gone:
+                connection.release(True)
+                self._end_unsent("client gone", Refusal.INTERNAL, "")
+                return
             connection.send(head, body, self)
         except UpstreamConnectError as error:
             _log.warning("%s: %s", self.id, error)
@@ -252,13 +268,19 @@ class Exchange:
             self.client.on_gone = self._client_gone
 
     def _void(self, reason: str) -> None:
-        """End a hold of which nothing is in the journal."""
+        """End a hold of which nothing is in the journal, unless it has ended."""
+        if self._settled:
+            return
+        self._settled = True
         self.worker.leases.void(self.key.user, self.hold)
         self.worker.counters[_VOIDED] += 1
         _log.info("%s voided: %s", self.id, reason)
 
     def _end_unsent(self, reason: str, refusal: Refusal, message: str) -> None:
-        """End an exchange that is open in the journal but reached no upstream."""
+        """End an exchange that is open in the journal but reached no upstream, unless it has ended."""
+        if self._settled:
+            return
+        self._settled = True
         self.worker.forget(self)
         self.worker.counters[_OPEN_TOTAL] -= 1
         self.worker.counters[_VOIDED] += 1
@@ -289,7 +311,7 @@ class Exchange:
         facts = answer_facts(head)
         self._upstream_request = facts.request_id
         self._head_lines = b"%bx-request-id: %b\r\n%b" % (facts.lines, self.id.encode("ascii"), self.rate_lines)
-        streamed = facts.event_stream and head.status < _FIRST_ERROR_STATUS
+        streamed = facts.event_stream and _FIRST_SUCCESS_STATUS <= head.status < _FIRST_REDIRECT_STATUS
         chunked_out = streamed and self.client.chunked_ok
         try:
             self.tap = Pipe(
@@ -419,16 +441,18 @@ class Exchange:
         return verdict is not None and verdict.evidence == "exact"
 
     def _stream_over(self, relay: Relay) -> None:
+        if self.relay is not relay:
+            return
         counters = self.worker.counters
         counters[_CHUNKS] += relay.chunk_count
         counters[_BYTES_DOWN] += self.client.bytes_written
         self.worker.streams.discard(self)
         self.relay = None
 
-    def grow(self, output_tokens: int) -> int:
-        """What the hold lacks to cover `output_tokens` and the next slice; 0 when it is enough."""
+    def lacks_pico(self, output_tokens: int, ahead_tokens: int) -> int:
+        """What the hold lacks to cover `output_tokens` and `ahead_tokens` more of each choice."""
         needed_pico = hold_needed_pico(
-            self.ask, self.price, output_tokens + limits.stream_slice_output_tokens * self.ask.choices
+            self.ask, self.price, output_tokens + ahead_tokens * self.ask.choices
         )
         return max(0, needed_pico - self.hold.amount_pico)
 
@@ -460,6 +484,8 @@ class Exchange:
     # -- the client leaves -------------------------------------------------------------------------------------
     def _client_gone(self) -> None:
         """Go on reading the upstream for a while, to learn the exact usage."""
+        if self._settled:
+            self._drop_rest()
         if self._settled or self.gone_handled:
             return
         self.gone_handled = True
@@ -471,6 +497,9 @@ class Exchange:
         """Enough waited for a client that has gone (or the worker must end): cut the upstream and settle."""
         if self._settled:
             return
+        if not self.sent:
+            self._end_unsent("stopped", Refusal.DRAINING, "This server is shutting down.")
+            return
         if self.relay is not None:
             self.relay.drop_upstream()
         elif self._connection is not None:
@@ -478,6 +507,13 @@ class Exchange:
         self._settle(lambda _: None, cut_by_us=True)
         if self.relay is not None:
             self._stream_over(self.relay)
+
+    def _drop_rest(self) -> None:
+        """Nobody wants what the upstream says after the settlement: its connection is not waited for."""
+        relay = self.relay
+        if relay is not None:
+            relay.drop_upstream()
+            self._stream_over(relay)
 
     # -- settlement --------------------------------------------------------------------------------------------
     def _settle(self, then: Callable[[Verdict], None], *, cut_by_us: bool = False) -> None:
@@ -496,20 +532,25 @@ class Exchange:
         head = self._head
         tap = self.tap or Pipe(self.route.name, 0)
         reading = tap.reading()
-        verdict = verdict_of(
-            reading,
-            Ending(head.status if head is not None else 0, cut_by_us, self._ended_by_upstream),
-            self.ask,
-            self.model,
-            self.price,
-            worker.price_of(self.price_version),
-            self.hold.amount_pico,
-        )
+        try:
+            verdict = verdict_of(
+                reading,
+                Ending(head.status if head is not None else 0, cut_by_us, self._ended_by_upstream),
+                self.ask,
+                self.model,
+                self.price,
+                worker.price_of(self.price_version),
+                self.hold.amount_pico,
+            )
+        except Exception:  # noqa: BLE001 - M5: whatever is wrong, the exchange gets its settlement
+            _log.exception("%s: no verdict", self.id)
+            verdict = unjudged(reading)
 
         def written(error: Exception | None) -> None:
             if error is not None:
                 _log.error("%s: the settlement was not written, recovery will end it: %s", self.id, error)
                 self.client.abort()
+                self._drop_rest()
                 return
             self._verdict = verdict
             if self.relay is None:
@@ -529,4 +570,4 @@ class Exchange:
         if self._ended_by_upstream:
             return "upstream_broke"
         head = self._head
-        return "ok" if head is not None and head.status < _FIRST_ERROR_STATUS else "upstream_error"
+        return "ok" if head is not None and head.status < _FIRST_REDIRECT_STATUS else "upstream_error"

@@ -29,6 +29,7 @@ _LOW_WATER_HOLDS = 4
 _RECHECK_S = 0.1
 _AFTER_FAULT_S = 0.02
 _REFUSED_AGAIN_S = 0.05
+_STORE_SILENT_S = 1.0
 _SWEEP_INTERVAL_S = 0.5
 _FORGET_AFTER_S = 60.0
 _FENCE_ATTEMPTS = 3
@@ -86,7 +87,10 @@ class Leases:
         return hold
 
     async def hold(self, user: str, wallet: str, amount_pico: int) -> Hold | Shortage:
-        """A hold, waiting for money at most `lease_wait_s`. A caller that stops waiting loses nothing."""
+        """A hold, waiting for money at most `lease_wait_s`, and a moment longer where the store says nothing.
+
+        A caller that stops waiting loses nothing.
+        """
         money = self._users.get(user) or self._new(user)
         money.used_s = self._loop.time()
         if self._closing:
@@ -98,12 +102,16 @@ class Leases:
         money.waiters.append(waiter)
         if money.pump is None:
             money.pump = self._spawn(self._pump(money))
+        silent_at_s = waiter.deadline_s + _STORE_SILENT_S
+        silence = self._loop.call_at(silent_at_s, self._refuse, money, waiter, Shortage("down"))
         try:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and isinstance(future.result(), Hold):
                 self.void(user, future.result())  # type: ignore[arg-type]
             raise
+        finally:
+            silence.cancel()
 
     def extend(self, user: str, hold: Hold, more_pico: int, now_ms: int) -> bool:
         """Raise a hold from money leased already."""

@@ -54,6 +54,7 @@ _SHORTAGES = {
     "unknown": (Refusal.KEY_REVOKED, "This API key is not valid."),
     "parked": (Refusal.ACCOUNT_PARKED, "This account is on hold; ask the operator."),
     "written_off": (Refusal.ACCOUNT_PARKED, "This account owes too much; ask the operator."),
+    "quarantined": (Refusal.ACCOUNT_PARKED, "Too many charges of this account await the operator."),
     "crowded": (Refusal.OVERLOADED, "Too many requests of this account wait for money; try again."),
     "down": (Refusal.STORE_UNAVAILABLE, "Your balance cannot be checked right now; try again."),
 }
@@ -221,6 +222,7 @@ class ServiceHandler:
         other_name = model.upstream_model if model.upstream_model != scanned.model else None
         if other_name is not None or strip_usage:
             body = scanned.edited(body, other_name, strip_usage)
+        finishes = self._service.stream_dry_policy == "finish"
         exchange = Exchange(
             self._worker,
             arrival.client,
@@ -236,6 +238,7 @@ class ServiceHandler:
             stream=scanned.stream,
             strip_usage=strip_usage,
             rate_lines=b"" if rate is None else _rate_lines(rate),
+            finish_cap_pico=self._service.stream_dry_cap_pico if finishes else 0,
         )
         return exchange.begin(body)
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("farebox.streams")
 _SWEEP_INTERVAL_S = 0.25
 _BYTES_PER_TOKEN = 3
+_MARGIN_TOKENS = 128
+_ASK_AGAIN_S = 1.0
+_PASSING_REASONS = frozenset(("down", "crowded"))
 _SWEEPS_PER_PROGRESS = max(1, round(limits.progress_interval_s / _SWEEP_INTERVAL_S))
 
 
@@ -30,6 +33,7 @@ class Streams:
         self._worker = worker
         self._running: set[Exchange] = set()
         self._asking: set[Exchange] = set()
+        self._dry: set[Exchange] = set()
         self._sweeps = 0
 
     def __len__(self) -> int:
@@ -42,6 +46,7 @@ class Streams:
     def discard(self, exchange: "Exchange") -> None:
         """A stream is over."""
         self._running.discard(exchange)
+        self._dry.discard(exchange)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -56,31 +61,50 @@ class Streams:
         if tap is None or exchange.settled:
             return
         output_bytes = tap.output_bytes
+        tokens = -(-output_bytes // _BYTES_PER_TOKEN)
         if record and output_bytes > exchange.progress_bytes:
             exchange.progress_bytes = output_bytes
             try:
-                tokens = -(-output_bytes // _BYTES_PER_TOKEN)
                 self._worker.journal.append(frames.PROGRESS, progress_payload(exchange.id, tokens), None)
             except FaultError as error:
                 _log.debug("progress of %s: %s", exchange.id, error)
-        lacking_pico = exchange.grow(-(-output_bytes // _BYTES_PER_TOKEN))
-        if lacking_pico <= 0 or exchange in self._asking:
+        self._grow(exchange, tokens)
+
+    def _grow(self, exchange: "Exchange", tokens: int) -> None:
+        """Keep the hold a slice ahead; with no more money to be had, go on until the hold is nearly used."""
+        lacking_pico = exchange.lacks_pico(tokens, limits.stream_slice_output_tokens)
+        if lacking_pico <= 0:
             return
         worker = self._worker
-        if not worker.leases.extend(exchange.key.user, exchange.hold, lacking_pico, worker.wall_ms()):
+        if exchange not in self._asking:
+            if worker.leases.extend(exchange.key.user, exchange.hold, lacking_pico, worker.wall_ms()):
+                self._dry.discard(exchange)
+                return
             self._asking.add(exchange)
             worker.spawn(self._ask(exchange, lacking_pico))
+        if (
+            exchange in self._dry
+            and exchange.lacks_pico(tokens, _MARGIN_TOKENS) > exchange.finish_cap_pico
+        ):
+            exchange.cut("insufficient_credits")
 
     async def _ask(self, exchange: "Exchange", lacking_pico: int) -> None:
-        """Get more money for a stream that runs on meanwhile; cut it if there is none."""
+        """Get more money for a stream that runs on meanwhile; note it as dry when there is none.
+
+        While the store cannot be asked a stream is not dry: what exceeds its hold is booked late.
+        """
         worker = self._worker
         try:
             more = await worker.leases.hold(exchange.key.user, exchange.hold.wallet, lacking_pico)
-            if not isinstance(more, Shortage):
-                worker.leases.void(exchange.key.user, more)
-                if not exchange.settled:
-                    worker.leases.extend(exchange.key.user, exchange.hold, lacking_pico, worker.wall_ms())
-            elif more.reason == "short" and not exchange.settled and not worker.serves_on(lacking_pico):
-                exchange.cut("insufficient_credits")
+            if isinstance(more, Shortage):
+                if more.reason not in _PASSING_REASONS and exchange in self._running:
+                    self._dry.add(exchange)
+                await asyncio.sleep(_ASK_AGAIN_S)
+                return
+            worker.leases.void(exchange.key.user, more)
+            if not exchange.settled and worker.leases.extend(
+                exchange.key.user, exchange.hold, lacking_pico, worker.wall_ms()
+            ):
+                self._dry.discard(exchange)
         finally:
             self._asking.discard(exchange)

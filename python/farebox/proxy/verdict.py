@@ -13,7 +13,8 @@ from farebox.proxy.admission import Ask, Model, variant_served
 
 _ESTIMATE_BYTES_PER_TOKEN = 4
 _COUNT_PLAUSIBLE_MAX = 10**9
-_FIRST_ERROR_STATUS = 400
+_FIRST_REDIRECT_STATUS = 300
+_OUTPUT_KINDS = frozenset(("output", "audio_output", "image_output"))
 
 PriceOf = Callable[[str], tuple[str, ModelPrice] | None]
 """Id and price in the book of another model, by any name: id, alias, or what the upstream calls it."""
@@ -56,17 +57,26 @@ def verdict_of(
         model, ask.variant, reading.service_tier, reading.speed, reading.inference_geo
     )
     flags = (*reading.flags, *tier_flags)
-    if reading.usage is not None:
+    if reading.usage is not None and (reading.counts or not reading.output_bytes):
         counts, evidence = _reported(reading)
+        if reading.final and evidence != "exact":
+            flags = (*flags, "output_missing")
         return _priced(reading, counts, evidence, flags, variant, price, price_of)
     if _owes_nothing(reading, ending):
         return Verdict(0, {}, {}, 0, "none", flags, variant)
+    if reading.usage is not None:
+        flags = (*flags, "zero_usage")
     return _estimated(reading, ask, flags, variant, price, hold_pico)
+
+
+def unjudged(reading: Reading) -> Verdict:
+    """The verdict where none could be reached: an operator must look."""
+    return Verdict(0, {}, {}, 0, "none", tuple(reading.flags), "", "the charge could not be computed")
 
 
 def _owes_nothing(reading: Reading, ending: Ending) -> bool:
     """An upstream that failed before it said anything about usage is not paid for (DESIGN section 2)."""
-    if ending.status >= _FIRST_ERROR_STATUS:
+    if ending.status >= _FIRST_REDIRECT_STATUS:
         return True
     if reading.output_bytes:
         return False
@@ -74,8 +84,11 @@ def _owes_nothing(reading: Reading, ending: Ending) -> bool:
 
 
 def _reported(reading: Reading) -> tuple[dict[str, int], str]:
-    """Counts as reported; where they are preliminary, output is at least what was delivered."""
-    if reading.final:
+    """Counts as reported; where they are preliminary, output is at least what was delivered.
+
+    So it is where the final usage denies any output although text was delivered (U30).
+    """
+    if reading.final and (not reading.output_bytes or not _OUTPUT_KINDS.isdisjoint(reading.counts)):
         return reading.counts, "exact"
     counts = dict(reading.counts)
     counts["output"] = max(counts.get("output", 0), _tokens(reading.output_bytes))

@@ -13,7 +13,7 @@ from typing import Any
 
 from farebox.base import clock, frames, limits
 from farebox.base.counters import INDEX, Counters
-from farebox.base.errors import Refusal
+from farebox.base.errors import FaultError, Refusal
 from farebox.base.ids import ExchangeIds
 from farebox.base.records import KeyRecord, Settlement
 from farebox.config.settings import Endpoint as EndpointSettings
@@ -28,6 +28,7 @@ from farebox.proxy.leases import Leases
 from farebox.proxy.rates import RateLimiter, RateState
 from farebox.proxy.settlement_log import SettlementLog
 from farebox.proxy.streams import Streams
+from farebox.proxy.user_money import Unbooked
 from farebox.proxy.verdict import Verdict
 from farebox.store.base import WorkerStore
 from farebox.wire.upstream import Pool
@@ -45,6 +46,7 @@ _REFUSED_OTHER = INDEX["refused_other_total"]
 _EXCHANGES = INDEX["exchanges_total"]
 _LATENCY_MS = INDEX["latency_ms_total"]
 _CHARGED = INDEX["charged_pico_total"]
+_RECORD_AGAIN_S = 0.5
 _QUARANTINED = INDEX["quarantined_total"]
 _BY_EVIDENCE = {
     "exact": INDEX["settled_exact_total"],
@@ -82,7 +84,6 @@ class Worker:
         loop: asyncio.AbstractEventLoop,
         lease_wait_s: float,
         written_off_pico_max: int,
-        serves_on_pico_max: int = 0,
     ) -> None:
         self.store = store
         self.journal = journal
@@ -96,7 +97,6 @@ class Worker:
         self._ids = ExchangeIds()
         self._rates = RateLimiter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._serves_on_pico_left = serves_on_pico_max
         self._pool_by_endpoint: dict[int, Pool] = {}
         self._settlement_log = SettlementLog(loop)
         self.accounts = Accounts(store.key)
@@ -150,13 +150,6 @@ class Worker:
         self.exchanges.pop(exchange.id, None)
         self.drains.ended(exchange)
 
-    def serves_on(self, lacking_pico: int) -> bool:
-        """Whether a dry stream may run on at the operator's expense (policy `finish`), up to the cap."""
-        if self._serves_on_pico_left < lacking_pico:
-            return False
-        self._serves_on_pico_left -= lacking_pico
-        return True
-
     def record_settlement(
         self,
         exchange: Exchange,
@@ -193,7 +186,7 @@ class Worker:
             outcome=outcome,
             status=exchange.status,
             upstream=exchange.model.upstream,
-            upstream_model=reading.model or "",
+            upstream_model=(reading.model or "")[: limits.model_name_bytes_max],
             upstream_request=exchange.upstream_request,
             stream=exchange.stream,
             started_ms=exchange.started_ms,
@@ -208,10 +201,26 @@ class Worker:
                 self.leases.written(user, record, self.journal.last_pos)
                 self._note(settlement, verdict)
             else:
-                self.leases.unwritten(user)
+                self.spawn(self._record_again(settlement, verdict, record))
             then(error)
 
         self.journal.append(frames.SETTLE, settlement.encode(), written)
+
+    async def _record_again(self, settlement: Settlement, verdict: Verdict, record: Unbooked) -> None:
+        """The disk did not take a settlement: try until it does, or the journal is broken for good."""
+        outcome: asyncio.Future[Exception | None]
+        while True:
+            await asyncio.sleep(_RECORD_AGAIN_S)
+            outcome = self.loop.create_future()
+            try:
+                self.journal.append(frames.SETTLE, settlement.encode(), outcome.set_result)
+            except FaultError:
+                self.leases.unwritten(settlement.user)
+                return
+            if await outcome is None:
+                self.leases.written(settlement.user, record, self.journal.last_pos)
+                self._note(settlement, verdict)
+                return
 
     def _note(self, settlement: Settlement, verdict: Verdict) -> None:
         counters = self.counters

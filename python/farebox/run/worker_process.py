@@ -137,7 +137,6 @@ def _worker(
         for service in settings.services
         for endpoint in service.endpoints.values()
     }
-    finishing = [service for service in settings.services if service.stream_dry_policy == "finish"]
     return Worker(
         store,
         journal,
@@ -146,7 +145,6 @@ def _worker(
         loop=loop,
         lease_wait_s=settings.lease_wait_s,
         written_off_pico_max=min(service.written_off_per_user_pico_max for service in settings.services),
-        serves_on_pico_max=max((service.stream_dry_cap_pico for service in finishing), default=0),
     )
 
 

@@ -191,7 +191,12 @@ class Relay:
         self.client.abort()
 
     def drop_upstream(self) -> None:
-        """Take no more from the upstream: its connection is closed, the tap is not fed any more."""
+        """Take no more from the upstream: its connection is closed, the tap is not fed any more.
+
+        Nothing happens after the body's end: the connection may serve another request by then.
+        """
+        if self._over:
+            return
         self._over = True
         self._waiting.clear()
         self.upstream.abort()

@@ -8,6 +8,7 @@ call of an older operation or epoch changes nothing, however late it lands (hole
 import sqlite3
 from collections.abc import Sequence
 
+from farebox.base import limits
 from farebox.base.errors import StoreRefusedError
 from farebox.base.records import WALLETS, Account, Fenced, Grant, LotAmount
 from farebox.ledger.lots import available_pico, choose_slices, is_expired, remaining_pico
@@ -60,6 +61,8 @@ def _obstacle(connection: sqlite3.Connection, account: Account, journal: str, ep
         return "parked"
     if account.parked is not None:
         return "parked"
+    if len(account.reserved) >= limits.quarantined_per_user_max:
+        return "quarantined"
     return "" if account.is_active else "inactive"
 
 
