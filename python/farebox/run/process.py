@@ -1,7 +1,8 @@
-"""What every process of Farebox does first: uvloop, logging, signals."""
+"""What every process of Farebox does first: uvloop, logging, signals; and how it fails: with one clear line."""
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -9,15 +10,21 @@ from typing import Any
 
 import uvloop
 
+from farebox.base.errors import FareboxError
 from farebox.base.log import set_up_logging
 
+_log = logging.getLogger("farebox.process")
 _YOUNG_OBJECTS = 50_000
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a process's main coroutine to its exit status."""
+    """Run a process's main coroutine to its exit status; 1 for an error of ours, whose message is logged."""
     set_up_logging(os.environ.get("FAREBOX_LOG_LEVEL", "INFO").upper())
-    return uvloop.run(main)
+    try:
+        return uvloop.run(main)
+    except FareboxError as error:
+        _log.critical("%s", error)
+        return 1
 
 
 def tune_garbage_collection() -> None:

@@ -159,7 +159,8 @@ def serve(paths: list[Path], *, workers: int | None = None) -> int:
     try:
         prepare(settings)
     except OSError as error:
-        raise UsageError(f"the data directory {settings.data_dir} cannot be used: {error}") from None
+        reason = f"{error.filename}: {error.strerror}"
+        raise UsageError(f"data_dir {settings.data_dir} cannot be used: {reason}") from None
     listeners = [_bound(service) for service in settings.services]
     _announce(settings)
     for stale in counters_files(settings):
@@ -192,11 +193,16 @@ def _bound(service: Service) -> socket.socket:
         listener = socket.create_server((service.host, service.port), backlog=_BACKLOG)
     except OSError as error:
         raise UsageError(
-            f"{service.file}: port {service.port} on {service.host} cannot be bound: {error.strerror}; "
+            f"{service.file}: port {service.port} on {service.host} cannot be bound: {_reason(error)}; "
             "stop what uses it or change `port`"
         ) from None
     listener.set_inheritable(True)
     return listener
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, without what the socket module adds to it."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
 
 
 def _announce(settings: Settings) -> None:
