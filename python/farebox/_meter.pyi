@@ -80,6 +80,7 @@ class Scan:
     audio_count: int
     file_count: int
     message_count: int
+    tool_count: int
     server_context: bool
     """The prompt contains more than the body shows: previous_response_id, conversation, prompt,
     container, thread, file ids, item references, remote documents."""

@@ -58,6 +58,8 @@ pub struct Scan {
     pub file_count: u64,
     /// Messages, input items, prompts or embedding inputs.
     pub message_count: u64,
+    /// Tools the request defines, hosted or not.
+    pub tool_count: u64,
     /// The upstream adds prompt that the body does not show.
     pub server_context: bool,
     /// Fields that change the price or the way of serving, in the order of the body.

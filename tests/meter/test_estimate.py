@@ -118,17 +118,31 @@ def test_where_output_costs_nothing_any_limit_fits() -> None:
 
 def test_input_bounds_count_every_part() -> None:
     text = facts({"messages": [{"role": "user", "content": "hello"}]})
-    assert input_bound(text, "chat") == 64 + 8 + text.text_bytes
-    assert input_bound(text, "chat", input_bytes_per_token=4) == 64 + 8 + -(-text.text_bytes // 4)
-    assert input_bound(text, "chat", context_tokens=50) == 50
+    inside = 26 + 15
+    assert input_bound(text, "chat") == 16 + 8 + text.text_bytes - inside
+    assert input_bound(text, "chat", input_bytes_per_token=4) == 16 + 8 + -(-(text.text_bytes - inside) // 4)
+    assert input_bound(text, "chat", context_tokens=40) == 40
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1000}}] * 2
     image = facts({"messages": [{"role": "user", "content": parts}]})
-    assert input_bound(image, "chat") == 64 + 8 + image.text_bytes + 2 * 50_000
-    assert input_bound(image, "chat", image_tokens=765) == 64 + 8 + image.text_bytes + 2 * 765
+    assert input_bound(image, "chat") == 16 + 8 + image.text_bytes - inside + 2 * 50_000
+    assert input_bound(image, "chat", image_tokens=765) == 16 + 8 + image.text_bytes - inside + 2 * 765
     sound = facts({"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "B" * 3201}}]}]})
-    assert input_bound(sound, "chat") == 64 + 8 + sound.text_bytes + 64 + 101
+    assert input_bound(sound, "chat") == 16 + 8 + sound.text_bytes - inside + 64 + 101
     file = facts({"messages": [{"content": [{"type": "file", "file": {"file_data": "C" * 3000}}]}]})
-    assert input_bound(file, "chat") == 64 + 8 + file.text_bytes + 5000 + 6000
+    assert input_bound(file, "chat") == 16 + 8 + file.text_bytes - inside + 5000 + 6000
+
+
+def test_tools_add_what_the_upstream_writes_around_them_once() -> None:
+    request = {"messages": [{"role": "user", "content": "hello"}]}
+    tool = {"name": "look", "input_schema": {"type": "object"}}
+    for wire_format, tools_tokens in (("chat", 64), ("messages", 1024)):
+        bare = input_bound(facts(request, wire_format), wire_format)
+        told = facts(request | {"tools": [tool, tool]}, wire_format)
+        assert told.tool_count == 2
+        assert (
+            input_bound(told, wire_format)
+            == bare + tools_tokens + told.text_bytes - facts(request, wire_format).text_bytes
+        )
 
 
 def test_what_the_body_does_not_show_is_taken_to_fill_the_context() -> None:

@@ -34,6 +34,9 @@ class RequestFacts(Protocol):
     def file_count(self) -> int: ...
     @property
     def message_count(self) -> int: ...
+
+    @property
+    def tool_count(self) -> int: ...
     @property
     def server_context(self) -> bool: ...
     @property
@@ -47,7 +50,13 @@ class InputBound:
     bytes_per_token: int
     """At most, whatever the model says: prompts may be arrays of token numbers, two bytes each."""
     request_tokens: int
-    """Added once: formatting, and instructions the upstream writes around tools."""
+    """Added once: formatting."""
+    tools_tokens: int
+    """Added once where tools are defined: the instructions the upstream writes around them."""
+    envelope_bytes: int
+    """Of the shortest body around a prompt (`{"model":"","messages":[]}`): no prompt text."""
+    message_bytes: int
+    """Of the shortest envelope of a message (`{"role":"user"}`), covered by `message_tokens`."""
     message_tokens: int
     """Added per message: role and separators."""
     image_tokens: int
@@ -59,11 +68,11 @@ class InputBound:
 
 
 INPUT_BOUNDS: Final[Mapping[str, InputBound]] = {
-    "chat": InputBound(8, 64, 8, 50_000, 5_000, 64),
-    "completions": InputBound(2, 16, 2, 0, 0, 0),
-    "responses": InputBound(8, 64, 8, 50_000, 5_000, 64),
-    "messages": InputBound(8, 1_024, 8, 5_000, 5_000, 64),
-    "embeddings": InputBound(2, 16, 2, 5_000, 0, 0),
+    "chat": InputBound(8, 16, 64, 26, 15, 8, 50_000, 5_000, 64),
+    "completions": InputBound(2, 16, 0, 23, 0, 2, 0, 0, 0),
+    "responses": InputBound(8, 16, 64, 22, 0, 8, 50_000, 5_000, 64),
+    "messages": InputBound(8, 16, 1_024, 26, 15, 8, 5_000, 5_000, 64),
+    "embeddings": InputBound(2, 16, 0, 22, 0, 2, 5_000, 0, 0),
 }
 """Images: OpenAI's tile model of gpt-4o-mini reaches 48,169 tokens, Anthropic's largest image 4,784."""
 
@@ -111,10 +120,13 @@ def input_bound(
     body does not show (server-side context, results of hosted tools) is taken to fill the context.
     """
     bound = INPUT_BOUNDS[wire_format]
+    messages = scan.message_count
+    text_bytes = max(0, scan.text_bytes - bound.envelope_bytes - bound.message_bytes * messages)
     tokens = (
         bound.request_tokens
-        + bound.message_tokens * scan.message_count
-        + -(-scan.text_bytes // min(input_bytes_per_token, bound.bytes_per_token))
+        + (bound.tools_tokens if scan.tool_count else 0)
+        + bound.message_tokens * messages
+        + -(-text_bytes // min(input_bytes_per_token, bound.bytes_per_token))
         + (bound.image_tokens if image_tokens is None else image_tokens) * scan.image_count
         + _inline_tokens(scan, bound)
     )

@@ -100,6 +100,11 @@ impl Scan {
     }
 
     #[getter]
+    fn tool_count(&self) -> u64 {
+        self.0.tool_count
+    }
+
+    #[getter]
     fn message_count(&self) -> u64 {
         self.0.message_count
     }

@@ -62,7 +62,10 @@ impl Facts {
                 if is_array || self.format == Format::Embeddings { Place::Opaque } else { Place::Part }
             }
             Place::Parts if !is_array => Place::Part,
-            Place::Tools if !is_array => Place::Tool,
+            Place::Tools if !is_array => {
+                self.scan.tool_count = self.scan.tool_count.saturating_add(1);
+                Place::Tool
+            }
             Place::McpServers => {
                 self.hosted("mcp");
                 Place::Opaque
