@@ -96,8 +96,10 @@ $(BIN)/cargo-fuzz: | $(STAMPS)/venv
 fuzz: build $(STAMPS)/test $(BIN)/cargo-fuzz ## every fuzz target for FUZZ_SECONDS each (default 60)
 	@cd rust_meter && export PATH="$(CURDIR)/$(BIN):$$PATH" && for target in $$(cargo fuzz list); do \
 	  echo "== fuzz $$target, $(FUZZ_SECONDS) s"; \
-	  cargo fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; \
+	  cargo fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 || exit 1; \
 	done
+	@echo "== fuzz journal frames, $(FUZZ_SECONDS) s"
+	@PYTHONPATH=python:tests $(BIN)/python tests/fuzz/journal_frames.py $(FUZZ_SECONDS)
 	@FAREBOX_HYPOTHESIS=thorough $(BIN)/python -m pytest -m fuzz --timeout 900
 
 .PHONY: system-deps
