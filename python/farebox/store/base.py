@@ -83,17 +83,9 @@ class Change:
     journal: str = ""
 
 
-class Store(Protocol):
-    """One database. All methods may be called concurrently from one event loop; `close` ends it."""
+class WorkerStore(Protocol):
+    """What a worker asks of the store: a `RemoteStore` over the writer's socket, or a whole `Store`."""
 
-    # -- life ------------------------------------------------------------------------------------------------
-    async def open(self) -> None:
-        """Connect, create or migrate the schema, check that it can be used. Raises StoreRefusedError."""
-
-    async def close(self) -> None:
-        """Release everything; pending calls fail with StoreDownError."""
-
-    # -- journals --------------------------------------------------------------------------------------------
     async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState:
         """Raise the journal's epoch from `epoch - 1` to `epoch` by compare-and-set, creating its row at epoch
         1.
@@ -108,36 +100,6 @@ class Store(Protocol):
     async def beat(self, journal: str, epoch: int, now_ms: int) -> bool:
         """Record a sign of life; False when the epoch is not this one any more."""
 
-    async def advance_applied(self, journal: str, epoch: int, pos: int) -> None:
-        """Raise `applied` (never lowers it). Everything up to `pos` is booked or parked."""
-
-    async def end_journal(self, journal: str, state: str) -> None:
-        """Mark retired or lost: its lease entries are ended (amounts returned to their lots) in the same
-        transaction.
-        """
-
-    # -- booking ---------------------------------------------------------------------------------------------
-    async def book(
-        self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int
-    ) -> list[Booked]:
-        """Book settled exchanges of one journal in one transaction, in order (MONEY section 4, steps 1 to 4).
-
-        Writes ledger rows, balances, lots, leases, lifetime counters. One result per record.
-        """
-
-    async def log(self, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
-        """Insert request-log rows by exchange id, duplicates ignored; returns the ids that failed.
-
-        `charged`: exchange -> pico-USD taken from pools, where it differs from the charge.
-        """
-
-    async def expire_logs(self, before_ms: int, limit: int) -> int:
-        """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
-
-    async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
-        """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
-
-    # -- leases ----------------------------------------------------------------------------------------------
     async def grant(
         self,
         user: str,
@@ -171,6 +133,59 @@ class Store(Protocol):
     async def leases_of(self, journal: str) -> list[str]:
         """Users with a lease entry of this journal, for recovery."""
 
+    async def account(self, user: str) -> Account | None:
+        """One user's money in one snapshot."""
+
+    async def key(self, digest: str) -> KeyRecord | None:
+        """Look a key up by digest, joined with its owner."""
+
+    async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:
+        """The version number of a price book with this content: the existing one, or a new one."""
+
+    async def price_book(self, version: int) -> Mapping[str, object] | None:
+        """A stored price book, with the `version`, `content_hash` and `effective_ms` it was stored under."""
+
+
+class Store(WorkerStore, Protocol):
+    """One database. All methods may be called concurrently from one event loop; `close` ends it."""
+
+    # -- life ------------------------------------------------------------------------------------------------
+    async def open(self) -> None:
+        """Connect, create or migrate the schema, check that it can be used. Raises StoreRefusedError."""
+
+    async def close(self) -> None:
+        """Release everything; pending calls fail with StoreDownError."""
+
+    # -- journals --------------------------------------------------------------------------------------------
+    async def advance_applied(self, journal: str, epoch: int, pos: int) -> None:
+        """Raise `applied` (never lowers it). Everything up to `pos` is booked or parked."""
+
+    async def end_journal(self, journal: str, state: str) -> None:
+        """Mark retired or lost: its lease entries are ended (amounts returned to their lots) in the same
+        transaction.
+        """
+
+    # -- booking ---------------------------------------------------------------------------------------------
+    async def book(
+        self, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int
+    ) -> list[Booked]:
+        """Book settled exchanges of one journal in one transaction, in order (MONEY section 4, steps 1 to 4).
+
+        Writes ledger rows, balances, lots, leases, lifetime counters. One result per record.
+        """
+
+    async def log(self, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
+        """Insert request-log rows by exchange id, duplicates ignored; returns the ids that failed.
+
+        `charged`: exchange -> pico-USD taken from pools, where it differs from the charge.
+        """
+
+    async def expire_logs(self, before_ms: int, limit: int) -> int:
+        """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
+
+    async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
+        """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
+
     # -- accounts and keys -----------------------------------------------------------------------------------
     async def create_user(self, user: str, role: str, actor: str, now_ms: int) -> bool:
         """Create an account with empty pools; False when it exists."""
@@ -178,17 +193,11 @@ class Store(Protocol):
     async def set_user_active(self, user: str, active: bool, actor: str, now_ms: int) -> bool:
         """Enable or disable; False when there is no such user. Appends to the change feed."""
 
-    async def account(self, user: str) -> Account | None:
-        """One user's money in one snapshot."""
-
     def accounts(self, after: str = "") -> AsyncIterator[Account]:
         """All accounts, by name, each in a snapshot of its own."""
 
     async def create_key(self, key: KeyRecord, actor: str, now_ms: int) -> bool:
         """Insert a key by its digest; False when the digest or no such user exists."""
-
-    async def key(self, digest: str) -> KeyRecord | None:
-        """Look a key up by digest, joined with its owner."""
 
     async def keys_of(self, user: str) -> list[KeyRecord]:
         """A user's keys, newest first."""
@@ -226,12 +235,6 @@ class Store(Protocol):
         """A user's request-log rows, newest first."""
 
     # -- prices, quarantine, changes -------------------------------------------------------------------------
-    async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:
-        """The version number of a price book with this content: the existing one, or a new one."""
-
-    async def price_book(self, version: int) -> Mapping[str, object] | None:
-        """A stored price book, with the `version`, `content_hash` and `effective_ms` it was stored under."""
-
     async def price_versions(self) -> list[tuple[int, str, int]]:
         """(version, content hash, effective_ms), ascending."""
 
@@ -253,47 +256,3 @@ class Store(Protocol):
         self, actor: str, action: str, subject: str, details: Mapping[str, object], now_ms: int
     ) -> None:
         """Append to the audit log."""
-
-
-class WorkerStore(Protocol):
-    """What a worker asks of the store: `RemoteStore` over the writer's socket, or a `Store` in one-process
-    mode.
-    """
-
-    async def claim_epoch(self, journal: str, epoch: int, host: str, now_ms: int) -> JournalState: ...
-
-    async def journal_states(self) -> list[JournalState]: ...
-
-    async def beat(self, journal: str, epoch: int, now_ms: int) -> bool: ...
-
-    async def grant(
-        self,
-        user: str,
-        wallet: str,
-        journal: str,
-        epoch: int,
-        op: int,
-        need_pico: int,
-        want_pico: int,
-        now_ms: int,
-    ) -> Grant: ...
-
-    async def give_back(
-        self, user: str, journal: str, epoch: int, op: int, amounts: Sequence[LotAmount], now_ms: int
-    ) -> int | None: ...
-
-    async def fence(
-        self, user: str, journal: str, epoch: int, exchanges: Sequence[str], now_ms: int
-    ) -> Fenced | None: ...
-
-    async def want(self, user: str, journal: str, wanted: bool) -> None: ...
-
-    async def leases_of(self, journal: str) -> list[str]: ...
-
-    async def account(self, user: str) -> Account | None: ...
-
-    async def key(self, digest: str) -> KeyRecord | None: ...
-
-    async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int: ...
-
-    async def price_book(self, version: int) -> Mapping[str, object] | None: ...
