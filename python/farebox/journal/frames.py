@@ -17,11 +17,13 @@ from farebox.base.errors import InvariantBrokenError
 
 _HEAD: Final = struct.Struct("<IBQQQI")
 _CRC: Final = struct.Struct("<I")
+_HEAD_AND_CRC: Final = struct.Struct("<IBQQQII")
 _JOURNAL_AT: Final = 5
 OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
 
 _pack_head = _HEAD.pack
 _pack_crc = _CRC.pack
+_new_tuple = tuple.__new__
 
 
 class Frame(NamedTuple):
@@ -89,6 +91,28 @@ def decode(data: bytes, offset: int, journal: int) -> Read | Broken:
     if crc32(payload, crc32(data[offset : start - _CRC.size])) != crc:
         return Broken("the frame's checksum is wrong")
     return Read(Frame(kind, pos, payload), synced_pos, before_crc, crc, end)
+
+
+def decode_run(data: bytes, journal: int, before_crc: int, last_pos: int) -> tuple[list[Frame], int, int]:
+    """The frames that follow each other without a gap from the start of `data`, where they end, the last CRC.
+
+    The usual case of reading, at a third of the cost of `decode`, which must be asked about what stops it:
+    damage, the end of what is written, or a position that skips to another epoch.
+    """
+    found: list[Frame] = []
+    unpack, start, size = _HEAD_AND_CRC.unpack_from, 0, len(data)
+    while size - start >= OVERHEAD_BYTES:
+        length, kind, owner, pos, _, before, crc = unpack(data, start)
+        body = start + OVERHEAD_BYTES
+        end = body + length
+        if owner != journal or before != before_crc or pos != last_pos + 1 or end > size:
+            break
+        payload = data[body:end]
+        if crc32(payload, crc32(data[start : body - 4])) != crc:
+            break
+        found.append(_new_tuple(Frame, (kind, pos, payload)))
+        start, before_crc, last_pos = end, crc, pos
+    return found, start, before_crc
 
 
 def latest_synced(data: bytes, offset: int, journal: int) -> int:

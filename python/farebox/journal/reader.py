@@ -7,13 +7,13 @@ length that is read, hole 4); a record written again in a new segment after a fa
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 from farebox.base import frames as kinds
 from farebox.base.errors import JournalDamagedError, JournalError
 from farebox.journal.check import follows
 from farebox.journal.files import Files
-from farebox.journal.frames import Broken, Frame, Read, decode
+from farebox.journal.frames import Broken, Frame, Read, decode, decode_run
 from farebox.journal.payloads import exchange_of
 from farebox.journal.segments import (
     HEADER_BYTES,
@@ -24,6 +24,7 @@ from farebox.journal.segments import (
     sequences,
 )
 
+_ENDS: Final = frozenset({kinds.SETTLE, kinds.VOID})
 
 class Reader:
     """A place in one journal, read by one task. `close` releases its file."""
@@ -96,17 +97,23 @@ class Reader:
         """Walk over whole frames; behind a failed sync only those that somebody else knows synced."""
         start = 0
         while start < len(data):
+            if not self._sync_failed:
+                start += self._take_run(data[start:] if start else data, after_pos, found)
             read = decode(data, start, self._journal)
             if not self._is_next(read):
                 break
             start = read.end
-            self._crc, self._place = read.crc, read.frame.pos
-            self._note(read.frame)
-            if read.frame.pos > max(after_pos, self._last_pos):
-                self._last_pos = read.frame.pos
-                found.append(read.frame)
+            self._crc = read.crc
+            self._note([read.frame], after_pos, found)
         self._offset += start
         return start > 0
+
+    def _take_run(self, data: bytes, after_pos: int, found: list[Frame]) -> int:
+        """Walk over the frames at the start of `data` that follow each other; the bytes they take."""
+        frames, length, self._crc = decode_run(data, self._journal, self._crc, self._place)
+        if frames:
+            self._note(frames, after_pos, found)
+        return length
 
     def _is_next(self, read: Read | Broken) -> TypeGuard[Read]:
         return (
@@ -116,13 +123,21 @@ class Reader:
             and (not self._sync_failed or read.frame.pos <= self._trusted_pos)
         )
 
-    def _note(self, frame: Frame) -> None:
-        """Follow which segment the open exchanges need."""
-        self._ends[self._sequence] = frame.pos
-        if frame.kind == kinds.OPEN:
-            self._opens[exchange_of(frame.payload)] = self._sequence
-        elif frame.kind in {kinds.SETTLE, kinds.VOID}:
-            self._opens.pop(exchange_of(frame.payload), None)
+    def _note(self, frames: list[Frame], after_pos: int, found: list[Frame]) -> None:
+        """Give the frames that are new, and follow which segment the open exchanges need."""
+        opens, sequence = self._opens, self._sequence
+        self._ends[sequence] = self._place = frames[-1].pos
+        for kind, _, payload in frames:
+            if kind == kinds.OPEN:
+                opens[exchange_of(payload)] = sequence
+            elif kind in _ENDS:
+                opens.pop(exchange_of(payload), None)
+        given_pos = max(after_pos, self._last_pos)
+        if frames[0].pos <= given_pos:
+            frames = [frame for frame in frames if frame.pos > given_pos]
+        if frames:
+            found += frames
+            self._last_pos = frames[-1].pos
 
     # -- from segment to segment -----------------------------------------------------------------------------
     def _first(self) -> Header | None:
