@@ -3,6 +3,7 @@ is wrong.
 """
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,19 @@ def test_M11_a_key_is_shown_once_and_stored_as_its_digest(farebox: Any, tmp_path
 def test_a_store_that_is_not_there_is_not_made_by_reading(tmp_path: Path, farebox: Any) -> None:
     assert "there is no store" in farebox.refusal("verify")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_S18_a_foreign_write_is_adopted_once_and_explained(farebox: Any) -> None:
+    farebox("user", "add", "alice")
+    farebox(*GRANT, "1")
+    assert farebox.document("wallet", "adopt", "alice")["result"] == "duplicate"
+    assert "no user 'nobody'" in farebox.refusal("wallet", "adopt", "nobody")
+    with sqlite3.connect(farebox.path) as by_hand:
+        by_hand.execute("UPDATE pools SET balance_pico = balance_pico - 250000000000 WHERE pool = 'credits'")
+    by_hand.close()
+    assert farebox("verify").returncode == 1
+    adopted = farebox.document("wallet", "adopt", "alice")
+    assert (adopted["result"], adopted["adopted"]) == ("done", {"credits": "-0.25"})
+    (newest, _) = farebox.document("transactions", "show", "alice")
+    assert (newest["type"], newest["amount"]) == ("adjustment", "-0.25")
+    assert farebox("verify").returncode == 0

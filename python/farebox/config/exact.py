@@ -39,7 +39,8 @@ def read_document(path: Path, problems: Problems) -> dict[str, Any] | None:
         problems.error("", f"is not JSON: {error.msg} in line {error.lineno}, column {error.colno}")
         return None
     except (ValueError, RecursionError) as error:
-        problems.error("", f"is not usable JSON: {error}")
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        problems.error("", f"is not usable JSON: {reason}")
         return None
     if not isinstance(document, dict):
         problems.error("", "must hold one JSON object")

@@ -131,18 +131,31 @@ def wallet_transfer(
 def wallet_adopt(
     user: UserArgument, config: ConfigOption = None, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
-    """Accept a balance that something else wrote, as an adjustment."""
-    account = with_store(place_of(config, store), lambda s: s.account(user))
-    if account is None:
+    """Accept what something other than Farebox wrote to a balance, as adjustments, and end the parking."""
+    result, adopted = with_store(place_of(config, store), lambda s: _adopt(s, user))
+    if result is EventResult.UNKNOWN_USER:
         raise UsageError(unknown_user(user))
-    foreign = {p: amount for p, amount in account.balances.items() if account.seen.get(p, 0) != amount}
-    if foreign:
+    if result is EventResult.SHORT:
         raise UsageError(
-            f"{user}: {', '.join(foreign)} was written by something other than Farebox; an SQLite store"
-            " has no other writer to adopt from: restore the file, or `farebox wallet adjust` the pool"
+            f"{user}: less is left than running exchanges have set aside; try again when they have ended"
         )
+    amounts = {pool: usd_from_pico(amount_pico) for pool, amount_pico in adopted.items()}
     said = f"{user}: nothing to adopt, every balance is Farebox's own"
-    answer({"user": user, "adopted": {}}, as_json, said)
+    if result is EventResult.DONE:
+        listed = ", ".join(f"{amount} USD in {pool}" for pool, amount in amounts.items())
+        said = f"{user}: adopted {listed or 'no change of money'}; no longer parked"
+    answer({"user": user, "adopted": amounts, "result": result.value}, as_json, said)
+
+
+async def _adopt(s: Store, user: str) -> tuple[EventResult, dict[str, int]]:
+    """The outcome, and what it changed by pool."""
+    before = await s.account(user)
+    result = await s.adopt_balances(user, actor(), wall_ms())
+    if before is None or result is not EventResult.DONE:
+        return result, {}
+    await s.append_change("user", user)
+    differences = {pool: amount - before.seen.get(pool, 0) for pool, amount in before.balances.items()}
+    return result, {pool: amount_pico for pool, amount_pico in differences.items() if amount_pico}
 
 
 # -- booking ------------------------------------------------------------------------------------------------
