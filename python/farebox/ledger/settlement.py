@@ -65,8 +65,8 @@ def charge_block(settlement: Settlement) -> Mapping[str, object]:
     """Everything that recomputes the charge from its own row, forever (M7)."""
     return {
         "amount_pico": settlement.amount_pico,
-        "counts": dict(settlement.counts),
-        "others": {model: dict(counts) for model, counts in settlement.others.items()},
+        "counts": settlement.counts,
+        "others": settlement.others,
         "input_total": settlement.input_total,
         "wire_format": settlement.wire_format,
         "model": settlement.model,

@@ -76,7 +76,7 @@ class JournalSource:
                 return batch, False
             batch += frames
             self._pos = frames[-1].pos
-            size += sum(len(frame.payload) for frame in frames)
+            size += sum([len(frame.payload) for frame in frames])
         return batch, True
 
     async def delete_applied(self, applied_pos: int) -> None:

@@ -7,7 +7,7 @@ user's trouble never holds up another's records, it sends his to `single`.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import orjson
@@ -32,7 +32,8 @@ def book(
         if not rows.is_refusal(record):
             by_user.setdefault(record.user, []).append(index)
     steady = _steady_users(connection, journal, records, by_user)
-    if not _book_steady(connection, journal, [records[i] for user in steady for i in by_user[user]], now_ms):
+    covered = {user: [records[index] for index in by_user[user]] for user in steady}
+    if not _book_steady(connection, journal, covered, now_ms):
         steady = set()
     rest = sorted(index for user, indexes in by_user.items() if user not in steady for index in indexes)
     for index in rest:
@@ -41,16 +42,16 @@ def book(
 
 
 def _book_steady(
-    connection: sqlite3.Connection, journal: str, records: Iterable[Settlement], now_ms: int
+    connection: sqlite3.Connection, journal: str, covered: Mapping[str, Sequence[Settlement]], now_ms: int
 ) -> bool:
-    """Book records whose leases cover them; False, with nothing changed, when a value among them cannot be
-    stored.
+    """Book each user's records, which his lease covers; False, with nothing changed, when a value among them
+    cannot be stored.
     """
     effects = rows.Effects(journal)
     try:
         with savepoint(connection):
-            for record in records:
-                effects.charge(record, record.takes, record.takes, 0, now_ms)
+            for user, records in covered.items():
+                effects.charge_leased(user, records, now_ms)
             effects.write(connection)
     except (sqlite3.Error, OverflowError, UnicodeEncodeError, InvariantBrokenError) as error:
         if isinstance(error, InvariantBrokenError) or is_row_error(error):

@@ -88,7 +88,9 @@ def _values(record: Settlement, charged: Mapping[str, int]) -> tuple[object, ...
 
 
 def _detail(record: Settlement) -> str:
-    """The rare members, empty for an ordinary exchange."""
+    """The rare members; an ordinary exchange has none but its start."""
+    if not (record.flags or record.others or record.variant or record.quarantine or record.free):
+        return f'{{"startedMs":{record.started_ms}}}' if record.started_ms else "{}"
     members = {
         "flags": record.flags,
         "others": record.others,

@@ -74,32 +74,50 @@ class Effects:
         self, settlement: Settlement, split: Parts, from_lease: Parts, written_off_pico: int, now_ms: int
     ) -> None:
         """Add one charge: `split` leaves the pools, `from_lease` of it leaves the journal's lease."""
-        user = settlement.user
-        self._rows.extend(rows_of(settlement, tuple(split), written_off_pico, now_ms))
+        self._rows += rows_of(settlement, split, written_off_pico, now_ms)
+        self._take(settlement.user, split, from_lease, written_off_pico)
+        self._count_tokens(settlement.user, (settlement,))
+
+    def charge_leased(self, user: str, settlements: Sequence[Settlement], now_ms: int) -> None:
+        """Add charges of one user that his lease pays in full: sums are made before they are looked up."""
+        taken: Sums = defaultdict(int)
+        for settlement in settlements:
+            self._rows += rows_of(settlement, settlement.takes, 0, now_ms)
+            for lot, pool, amount in settlement.takes:
+                taken[lot, pool] += amount
+        parts = [LotAmount(lot, pool, amount) for (lot, pool), amount in taken.items()]
+        self._take(user, parts, parts, 0)
+        self._count_tokens(user, settlements)
+
+    def _take(self, user: str, split: Parts, from_lease: Parts, written_off_pico: int) -> None:
+        counters = self._counters_of(user)
+        counters[1] += written_off_pico
         for lot, pool, amount in split:
             self._pools[user, pool] += amount
             self._left[user, lot] += amount
-        for lot, _, amount in from_lease:
-            self._lease[user, lot] += amount
-            self._leased[user, lot] += amount
-        self._count(settlement, split, written_off_pico)
-
-    def _count(self, settlement: Settlement, split: Parts, written_off_pico: int) -> None:
-        counters = self._counters.get(settlement.user)
-        if counters is None:
-            counters = self._counters[settlement.user] = [0] * _COUNTERS
-        for _, pool, amount in split:
             counters[0] += amount
             if pool in _LEGACY_POOLS:
                 counters[2] += amount
             elif pool == _NEW_POOL:
                 counters[3] += amount
-        counters[1] += written_off_pico
-        output = output_tokens(settlement)
-        if settlement.wallet == _NEW_WALLET:
-            counters[4] += settlement.input_total + output
-        counters[5] += settlement.input_total
-        counters[6] += output
+        for lot, _, amount in from_lease:
+            self._lease[user, lot] += amount
+            self._leased[user, lot] += amount
+
+    def _count_tokens(self, user: str, settlements: Iterable[Settlement]) -> None:
+        counters = self._counters_of(user)
+        for settlement in settlements:
+            output = output_tokens(settlement)
+            if settlement.wallet == _NEW_WALLET:
+                counters[4] += settlement.input_total + output
+            counters[5] += settlement.input_total
+            counters[6] += output
+
+    def _counters_of(self, user: str) -> list[int]:
+        counters = self._counters.get(user)
+        if counters is None:
+            counters = self._counters[user] = [0] * _COUNTERS
+        return counters
 
     def unlease(self, user: str, parts: Parts) -> None:
         """Add money that stops being set aside without leaving a lease: what a quarantine had reserved."""
