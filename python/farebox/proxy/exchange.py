@@ -284,19 +284,12 @@ class Exchange:
         self.worker.forget(self)
         self.worker.counters[_OPEN_TOTAL] -= 1
         self.worker.counters[_VOIDED] += 1
-        worker, user = self.worker, self.key.user
-        worker.leases.void(user, self.hold, recorded=True)
-
-        def written(error: Exception | None) -> None:
-            if error is None:
-                worker.leases.void_written(user, worker.journal.last_pos)
-
-        try:
-            worker.journal.append(frames.VOID, Void(self.id, user, reason).encode(), written)
-        except FaultError as error:
-            _log.error("%s: the void could not be recorded: %s", self.id, error)
+        self.worker.leases.void(self.key.user, self.hold, recorded=True)
+        self.worker.record_void(Void(self.id, self.key.user, reason))
         if not self.client.gone:
-            self.client.answer(*render(Refused(refusal, message), self.route.family, self.id))
+            retry_after_s = 5 if refusal.value.status == 503 else None
+            refused = Refused(refusal, message, retry_after_s=retry_after_s)
+            self.client.answer(*render(refused, self.route.family, self.id))
 
     # -- the answer (receiver until a relay or collector takes over) -------------------------------------------
     def on_head(self, head: "Head", rest: bytes) -> None:

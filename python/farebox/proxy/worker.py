@@ -15,7 +15,7 @@ from farebox.base import clock, frames, limits
 from farebox.base.counters import INDEX, Counters
 from farebox.base.errors import FaultError, Refusal
 from farebox.base.ids import ExchangeIds
-from farebox.base.records import KeyRecord, Settlement
+from farebox.base.records import KeyRecord, Settlement, Void
 from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service
 from farebox.journal.journal import Journal
@@ -207,20 +207,41 @@ class Worker:
         self.journal.append(frames.SETTLE, settlement.encode(), written)
 
     async def _record_again(self, settlement: Settlement, verdict: Verdict, record: Unbooked) -> None:
-        """The disk did not take a settlement: try until it does, or the journal is broken for good."""
-        outcome: asyncio.Future[Exception | None]
+        if await self._append_again(frames.SETTLE, settlement.encode()):
+            self.leases.written(settlement.user, record, self.journal.last_pos)
+            self._note(settlement, verdict)
+        else:
+            self.leases.unwritten(settlement.user)
+
+    def record_void(self, void: Void) -> None:
+        """Record that an exchange reached no upstream; its money goes back to the store only after that."""
+
+        def written(error: Exception | None) -> None:
+            if error is None:
+                self.leases.void_written(void.user, self.journal.last_pos)
+            else:
+                self.spawn(self._record_void_again(void))
+
+        try:
+            self.journal.append(frames.VOID, void.encode(), written)
+        except FaultError as error:
+            _log.error("%s: the void could not be recorded: %s", void.exchange, error)
+
+    async def _record_void_again(self, void: Void) -> None:
+        if await self._append_again(frames.VOID, void.encode()):
+            self.leases.void_written(void.user, self.journal.last_pos)
+
+    async def _append_again(self, kind: int, payload: bytes) -> bool:
+        """The disk did not take a record: try until it does; False when the journal is broken for good."""
         while True:
             await asyncio.sleep(_RECORD_AGAIN_S)
-            outcome = self.loop.create_future()
+            outcome: asyncio.Future[Exception | None] = self.loop.create_future()
             try:
-                self.journal.append(frames.SETTLE, settlement.encode(), outcome.set_result)
+                self.journal.append(kind, payload, outcome.set_result)
             except FaultError:
-                self.leases.unwritten(settlement.user)
-                return
+                return False
             if await outcome is None:
-                self.leases.written(settlement.user, record, self.journal.last_pos)
-                self._note(settlement, verdict)
-                return
+                return True
 
     def _note(self, settlement: Settlement, verdict: Verdict) -> None:
         counters = self.counters
