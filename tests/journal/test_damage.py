@@ -231,9 +231,10 @@ def test_J24_an_unknown_kind_of_record_is_refused_not_skipped(rig: Rig) -> None:
     write(rig, "a", synced=True)
     rig.stop()
     appender = rig.appender
-    head, _ = encode(99, number_of(rig.directory.name), appender.last_pos + 1, 0, appender._crc, b"new")
+    frames = [(99, appender.last_pos + 1, b"new")]
+    data, _ = encode(frames, number_of(rig.directory.name), 0, appender._crc)
     with rig.segment(1).open("ab") as file:
-        file.write(head + b"new")
+        file.write(data)
     with pytest.raises(JournalDamagedError, match="kind 99"):
         rig.records()
 
@@ -242,11 +243,10 @@ def test_J21_a_gap_in_positions_ends_the_good_part(rig: Rig) -> None:
     write(rig, "a", synced=True)
     rig.stop()
     appender = rig.appender
-    head, _ = encode(
-        kinds.VOID, number_of(rig.directory.name), appender.last_pos + 2, 0, appender._crc, ended("a")
-    )
+    frames = [(kinds.VOID, appender.last_pos + 2, ended("a"))]
+    data, _ = encode(frames, number_of(rig.directory.name), 0, appender._crc)
     with rig.segment(1).open("ab") as file:
-        file.write(head + ended("a"))
+        file.write(data)
     assert len(rig.records()) == 1
 
 

@@ -16,6 +16,7 @@ from farebox.journal.frames import (
     Read,
     check_length,
     decode,
+    decode_run,
     encode,
     latest_synced,
 )
@@ -24,15 +25,15 @@ J = 0xFEDCBA9876543210
 
 
 def frame(payload: bytes, pos: int = 7, synced: int = 3, before: int = 9, kind: int = kinds.SETTLE) -> bytes:
-    return encode(kind, J, pos, synced, before, payload)[0] + payload
+    return encode([(kind, pos, payload)], J, synced, before)[0]
 
 
 @given(
     st.binary(max_size=200), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)
 )
 def test_a_frame_comes_back(payload: bytes, pos: int, synced: int, before: int) -> None:
-    head, crc = encode(kinds.OPEN, J, pos, synced, before, payload)
-    read = decode(b"xx" + head + payload + b"rest", 2, J)
+    data, (crc,) = encode([(kinds.OPEN, pos, payload)], J, synced, before)
+    read = decode(b"xx" + data + b"rest", 2, J)
     end = 2 + OVERHEAD_BYTES + len(payload)
     assert read == Read(Frame(kinds.OPEN, pos, payload), synced, before, crc, end)
 
@@ -85,3 +86,20 @@ def test_valid_frames_are_found_behind_damage() -> None:
     assert latest_synced(good[1:], 0, J) == 8
     assert latest_synced(b"noise", 0, J) == 0
     assert latest_synced(J.to_bytes(8, "little") * 3, 0, J) == 0
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5), st.integers(0, 5))
+def test_frames_written_together_are_read_in_one_run_up_to_the_first_that_does_not_follow(
+    payloads: list[bytes], broken: int
+) -> None:
+    records = [(kinds.SETTLE, 8 + index, payload) for index, payload in enumerate(payloads)]
+    data, crcs = encode(records, J, 3, 9)
+    assert decode_run(data, J, 9, 7) == (records, len(data), crcs[-1] if crcs else 9)
+    if broken < len(records):
+        good = sum(OVERHEAD_BYTES + len(payload) for payload in payloads[:broken])
+        flipped = bytearray(data)
+        flipped[good + OVERHEAD_BYTES - 1] ^= 1
+        found, end, _ = decode_run(bytes(flipped), J, 9, 7)
+        assert (found, end) == (records[:broken], good)
+    assert decode_run(data, J, 8, 7)[1] == 0
+    assert decode_run(data, J, 9, 6)[1] == 0

@@ -37,9 +37,9 @@ class _Open:
 
     __slots__ = ("opened", "progress", "sent", "sequence", "turn")
 
-    def __init__(self, opened: bytes, sequence: int, turn: int) -> None:
+    def __init__(self, opened: bytes, sent: bytes | None, sequence: int, turn: int) -> None:
         self.opened = opened
-        self.sent: bytes | None = None
+        self.sent = sent
         self.progress: bytes | None = None
         self.sequence = sequence
         self.turn = turn
@@ -97,7 +97,7 @@ class Appender:
         self._turn = 0
         self._opens: dict[bytes, _Open] = {}
         self._prices: deque[bytes] = deque(maxlen=limits.price_versions_carried_max)
-        self._unsynced: deque[_Record] = deque()
+        self._unsynced: deque[list[_Record]] = deque()
         self._unsynced_bytes = 0
         self._awaiting: deque[tuple[int, Then]] = deque()
         self._carried_bytes = 0
@@ -119,7 +119,7 @@ class Appender:
         (J28).
         """
         self.synced_pos = self.last_pos = synced_pos
-        self._unsynced.extend(unsynced)
+        self._unsynced.append(list(unsynced))
         self._sequence = max(sequences(self._files, self._directory), default=0)
         self._look_at_space()
         self._start_again()
@@ -154,14 +154,14 @@ class Appender:
         progress record may be dropped, with its `then`, when room is short. Raises JournalFullError for an
         `open` without room, JournalError when the journal cannot be written any more.
         """
-        if self.broken is not None:
-            raise JournalError(f"the journal cannot be written: {self.broken}")
-        check_length(kind, payload)
+        self._check_usable(kind, payload)
         queue, ended = self._rest, None
         if kind in _ENDS:
             ended = self._opens.pop(exchange_of(payload), None)
             if ended is None or ended.turn != self._turn:
                 queue = self._ends
+        elif kind == kinds.OPEN:
+            self._note_open(payload, None)
         elif not self._note(kind, payload):
             return
         queue.append((kind, payload, then, ended))
@@ -169,17 +169,34 @@ class Appender:
             self._scheduled = True
             self._schedule(self._flush)
 
-    def _note(self, kind: int, payload: bytes) -> bool:
-        """Follow an exchange's records, so that they can be carried forward; False when the record is
-        dropped.
+    def append_open(self, opened: bytes, sent: bytes, then: Then) -> None:
+        """Queue the `open` and `sent` of one exchange; what `append` does for each, at the cost of one.
+
+        `then` belongs to `sent`: it is called with an error also where `open` alone was written.
         """
+        self._check_usable(kinds.OPEN, opened)
+        self._note_open(opened, sent)
+        self._rest += ((kinds.OPEN, opened, None, None), (kinds.SENT, sent, then, None))
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self._flush)
+
+    def _check_usable(self, kind: int, payload: bytes) -> None:
+        if self.broken is not None:
+            raise JournalError(f"the journal cannot be written: {self.broken}")
+        if len(payload) > limits.frame_bytes_max:
+            check_length(kind, payload)
+
+    def _note_open(self, opened: bytes, sent: bytes | None) -> None:
+        """Follow an exchange from here on, so that it can be carried forward. Raises JournalFullError."""
+        if not self._has_room():
+            raise JournalFullError("no room in the journal for another exchange")
+        self._opens[exchange_of(opened)] = _Open(opened, sent, self._sequence, self._turn)
+
+    def _note(self, kind: int, payload: bytes) -> bool:
+        """Follow a record that does not begin or end an exchange; False when it is dropped."""
         if kind == kinds.PRICES:
             self._prices.append(payload)
-            return True
-        if kind == kinds.OPEN:
-            if not self._has_room():
-                raise JournalFullError("no room in the journal for another exchange")
-            self._opens[exchange_of(payload)] = _Open(payload, self._sequence, self._turn)
             return True
         opened = self._opens.get(exchange_of(payload))
         if kind == kinds.SENT:
@@ -245,17 +262,18 @@ class Appender:
         self, queued: list[_Queued], frames: list[_Record], complete: int, error: OSError | None
     ) -> None:
         failed = queued[complete:]
+        written = queued[:complete] if failed else queued
         for kind, payload, _, ended in failed:
             if kind == kinds.OPEN:
                 self._opens.pop(exchange_of(payload), None)
             elif ended is not None:
                 self._opens[exchange_of(payload)] = ended
         if self._durable:
-            for (_, _, then, _), (_, pos, _) in zip(queued[:complete], frames, strict=False):
+            for (_, _, then, _), (_, pos, _) in zip(written, frames, strict=False):
                 if then is not None:
                     self._awaiting.append((pos, then))
         else:
-            _tell(queued[:complete], None)
+            _tell(written, None)
         if failed:
             _tell(failed, self.broken or JournalFullError(f"the journal's disk is full: {error}"))
 
@@ -267,7 +285,7 @@ class Appender:
         if error is None or error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return error
         with self._lock:
-            self._unsynced.extend(frame for frame in frames if frame[1] > self.last_pos)
+            self._unsynced.append([frame for frame in frames if frame[1] > self.last_pos])
             try:
                 self._start_again()
             except JournalError as failure:
@@ -276,38 +294,27 @@ class Appender:
 
     def _write(self, frames: list[_Record]) -> OSError | None:
         """Write frames at the tracked offset, keep those that are whole, leave the rest to be overwritten."""
-        data, crcs = self._encode(frames)
+        data, crcs = encode(frames, self._journal, self.synced_pos, self._crc)
         written, error = self._write_all(data)
         self.bytes_total += written
-        before = self._offset
-        with self._lock:
-            whole, self._offset = _whole_frames(frames, before, before + written)
-            if whole:
+        whole, length = (len(frames), written) if error is None else _whole_frames(frames, written)
+        if whole:
+            with self._lock:
+                self._offset += length
                 self._crc = crcs[whole - 1]
                 self.last_pos = frames[whole - 1][1]
-                self._unsynced.extend(frames[:whole])
-                self._unsynced_bytes += self._offset - before
+                self._unsynced.append(frames if error is None else frames[:whole])
+                self._unsynced_bytes += length
         return error
-
-    def _encode(self, frames: list[_Record]) -> tuple[bytes, list[int]]:
-        """Bytes of frames that follow what is written, and each one's CRC."""
-        parts: list[bytes] = []
-        crcs: list[int] = []
-        crc, journal, synced_pos = self._crc, self._journal, self.synced_pos
-        for kind, pos, payload in frames:
-            head, crc = encode(kind, journal, pos, synced_pos, crc, payload)
-            parts += (head, payload)
-            crcs.append(crc)
-        return b"".join(parts), crcs
 
     def _write_all(self, data: bytes) -> tuple[int, OSError | None]:
         """Bytes written at the tracked offset, and what stopped it; a short write goes on where it ended."""
-        view = memoryview(data)
         written = 0
         while written < len(data):
             self.writes_total += 1
+            rest = memoryview(data)[written:] if written else data
             try:
-                count = self._files.pwrite(self._descriptor, view[written:], self._offset + written)
+                count = self._files.pwrite(self._descriptor, rest, self._offset + written)
             except InterruptedError:
                 continue
             except OSError as error:
@@ -365,11 +372,11 @@ class Appender:
 
     def _start_again(self) -> None:
         """A new segment that goes on after the last synced record, with all later ones written again."""
-        frames = [frame for frame in self._unsynced if frame[1] > self.synced_pos]
+        frames = [frame for turn in self._unsynced for frame in turn if frame[1] > self.synced_pos]
         self._new_segment(self.synced_pos)
         self._abandoned += self._retiring
         self._retiring = []
-        data, crcs = self._encode(frames)
+        data, crcs = encode(frames, self._journal, self.synced_pos, self._crc)
         written, error = self._write_all(data)
         if error is not None:
             raise JournalError(f"journal {self._directory} cannot be written again: {error}") from error
@@ -377,7 +384,7 @@ class Appender:
         self._offset += written
         if frames:
             self._crc, self.last_pos = crcs[-1], frames[-1][1]
-        self._unsynced = deque(frames)
+        self._unsynced = deque([frames])
         self._unsynced_bytes = len(data)
 
     # -- syncing ---------------------------------------------------------------------------------------------
@@ -399,8 +406,9 @@ class Appender:
 
     def _forget_synced(self) -> None:
         """Drop the copies kept for a failed sync."""
-        while self._unsynced and self._unsynced[0][1] <= self.synced_pos:
-            self._unsynced_bytes -= OVERHEAD_BYTES + len(self._unsynced.popleft()[2])
+        while self._unsynced and (not self._unsynced[0] or self._unsynced[0][-1][1] <= self.synced_pos):
+            turn = self._unsynced.popleft()
+            self._unsynced_bytes -= sum([OVERHEAD_BYTES + len(payload) for _, _, payload in turn])
 
     def after_sync(self) -> None:
         """On the loop: call every `then` that waited for its record to be on disk."""
@@ -423,14 +431,15 @@ class Appender:
             self._awaiting.popleft()[1](reason)
 
 
-def _whole_frames(frames: list[_Record], start: int, reached: int) -> tuple[int, int]:
-    """How many frames from offset `start` stand whole before `reached`, and where the last of them ends."""
+def _whole_frames(frames: list[_Record], written: int) -> tuple[int, int]:
+    """How many frames stand whole in the first `written` bytes, and how long they are together."""
+    length = 0
     for whole, (_, _, payload) in enumerate(frames):
-        end = start + OVERHEAD_BYTES + len(payload)
-        if end > reached:
-            return whole, start
-        start = end
-    return len(frames), start
+        end = length + OVERHEAD_BYTES + len(payload)
+        if end > written:
+            return whole, length
+        length = end
+    return len(frames), length
 
 
 def _tell(queued: list[_Queued], error: Exception | None) -> None:

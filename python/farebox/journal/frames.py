@@ -8,6 +8,7 @@ before ties it to its place, so that old content of a disk is never read as a re
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -63,12 +64,18 @@ def check_length(kind: int, payload: bytes) -> None:
 
 
 def encode(
-    kind: int, journal: int, pos: int, synced_pos: int, before_crc: int, payload: bytes
-) -> tuple[bytes, int]:
-    """Header bytes to be followed by the payload, and the frame's CRC."""
-    head = _pack_head(len(payload), kind, journal, pos, synced_pos, before_crc)
-    crc = crc32(payload, crc32(head))
-    return head + _pack_crc(crc), crc
+    frames: Iterable[tuple[int, int, bytes]], journal: int, synced_pos: int, before_crc: int
+) -> tuple[bytes, list[int]]:
+    """Bytes of frames (kind, position, payload) that stand behind each other, and each one's CRC."""
+    parts: list[bytes] = []
+    crcs: list[int] = []
+    crc = before_crc
+    for kind, pos, payload in frames:
+        head = _pack_head(len(payload), kind, journal, pos, synced_pos, crc)
+        crc = crc32(payload, crc32(head))
+        parts += (head, _pack_crc(crc), payload)
+        crcs.append(crc)
+    return b"".join(parts), crcs
 
 
 def decode(data: bytes, offset: int, journal: int) -> Read | Broken:

@@ -81,7 +81,11 @@ class Journal:
     # -- appending -------------------------------------------------------------------------------------------
     def append(self, kind: int, payload: bytes, then: Then | None = None) -> None:
         """Queue a record for this turn's write (see Appender.append)."""
-        self._begun().append(kind, payload, then)
+        (self._appender or self._begun()).append(kind, payload, then)
+
+    def append_open(self, opened: bytes, sent: bytes, then: Then) -> None:
+        """Queue the `open` and `sent` of one exchange (see Appender.append_open)."""
+        (self._appender or self._begun()).append_open(opened, sent, then)
 
     def _begun(self) -> Appender:
         if self._appender is None:

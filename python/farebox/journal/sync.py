@@ -21,6 +21,7 @@ class SyncThread:
     def __init__(self, files: Files, wake: Schedule, *, at_once: bool) -> None:
         self._files = files
         self._wake = wake
+        self._at_once = at_once
         self._delay_s = 0.0 if at_once else limits.sync_interval_s / 2
         self._dirty = threading.Event()
         self._ending = threading.Event()
@@ -69,7 +70,8 @@ class SyncThread:
         error = self._sync(written)
         if error is None:
             appender.publish(written.pos)
-            self._call(appender.after_sync)
+            if self._at_once:
+                self._call(appender.after_sync)
         else:
             self._failed = True
             self._call(partial(self._move, appender, error))
