@@ -51,7 +51,9 @@ def _answer(connection: socket.socket) -> Answer:
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines[1:])}
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines[1:])
+    }
     length = int(headers.get("content-length", "0"))
     while len(body) < length:
         more = connection.recv(65536)

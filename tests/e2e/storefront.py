@@ -38,6 +38,19 @@ def price_pico(model: str, **counts: int) -> int:
     return sum(PICO_PER_TOKEN[model][kind] * count for kind, count in counts.items())
 
 
+def _model(model: str, upstream: str, wire_format: str, **prices: str) -> dict[str, object]:
+    return {
+        "id": model,
+        "name": model,
+        "upstream": upstream,
+        "billing_upstream": "openhands",
+        "wire_formats": [wire_format],
+        "input_price_per_mtok": "1.25",
+        "output_price_per_mtok": "10",
+        **prices,
+    }
+
+
 class Storefront(Deployment):
     """A running Farebox that serves all routes."""
 
@@ -55,22 +68,17 @@ class Storefront(Deployment):
             {"name": "dead-openai", "base_url": dead, **credential},
             {"name": "dead-anthropic", "base_url": dead, **credential},
         ]
-        prices = {"input_price_per_mtok": "1.25", "output_price_per_mtok": "10"}
-        wallet = {"billing_upstream": "openhands"}
         document["models"] += [
-            {
-                **{"id": EMBEDDING, "name": "Embedding", "upstream": "demo", "type": "openai", **wallet},
-                **{"wire_formats": ["embeddings"], "input_price_per_mtok": "0.02", "output_price_per_mtok": "0"},
-            },
-            {
-                **{"id": DEAD_GPT, "name": "Dead", "upstream": "dead", "type": "openai", **wallet, **prices},
-                **{"wire_formats": ["chat"]},
-            },
-            {
-                **{"id": DEAD_CLAUDE, "name": "Dead", "upstream": "dead", "type": "anthropic", **wallet, **prices},
-                **{"cache_write_price_per_mtok": "1.25", "cache_hit_price_per_mtok": "0.125"},
-                **{"cache_write_1h_price_per_mtok": "2.5"},
-            },
+            _model(EMBEDDING, "demo", "embeddings", input_price_per_mtok="0.02", output_price_per_mtok="0"),
+            _model(DEAD_GPT, "dead", "chat"),
+            _model(
+                DEAD_CLAUDE,
+                "dead",
+                "messages",
+                cache_write_price_per_mtok="1.25",
+                cache_write_1h_price_per_mtok="2.5",
+                cache_hit_price_per_mtok="0.125",
+            ),
         ]
 
     def new_customer(self, amount_pico: int = USD, **limits: Any) -> Customer:
@@ -86,13 +94,13 @@ class Storefront(Deployment):
         assert sorted(-row.amount_pico for row in self.spent_rows(customer.user)) == expected
 
     def free_of_charge(self, customer: Customer, exchanges: int) -> None:
-        """Wait until the customer has as many log rows as exchanges reached an upstream; none may have cost money."""
+        """Wait until the customer has a log row for each exchange; none may have cost money."""
         wait_until(lambda: len(self.logs(customer.user)) >= exchanges, 10.0)
         assert len(self.logs(customer.user)) == exchanges
         assert [row.amount_pico for row in self.spent_rows(customer.user) if row.amount_pico] == []
 
     def close_books(self) -> None:
-        """Everything settled, nothing held, every sum right, and the processes are those that were started."""
+        """Everything settled, nothing held, every sum right, Farebox still running."""
         self.settled([customer.user for customer in self.customers])
         report = self.verified()
         assert report.differences == []

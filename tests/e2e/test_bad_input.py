@@ -1,7 +1,7 @@
-"""Promise: whatever a client sends, it gets a clear error in its own format, nothing is lost, and the process lives.
+"""Promise: whatever a client sends, it gets a clear error in its format; nothing is lost, the process lives.
 
-Each case is sent as bytes to a running Farebox. None may reach the upstream; afterwards a proper request is served
-and the books are closed without a difference.
+Each case is sent as bytes to a running Farebox. None may reach the upstream; afterwards a proper request is
+served by the same worker, and at the end the books are closed without a difference.
 """
 
 import json
@@ -37,7 +37,7 @@ def customer(shop: Storefront) -> Customer:
 
 @pytest.fixture(autouse=True)
 def lives_on(shop: Storefront, customer: Customer) -> Iterator[None]:
-    """Nothing of the case reached the upstream, and the same worker serves the next, oddly but rightly framed."""
+    """Nothing of the case reached the upstream; the same worker serves the next, framed oddly but rightly."""
     workers, seen = shop.processes("worker_process"), shop.upstream_count()
     yield
     assert shop.upstream_count() == seen
@@ -50,7 +50,9 @@ def lives_on(shop: Storefront, customer: Customer) -> Iterator[None]:
 
 def good(path: str, **members: object) -> bytes:
     said = {"role": "user", "content": "hello"}
-    asked: dict[str, object] = {"input": "hello"} if path == RESPONSES else {"messages": [said], "max_tokens": 20}
+    asked: dict[str, object] = (
+        {"input": "hello"} if path == RESPONSES else {"messages": [said], "max_tokens": 20}
+    )
     return json.dumps({"model": MODELS[path], **asked, **members}).encode()
 
 
@@ -75,7 +77,7 @@ def refused(answer: Answer, status: int, path: str) -> str:
     return message
 
 
-# -- bodies ------------------------------------------------------------------------------------------------------
+# -- bodies ------------------------------------------------------------
 
 
 @ROUTES
@@ -148,15 +150,27 @@ def test_B_duplicated_members_that_matter_are_refused(
     shop: Storefront, customer: Customer, path: str, member: str
 ) -> None:
     name = "max_output_tokens" if member == "max_tokens" and path == RESPONSES else member
-    value = {"model": json.dumps(MODELS[path]), "max_tokens": "5", "stream": "false", "service_tier": '"auto"'}
-    twice = b'{"%s": %s, "%s": %s, ' % (name.encode(), value[member].encode(), name.encode(), value[member].encode())
+    value = {
+        "model": json.dumps(MODELS[path]),
+        "max_tokens": "5",
+        "stream": "false",
+        "service_tier": '"auto"',
+    }
+    twice = b'{"%s": %s, "%s": %s, ' % (
+        name.encode(),
+        value[member].encode(),
+        name.encode(),
+        value[member].encode(),
+    )
     rest = json.loads(good(path))
     rest.pop(name, None)
     refused(post(shop, customer, path, twice + json.dumps(rest).encode()[1:]), 400, path)
 
 
 @ROUTES
-def test_100_MB_declared_is_refused_before_it_is_read(shop: Storefront, customer: Customer, path: str) -> None:
+def test_100_MB_declared_is_refused_before_it_is_read(
+    shop: Storefront, customer: Customer, path: str
+) -> None:
     answer = post(shop, customer, path, b"", content_length=str(100 * 2**20))
     refused(answer, 413, path)
     answer = post(shop, customer, path, b"", *[FILLER] * 100, content_length=str(100 * 2**20))
@@ -170,7 +184,7 @@ def test_100_MB_in_chunks_is_cut_off(shop: Storefront, customer: Customer, path:
     refused(answer, 413, path)
 
 
-# -- chunks and heads ----------------------------------------------------------------------------------------------
+# -- chunks and heads ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -278,7 +292,7 @@ def test_B20_unknown_routes_and_methods(
     refused(answer, status, MESSAGES if path.startswith(MESSAGES) else CHAT)
 
 
-# -- keys ----------------------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------
 
 
 @ROUTES
@@ -308,11 +322,13 @@ def test_A_keys_that_cannot_be_keys(shop: Storefront, path: str, key: str) -> No
     assert answer.status in {400, 401}
 
 
-# -- fields that change the price ------------------------------------------------------------------------------------
+# -- fields that change the price ------------------------------------------------------------
 
 
 def test_A_background_is_refused(shop: Storefront, customer: Customer) -> None:
-    assert "background" in refused(post(shop, customer, RESPONSES, good(RESPONSES, background=True)), 400, RESPONSES)
+    assert "background" in refused(
+        post(shop, customer, RESPONSES, good(RESPONSES, background=True)), 400, RESPONSES
+    )
 
 
 @ROUTES
@@ -339,7 +355,7 @@ def test_unpriced_hosted_tools(
     assert "tool" in refused(post(shop, customer, path, good(path, tools=[tool])), 400, path)
 
 
-# -- clients that misbehave --------------------------------------------------------------------------------------------
+# -- clients that misbehave ------------------------------------------------------------
 
 
 def test_C_a_client_that_leaves_in_mid_body_costs_nothing(shop: Storefront) -> None:

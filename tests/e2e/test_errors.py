@@ -1,9 +1,8 @@
-"""Promise: every refusal has its documented status, type, code and text, in the format of its route; and when a
-request violates two checks it learns of the earlier one only: method, route, key, rate, body, model, price field,
-money.
+"""Promise: every refusal has its documented status, type, code and text, in the format of its route.
 
-Bodies are compared byte for byte. Each pair is tried with a key Farebox does not remember and with one it does: the
-two go different ways inside.
+And when a request violates two checks it learns of the earlier one only: method, route, key, rate, body,
+model, price field, money. Bodies are compared byte for byte. Pairs are tried with a key Farebox does not
+remember and with one it does: the two go different ways inside.
 """
 
 import json
@@ -32,7 +31,9 @@ class Side:
     model: str
     dead_model: str
 
-    def error(self, openai_type: str, code: str | None, anthropic_type: str, message: str, tail: str = "") -> str:
+    def error(
+        self, openai_type: str, code: str | None, anthropic_type: str, message: str, tail: str = ""
+    ) -> str:
         """The body of a refusal; `tail`: further members, as JSON text."""
         text = json.dumps(message, ensure_ascii=False)
         if self.name == "anthropic":
@@ -65,7 +66,7 @@ def post(shop: Storefront, side: Side, key: str, data: bytes, **headers: str) ->
     return exchange(shop.port, request("POST", side.path, data, **headers))
 
 
-# -- the table -----------------------------------------------------------------------------------------------------
+# -- the table ------------------------------------------------------------
 
 
 @SIDES
@@ -135,7 +136,9 @@ def test_402_expired(shop: Storefront, side: Side) -> None:
 def test_402_pool_empty(shop: Storefront, side: Side) -> None:
     answer = post(shop, side, shop.new_customer(0).key, body(side.model))
     text = "Insufficient credits. Your balance is $0.00."
-    tail = f',"wallet":"openhands","remaining":"0","held":"0","needed":"{answer.error["needed"]}","balance":0.0'
+    tail = (
+        f',"wallet":"openhands","remaining":"0","held":"0","needed":"{answer.error["needed"]}","balance":0.0'
+    )
     expected = side.error("insufficient_quota", "insufficient_credits", "insufficient_credits", text, tail)
     assert (answer.status, answer.body.decode()) == (402, expected)
 
@@ -149,9 +152,7 @@ def test_402_balance_short(shop: Storefront, side: Side) -> None:
         f"This request may cost up to ${_four_places(needed)}, and $0.0500 of your balance is free. "
         "Lower max_tokens, wait for running requests to finish, or buy credits."
     )
-    tail = (
-        f',"wallet":"openhands","remaining":"0.05","held":"0","needed":"{needed}","max_tokens":{fitting}'
-    )
+    tail = f',"wallet":"openhands","remaining":"0.05","held":"0","needed":"{needed}","max_tokens":{fitting}'
     expected = side.error("insufficient_balance", None, "insufficient_balance", text, tail)
     assert (answer.status, answer.body.decode()) == (402, expected)
     assert 0 < fitting < 100_000
@@ -250,7 +251,10 @@ def test_413_and_415(shop: Storefront, side: Side) -> None:
 def test_502_upstream_down(shop: Storefront, side: Side) -> None:
     answer = post(shop, side, shop.new_customer().key, body(side.dead_model))
     text = "The upstream provider cannot be reached."
-    assert (answer.status, answer.body.decode()) == (502, side.error("upstream_error", None, "api_error", text))
+    assert (answer.status, answer.body.decode()) == (
+        502,
+        side.error("upstream_error", None, "api_error", text),
+    )
 
 
 @SIDES
@@ -281,7 +285,14 @@ def test_502_upstream_down(shop: Storefront, side: Side) -> None:
             *(529, "overloaded_error", "service_overloaded", "overloaded_error"),
             "The upstream provider is overloaded.",
         ),
-        ({"drop": True}, 502, "upstream_error", None, "api_error", "The upstream provider broke off its answer."),
+        (
+            {"drop": True},
+            502,
+            "upstream_error",
+            None,
+            "api_error",
+            "The upstream provider broke off its answer.",
+        ),
     ],
 )
 def test_upstream_faults(
@@ -300,7 +311,7 @@ def test_upstream_faults(
     assert "x-request-id" in answer.headers
 
 
-# -- the order of the checks -----------------------------------------------------------------------------------------
+# -- the order of the checks ------------------------------------------------------------
 
 
 @pytest.fixture(params=["unknown-yet", "remembered"])

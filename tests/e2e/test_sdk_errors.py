@@ -1,4 +1,4 @@
-"""Promise: the official clients raise each refusal as the exception type their users catch, with what helps them on.
+"""Promise: the official clients raise each refusal as the exception type their users catch, with what helps.
 
 No fault of the operator's own account is shown as the user's (U19-U21); a refused request costs nothing.
 """
@@ -6,14 +6,12 @@ No fault of the operator's own account is shown as the user's (U19-U21); a refus
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
-from e2e.deployment import Customer
 from e2e.storefront import DEAD_CLAUDE, DEAD_GPT, GPT, SONNET, Storefront, price_pico
 from farebox.base.clock import wall_ms
 from farebox.base.keys import key_digest, new_key
@@ -60,7 +58,9 @@ def member(error: openai.APIStatusError | anthropic.APIStatusError) -> Any:
 
 
 BOTH = pytest.mark.parametrize(
-    ("send", "sdk", "model"), [(chat, openai, GPT), (messages, anthropic, SONNET)], ids=["openai", "anthropic"]
+    ("send", "sdk", "model"),
+    [(chat, openai, GPT), (messages, anthropic, SONNET)],
+    ids=["openai", "anthropic"],
 )
 
 

@@ -1,4 +1,4 @@
-"""Promise: the official OpenAI and Anthropic clients work unchanged, and every answer they get is charged exactly.
+"""Promise: the official OpenAI and Anthropic clients work unchanged, and each answer is charged exactly.
 
 The clients, the processes and the store are real; usage is scripted, so the bill is known to the pico.
 """
@@ -6,7 +6,6 @@ The clients, the processes and the store are real; usage is scripted, so the bil
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -67,7 +66,7 @@ def claude_client_async(shop: Storefront, customer: Customer) -> anthropic.Async
     return anthropic.AsyncAnthropic(base_url=shop.base_url, api_key=customer.key, max_retries=0)
 
 
-# -- OpenAI ------------------------------------------------------------------------------------------------------
+# -- OpenAI ------------------------------------------------------------
 
 
 def test_chat_plain(shop: Storefront, customer: Customer) -> None:
@@ -210,7 +209,7 @@ def test_openai_async(shop: Storefront, customer: Customer) -> None:
                 model=GPT, messages=said(**CHAT, tool="weather"), max_tokens=100, tools=CHAT_TOOLS
             )
             assert tool.choices[0].message.tool_calls
-            assert [model.id async for model in client.models.list()][0] == GPT
+            assert [model.id async for model in client.models.list()][:1] == [GPT]
 
     asyncio.run(converse())
     shop.charged(customer, [CHAT_PICO] * 4)
@@ -221,7 +220,7 @@ async def _parsed(raw: Any) -> Any:
     return await parsed if asyncio.iscoroutine(parsed) else parsed
 
 
-# -- Anthropic ---------------------------------------------------------------------------------------------------
+# -- Anthropic ------------------------------------------------------------
 
 
 def test_messages_plain(shop: Storefront, customer: Customer) -> None:
@@ -250,9 +249,7 @@ def test_messages_streams(shop: Storefront, customer: Customer) -> None:
 def test_messages_tools_plain_and_streamed(shop: Storefront, customer: Customer) -> None:
     script = said(**MESSAGES, tool="weather", chunks=3)
     with claude_client(shop, customer) as client:
-        answer = client.messages.create(
-            model=SONNET, messages=script, max_tokens=100, tools=MESSAGES_TOOLS
-        )
+        answer = client.messages.create(model=SONNET, messages=script, max_tokens=100, tools=MESSAGES_TOOLS)
         with client.messages.stream(
             model=SONNET, messages=script, max_tokens=100, tools=MESSAGES_TOOLS
         ) as stream:
@@ -309,10 +306,10 @@ def test_anthropic_async(shop: Storefront, customer: Customer) -> None:
             async with client.messages.stream(
                 model=SONNET, messages=said(**MESSAGES), max_tokens=100
             ) as stream:
-                assert [text async for text in stream.text_stream][0] == "word0 "
+                assert await anext(aiter(stream.text_stream)) == "word0 "
             counted = await client.messages.count_tokens(model=SONNET, messages=said(prompt=5))
             assert counted.input_tokens == 5
-            assert [model.id async for model in client.models.list()][0] == GPT
+            assert [model.id async for model in client.models.list()][:1] == [GPT]
 
     asyncio.run(converse())
     shop.charged(customer, [MESSAGES_PICO, MESSAGES_PICO])
