@@ -18,6 +18,7 @@ __all__ = [
     "Head",
     "HeadError",
     "Pipe",
+    "PlainTerms",
     "Price",
     "PriceError",
     "Reading",
@@ -247,6 +248,43 @@ class Price:
     def charge(self, counts: dict[str, int], input_total: int, variant: str | None = None) -> Charge:
         """Price counts. A variant without an entry uses the base lines. Raises PriceError on overflow or
         negatives."""
+
+@final
+class PlainTerms:
+    """One model on one wire format, compiled for the common exchange: text in, final usage at base prices out.
+
+    Each method does in one call what general functions decide step by step, and leaves to them, with None,
+    whatever is not plain. `farebox.proxy.plain` makes these and says which functions are the reference.
+    """
+
+    def __new__(
+        cls,
+        price: Price,
+        *,
+        input_bound: tuple[int, int, int, int, int],
+        context_tokens: int | None,
+        assumed_output_tokens: int,
+        output_tokens_max: int | None,
+        slice_output_tokens: int,
+        estimate_bytes_per_token: int,
+        rates: list[tuple[int, int, int]],
+        plain_tiers: list[str],
+        count_max: int,
+    ) -> PlainTerms:
+        """`input_bound`: request_tokens, message_tokens, envelope_bytes, message_bytes, bytes per token.
+        `rates`: reached_tokens, input_pico, output_pico of the base variant. The price has no `call` line."""
+
+    def ask(self, scan: Scan) -> tuple[int, int, int, int, int] | None:
+        """input_tokens, output_tokens, first_output_tokens, hold_pico, input_estimate_tokens."""
+
+    def charge(
+        self, pipe: Pipe
+    ) -> (
+        tuple[int, dict[str, int], dict[str, dict[str, int]], int, str, tuple[str, ...], str, str, str, str, str]
+        | None
+    ):
+        """amount_pico, counts, others (none), input_total, evidence (exact), flags, variant and quarantine (empty),
+        `kind=count@price` of each line, serving model, raw usage: the fields of a `Verdict`."""
 
 def parse_pico(amount: str) -> int:
     """USD decimal string to pico-USD; exact. Raises PriceError on more than 12 decimals, exponents beyond

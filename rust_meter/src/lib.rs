@@ -66,6 +66,7 @@ mod iterations;
 pub mod json;
 pub mod normal;
 pub mod pipe;
+pub mod plain;
 pub mod reading;
 pub mod sse;
 pub mod transfer;

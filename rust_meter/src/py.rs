@@ -2,6 +2,7 @@
 
 mod admission;
 mod body;
+mod plain;
 
 use pyo3::prelude::*;
 
@@ -9,5 +10,6 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _meter(module: &Bound<'_, PyModule>) -> PyResult<()> {
     body::add_body(module)?;
-    admission::add_admission(module)
+    admission::add_admission(module)?;
+    plain::add_plain(module)
 }

@@ -219,38 +219,7 @@ class Settlement:
 
     def encode(self) -> bytes:
         """Wire form: a JSON array in field order."""
-        return orjson.dumps(
-            (
-                self.exchange,
-                self.user,
-                self.wallet,
-                self.key,
-                self.model,
-                self.wire_format,
-                self.price_version,
-                self.multiplier,
-                self.evidence,
-                self.flags,
-                self.counts,
-                self.others,
-                self.input_total,
-                self.variant,
-                self.amount_pico,
-                [tuple(take) for take in self.takes],
-                self.quarantine,
-                self.outcome,
-                self.status,
-                self.upstream,
-                self.upstream_model,
-                self.upstream_request,
-                self.stream,
-                self.started_ms,
-                self.first_byte_ms,
-                self.ended_ms,
-                self.raw_usage,
-                self.free,
-            )
-        )
+        return settlement_payload(*(getattr(self, name) for name in Settlement.__slots__))
 
     @classmethod
     def decode(cls, payload: bytes) -> "Settlement":
@@ -259,6 +228,71 @@ class Settlement:
         fields[9] = tuple(fields[9])
         fields[15] = _lot_amounts(fields[15])
         return cls(*fields)
+
+
+def settlement_payload(
+    exchange: str,
+    user: str,
+    wallet: str,
+    key: str,
+    model: str,
+    wire_format: str,
+    price_version: int,
+    multiplier: str,
+    evidence: str,
+    flags: tuple[str, ...],
+    counts: Mapping[str, int],
+    others: Mapping[str, Mapping[str, int]],
+    input_total: int,
+    variant: str,
+    amount_pico: int,
+    takes: tuple[LotAmount, ...],
+    quarantine: str,
+    outcome: str,
+    status: int,
+    upstream: str,
+    upstream_model: str,
+    upstream_request: str,
+    stream: bool,
+    started_ms: int,
+    first_byte_ms: int,
+    ended_ms: int,
+    raw_usage: str,
+    free: bool,
+) -> bytes:
+    """A `Settlement`'s wire form, without making one: a JSON array in field order."""
+    return orjson.dumps(
+        (
+            exchange,
+            user,
+            wallet,
+            key,
+            model,
+            wire_format,
+            price_version,
+            multiplier,
+            evidence,
+            flags,
+            counts,
+            others,
+            input_total,
+            variant,
+            amount_pico,
+            [tuple(take) for take in takes],
+            quarantine,
+            outcome,
+            status,
+            upstream,
+            upstream_model,
+            upstream_request,
+            stream,
+            started_ms,
+            first_byte_ms,
+            ended_ms,
+            raw_usage,
+            free,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

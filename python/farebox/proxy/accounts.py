@@ -1,6 +1,6 @@
 """Whose key is this: a bounded cache of key records by SHA-256 digest, kept true by the change feed.
 
-A known key costs one dictionary look-up. Unknown digests are remembered briefly, so that guessing keys does not
+A known key costs one dictionary look-up; keys that are in use stand there in memory as they were sent, nowhere else. Unknown digests are remembered briefly, so that guessing keys does not
 reach the store. A change of a key or of its owner drops what is remembered (A04); when the feed may have been
 missed, everything is dropped.
 """
@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from farebox.base import limits
+from farebox.base.keys import key_digest
 from farebox.base.records import KeyRecord
 
 LookUp = Callable[[str], Awaitable[KeyRecord | None]]
@@ -18,15 +19,27 @@ LookUp = Callable[[str], Awaitable[KeyRecord | None]]
 class Accounts:
     """Key records of one worker."""
 
-    __slots__ = ("_by_digest", "_by_user", "_generation", "_look_up", "_pending", "_unknown")
+    __slots__ = ("_by_digest", "_by_key", "_by_user", "_generation", "_look_up", "_pending", "_unknown")
 
     def __init__(self, look_up: LookUp) -> None:
         self._look_up = look_up
         self._by_digest: OrderedDict[str, KeyRecord] = OrderedDict()
+        self._by_key: dict[str, KeyRecord] = {}
         self._by_user: dict[str, set[str]] = {}
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._pending: dict[str, asyncio.Task[KeyRecord | None]] = {}
         self._generation = 0
+
+    def known(self, key: str) -> KeyRecord | None:
+        """The record of a key as sent, if it is remembered; each key is digested once."""
+        record = self._by_key.get(key)
+        if record is None:
+            record = self._by_digest.get(key_digest(key))
+            if record is not None:
+                if len(self._by_key) >= limits.account_cache_entries_max:
+                    self._by_key.clear()
+                self._by_key[key] = record
+        return record
 
     def get(self, digest: str) -> KeyRecord | None:
         """The record if it is remembered."""
@@ -66,6 +79,7 @@ class Accounts:
     def forget_key(self, digest: str) -> None:
         """A key changed."""
         self._generation += 1
+        self._by_key.clear()
         self._unknown.pop(digest, None)
         record = self._by_digest.pop(digest, None)
         if record is not None:
@@ -77,12 +91,14 @@ class Accounts:
     def forget_user(self, user: str) -> None:
         """An owner changed: all his keys are asked again."""
         self._generation += 1
+        self._by_key.clear()
         for digest in self._by_user.pop(user, set()):
             self._by_digest.pop(digest, None)
 
     def forget_all(self) -> None:
         """Changes may have been missed."""
         self._generation += 1
+        self._by_key.clear()
         self._by_digest.clear()
         self._by_user.clear()
         self._unknown.clear()

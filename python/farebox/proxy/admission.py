@@ -32,8 +32,8 @@ BASE_VALUES: Mapping[str, frozenset[str]] = {
 
 _PLAIN_TIERS = frozenset((None, *BASE_VALUES["service_tier"]))
 
-_NO_FEES: Mapping[str, int] = {}
-_ESTIMATE_BYTES_PER_TOKEN = 4
+NO_FEES: Mapping[str, int] = {}
+ESTIMATE_BYTES_PER_TOKEN = 4
 _ESTIMATE_IMAGE_TOKENS = 1_000
 
 
@@ -76,7 +76,7 @@ def ask_of(scan: Scan, wire_format: str, model: Model, price: ModelPrice) -> Ask
     """Bounds and first hold of a request. Raises Refused UNPRICED_FIELD."""
     fields, hosted_tools = scan.price_fields, scan.hosted_tools
     variant = variant_asked(fields, model) if fields else ""
-    fees = _NO_FEES
+    fees = NO_FEES
     if hosted_tools:
         _check_tools(hosted_tools, price)
         fees = tool_fees(hosted_tools)
@@ -178,7 +178,7 @@ def _check_tools(hosted_tools: list[str], price: ModelPrice) -> None:
 
 
 def _input_estimate(scan: Scan) -> int:
-    return -(-scan.text_bytes // _ESTIMATE_BYTES_PER_TOKEN) + scan.image_count * _ESTIMATE_IMAGE_TOKENS
+    return -(-scan.text_bytes // ESTIMATE_BYTES_PER_TOKEN) + scan.image_count * _ESTIMATE_IMAGE_TOKENS
 
 
 def short_of_money(

@@ -24,6 +24,7 @@ from farebox.base.records import Opened, Void
 from farebox.journal.payloads import sent_payload
 from farebox.meter import BROKEN, END, OVERSIZE, Pipe, format_pico
 from farebox.proxy.admission import hold_needed_pico
+from farebox.proxy.plain import plain_verdict
 from farebox.proxy.verdict import Ending, Verdict, unjudged, verdict_of
 from farebox.wire.errors import cut_event, error_event, render, upstream_fault
 from farebox.wire.headers import answer_facts, header_value
@@ -32,10 +33,10 @@ from farebox.wire.upstream import Connection, Pool, request_head
 
 if TYPE_CHECKING:
     from farebox.base.records import KeyRecord
-    from farebox.config.settings import ModelRow
     from farebox.ledger.user_lease import Hold
-    from farebox.meter import Head, ModelPrice
+    from farebox.meter import Head
     from farebox.proxy.admission import Ask
+    from farebox.proxy.service import Offer
     from farebox.proxy.worker import Worker
     from farebox.wire.incoming import Incoming
     from farebox.wire.routes import Route
@@ -76,9 +77,7 @@ class Exchange:
         "hold",
         "id",
         "key",
-        "model",
-        "price",
-        "price_version",
+        "offer",
         "progress_bytes",
         "rate_lines",
         "relay",
@@ -99,16 +98,13 @@ class Exchange:
         exchange_id: str,
         started_ms: int,
         key: "KeyRecord",
-        model: "ModelRow",
-        price: "ModelPrice",
-        price_version: int,
+        offer: "Offer",
         ask: "Ask",
         hold: "Hold",
-        *,
         stream: bool,
         strip_usage: bool,
         rate_lines: bytes,
-        finish_cap_pico: int = 0,
+        finish_cap_pico: int,
     ) -> None:
         self.worker = worker
         self.client = client
@@ -116,9 +112,7 @@ class Exchange:
         self.id = exchange_id
         self.started_ms = started_ms
         self.key = key
-        self.model = model
-        self.price = price
-        self.price_version = price_version
+        self.offer = offer
         self.ask = ask
         self.hold = hold
         self.stream = stream
@@ -163,7 +157,7 @@ class Exchange:
         Raises Refused (here or when awaited) after giving the hold back.
         """
         try:
-            pool = self.worker.pool_of(self.model.endpoints[self.route.name])
+            pool = self.offer.pool
             head = request_head(pool.endpoint, self.route.path, len(body), self.client.raw_headers)
             connection = pool.take()
             if connection is None:
@@ -197,10 +191,10 @@ class Exchange:
             user=self.key.user,
             wallet=self.hold.wallet,
             key=self.key.digest[:16],
-            model=self.model.id,
+            model=self.offer.model_id,
             wire_format=self.route.name,
-            price_version=self.price_version,
-            upstream=self.model.upstream,
+            price_version=self.offer.price_version,
+            upstream=self.offer.model.upstream,
             stream=self.stream,
             started_ms=self.started_ms,
             input_estimate_tokens=self.ask.input_estimate_tokens,
@@ -208,7 +202,7 @@ class Exchange:
         )
         journal = self.worker.journal
         try:
-            self.worker.books.record(self.price_version)
+            self.worker.books.record(self.offer.price_version)
             journal.append(frames.OPEN, opened.encode(), None)
             journal.append(frames.SENT, sent_payload(self.id), lambda error: self._send(connection, head, body, error))
         except FaultError as error:
@@ -244,7 +238,7 @@ class Exchange:
 
     async def _send_on_another(self, head: bytes, body: bytes) -> None:
         """The pooled connection had closed before anything was sent: a new one is safe."""
-        pool = self.worker.pool_of(self.model.endpoints[self.route.name])
+        pool = self.offer.pool
         try:
             connection = await pool.connect()
             if self._settled or self.client.gone:
@@ -445,7 +439,7 @@ class Exchange:
     def lacks_pico(self, output_tokens: int, ahead_tokens: int) -> int:
         """What the hold lacks to cover `output_tokens` and `ahead_tokens` more of each choice."""
         needed_pico = hold_needed_pico(
-            self.ask, self.price, output_tokens + ahead_tokens * self.ask.choices
+            self.ask, self.offer.price, output_tokens + ahead_tokens * self.ask.choices
         )
         return max(0, needed_pico - self.hold.amount_pico)
 
@@ -466,7 +460,7 @@ class Exchange:
         event = cut_event(
             self.route.name,
             self._cut_reason,
-            model=self.model.id,
+            model=self.offer.model_id,
             created_s=self.started_ms // 1000,
             output_tokens=verdict.counts.get("output", 0),
         )
@@ -522,22 +516,9 @@ class Exchange:
         worker = self.worker
         worker.forget(self)
         worker.counters[_OPEN_TOTAL] -= 1
-        head = self._head
-        tap = self.tap or Pipe(self.route.name, 0)
-        reading = tap.reading()
-        try:
-            verdict = verdict_of(
-                reading,
-                Ending(head.status if head is not None else 0, cut_by_us, self._ended_by_upstream),
-                self.ask,
-                self.model,
-                self.price,
-                worker.price_of(self.price_version),
-                self.hold.amount_pico,
-            )
-        except Exception:  # noqa: BLE001 - M5: whatever is wrong, the exchange gets its settlement
-            _log.exception("%s: no verdict", self.id)
-            verdict = unjudged(reading)
+        verdict = plain_verdict(self.offer.terms, self.ask, self.tap) if self.tap is not None else None
+        if verdict is None:
+            verdict = self._judged(cut_by_us)
 
         def written(error: Exception | None) -> None:
             if error is not None:
@@ -551,9 +532,27 @@ class Exchange:
             then(verdict)
 
         try:
-            worker.record_settlement(self, verdict, reading, self._outcome(cut_by_us), written)
+            worker.record_settlement(self, verdict, self._outcome(cut_by_us), written)
         except FaultError as error:
             written(error)
+
+    def _judged(self, cut_by_us: bool) -> Verdict:
+        """The verdict of an exchange that is not plain."""
+        tap = self.tap or Pipe(self.route.name, 0)
+        reading = tap.reading()
+        try:
+            return verdict_of(
+                reading,
+                Ending(self.status, cut_by_us, self._ended_by_upstream),
+                self.ask,
+                self.offer.model,
+                self.offer.price,
+                self.worker.price_of(self.offer.price_version),
+                self.hold.amount_pico,
+            )
+        except Exception:  # noqa: BLE001 - M5: whatever is wrong, the exchange gets its settlement
+            _log.exception("%s: no verdict", self.id)
+            return unjudged(reading)
 
     def _outcome(self, cut_by_us: bool) -> str:
         if self._cut_reason and cut_by_us:

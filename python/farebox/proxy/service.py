@@ -20,9 +20,11 @@ from farebox.base.records import KeyRecord
 from farebox.config.settings import ModelRow, Service
 from farebox.ledger.user_lease import Hold
 from farebox.meter import ModelPrice, PriceBook, Scan, ScanError, new_price_book, scan
-from farebox.proxy.admission import Ask, ask_of, short_of_money
+from farebox.meter.estimate import INPUT_BOUNDS
+from farebox.proxy.admission import Ask, short_of_money
 from farebox.proxy.exchange import Exchange
 from farebox.proxy.forward import Forward
+from farebox.proxy.plain import plain_ask, plain_terms
 from farebox.proxy.user_money import Shortage
 from farebox.proxy.own_routes import (
     anthropic_model,
@@ -36,11 +38,13 @@ from farebox.proxy.worker import Worker
 from farebox.wire.errors import JSON_LINE, render
 from farebox.wire.headers import client_key, require_json
 from farebox.wire.incoming import Incoming
+from farebox.wire.upstream import Pool
 from farebox.wire.routes import Route, family_of, match
 
 _log = logging.getLogger("farebox.service")
 
 _FAULT_NOTED_EVERY_S = 5.0
+_RATE_LINES = b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
 _INJECTED_FORMATS = frozenset(("chat", "completions"))
 _REFUSED_COUNTERS = {
     401: INDEX["refused_401_total"],
@@ -63,23 +67,23 @@ Pending = Coroutine[Any, Any, None] | None
 """None: the request is on its way or answered. Else what must be awaited."""
 
 
-class _Arrival:
-    """A metered request on its way to its exchange: what the steps so far have found."""
+class Offer:
+    """One model on one route, by one of its names: everything of it that an exchange needs."""
 
-    __slots__ = ("ask", "body", "client", "id", "key", "model", "price", "rate", "route", "scan", "started_ms")
+    __slots__ = ("injects_usage", "model", "model_id", "pool", "price", "price_version", "sent_name", "terms")
 
-    def __init__(self, client: Incoming, route: Route, exchange_id: str, started_ms: int) -> None:
-        self.client = client
-        self.route = route
-        self.id = exchange_id
-        self.started_ms = started_ms
-        self.key: KeyRecord | None = None
-        self.rate: RateState | None = None
-        self.body: bytes | None = None
-        self.scan: Scan | None = None
-        self.model: ModelRow | None = None
-        self.price: ModelPrice | None = None
-        self.ask: Ask | None = None
+    def __init__(
+        self, name: str, wire_format: str, model: ModelRow, price: ModelPrice, price_version: int, pool: Pool
+    ) -> None:
+        self.model = model
+        self.model_id = model.id
+        self.price = price
+        self.price_version = price_version
+        self.pool = pool
+        self.terms = plain_terms(model, wire_format, price)
+        self.sent_name = None if model.upstream_model == name else model.upstream_model
+        """The name to put in the body; None when the client's is right."""
+        self.injects_usage = wire_format in _INJECTED_FORMATS and model.endpoints[wire_format].inject_include_usage
 
 
 class ServiceHandler:
@@ -90,6 +94,16 @@ class ServiceHandler:
         self._worker = worker
         self._service = service
         self._book = book
+        self._finish_cap_pico = service.stream_dry_cap_pico if service.stream_dry_policy == "finish" else 0
+        self._offers = {
+            (name, wire_format): Offer(
+                name, wire_format, model, book.models[model.id], book.version, worker.pool_of(endpoint)
+            )
+            for model in service.models
+            for wire_format, endpoint in model.endpoints.items()
+            if wire_format in INPUT_BOUNDS
+            for name in model.ids
+        }
         self._fault_noted_s = -_FAULT_NOTED_EVERY_S
 
     def __call__(self, client: Incoming) -> Pending:
@@ -100,7 +114,7 @@ class ServiceHandler:
         try:
             route = match(client.method, client.path)
             if route.metered:
-                pending = self._metered(_Arrival(client, route, exchange_id, started_ms))
+                pending = self._metered(client, route, exchange_id, started_ms)
             else:
                 pending = self._unmetered(client, route, exchange_id)
         except (Refused, FaultError) as error:
@@ -139,106 +153,112 @@ class ServiceHandler:
             _log.warning("requests are refused: %s", error)
 
     # -- metered requests: at once as far as possible ----------------------------------------------------------
-    def _metered(self, arrival: _Arrival) -> Pending:
-        worker, client = self._worker, arrival.client
+    def _metered(self, client: Incoming, route: Route, exchange_id: str, started_ms: int) -> Pending:
+        """The steps in their order; from the first that must wait, `_metered_slowly` goes on."""
+        worker = self._worker
         if worker.draining:
             raise Refused(Refusal.DRAINING, "This server is shutting down.", retry_after_s=1, close=True)
         trouble = worker.ready()
         if trouble:
             raise Refused(Refusal.STORE_UNAVAILABLE, f"Not available: {trouble}.", retry_after_s=5)
-        key = worker.accounts.get(key_digest(client_key(client.headers, client.query)))
+        key = worker.accounts.known(client_key(client.headers, client.query))
         if key is None:
-            return self._metered_slowly(arrival)
-        self._take_key(arrival, key)
+            return self._metered_slowly(client, route, exchange_id, started_ms)
+        rate_lines = self._admitted(client, key, started_ms)
         body = client.body_now(self._service.body_bytes_max)
         if body is None or len(body) >= limits.scan_in_thread_bytes_min:
-            arrival.body = body
-            return self._metered_slowly(arrival)
-        self._take_body(arrival, body, _scan(body, arrival.route.name))
-        hold = self._hold_now(arrival)
+            return self._metered_slowly(client, route, exchange_id, started_ms, key, rate_lines, body)
+        scanned = _scan(body, route.name)
+        offer = self._offer(scanned.model, route, key)
+        ask = plain_ask(offer.terms, scanned, route.name, offer.model, offer.price)
+        hold = worker.leases.hold_now(key.user, offer.model.wallet, ask.hold_pico, started_ms)
         if hold is None:
-            return self._metered_slowly(arrival)
-        return self._begin(arrival, hold)
+            return self._metered_slowly(client, route, exchange_id, started_ms, key, rate_lines, body, scanned)
+        return self._begin(client, route, exchange_id, started_ms, key, rate_lines, body, scanned, offer, ask, hold)
 
-    async def _metered_slowly(self, arrival: _Arrival) -> None:
-        """Go on from the step that was reached, waiting where it must be."""
-        if arrival.key is None:
-            self._take_key(arrival, await self._find_key(arrival.client))
-        body = arrival.body
+    async def _metered_slowly(
+        self,
+        client: Incoming,
+        route: Route,
+        exchange_id: str,
+        started_ms: int,
+        key: KeyRecord | None = None,
+        rate_lines: bytes = b"",
+        body: bytes | None = None,
+        scanned: Scan | None = None,
+    ) -> None:
+        """Go on from the step that was reached (what is None was not), waiting where it must be."""
+        if key is None:
+            key = await self._find_key(client)
+            rate_lines = self._admitted(client, key, started_ms)
         if body is None:
-            body = await arrival.client.body(self._service.body_bytes_max)
-        if arrival.scan is None:
-            self._take_body(arrival, body, await _scan_somewhere(body, arrival.route.name))
-        hold = self._hold_now(arrival) or await self._wait_for_hold(arrival)
-        pending = self._begin(arrival, hold)
+            body = await client.body(self._service.body_bytes_max)
+        if scanned is None:
+            scanned = await _scan_somewhere(body, route.name)
+        offer = self._offer(scanned.model, route, key)
+        ask = plain_ask(offer.terms, scanned, route.name, offer.model, offer.price)
+        leases, wallet = self._worker.leases, offer.model.wallet
+        hold = leases.hold_now(key.user, wallet, ask.hold_pico, started_ms)
+        if hold is None:
+            got = await leases.hold(key.user, wallet, ask.hold_pico)
+            if not isinstance(got, Hold):
+                raise _shortage_refusal(got, ask, offer.price, wallet)
+            hold = got
+        pending = self._begin(
+            client, route, exchange_id, started_ms, key, rate_lines, body, scanned, offer, ask, hold
+        )
         if pending is not None:
             await pending
 
     # -- the steps -------------------------------------------------------------------------------------------
-    def _take_key(self, arrival: _Arrival, key: KeyRecord) -> None:
-        """The key is good, within its rate, and the body is declared as JSON."""
-        self._check_key(key)
-        arrival.rate = self._rate(key)
-        require_json(arrival.client.headers)
-        arrival.key = key
+    def _admitted(self, client: Incoming, key: KeyRecord, now_ms: int) -> bytes:
+        """The key is good, within its rate, and the body is declared as JSON. The answer's rate-limit lines."""
+        self._check_key(key, now_ms)
+        rate = self._rate(key)
+        require_json(client.headers)
+        return _RATE_LINES % (rate.limit, rate.remaining, rate.reset_s)
 
-    def _take_body(self, arrival: _Arrival, body: bytes, scanned: Scan) -> None:
-        """The body names a model this key may use here, with price fields the model prices."""
-        key = arrival.key
-        if key is None:
-            return
-        model = self._model(scanned.model, arrival.route, key)
-        price = self._book.models[model.id]
-        arrival.ask = ask_of(scanned, arrival.route.name, model, price)
-        arrival.body, arrival.scan, arrival.model, arrival.price = body, scanned, model, price
+    def _offer(self, name: str, route: Route, key: KeyRecord) -> Offer:
+        """What this key may use here under that name."""
+        offer = self._offers.get((name, route.name))
+        if offer is None or (key.allowed_models is not None and offer.model_id not in key.allowed_models):
+            model = self._model(name, route, key)
+            raise Refused(Refusal.UNSUPPORTED, f"The model {model.id} is not served on {route.path}.")
+        return offer
 
-    def _hold_now(self, arrival: _Arrival) -> Hold | None:
-        key, model, ask = arrival.key, arrival.model, arrival.ask
-        if key is None or model is None or ask is None:
-            return None
-        return self._worker.leases.hold_now(key.user, model.wallet, ask.hold_pico, arrival.started_ms)
-
-    async def _wait_for_hold(self, arrival: _Arrival) -> Hold:
-        key, model, ask, price = arrival.key, arrival.model, arrival.ask, arrival.price
-        if key is None or model is None or ask is None or price is None:
-            raise Refused(Refusal.INTERNAL, "Internal error.", close=True)
-        got = await self._worker.leases.hold(key.user, model.wallet, ask.hold_pico)
-        if isinstance(got, Hold):
-            return got
-        raise _shortage_refusal(got, ask, price, model.wallet)
-
-    def _begin(self, arrival: _Arrival, hold: Hold) -> Pending:
+    def _begin(
+        self,
+        client: Incoming,
+        route: Route,
+        exchange_id: str,
+        started_ms: int,
+        key: KeyRecord,
+        rate_lines: bytes,
+        body: bytes,
+        scanned: Scan,
+        offer: Offer,
+        ask: Ask,
+        hold: Hold,
+    ) -> Pending:
         """Money is held: make the exchange and send it."""
-        key, scanned, model, price, ask = arrival.key, arrival.scan, arrival.model, arrival.price, arrival.ask
-        body, rate = arrival.body, arrival.rate
-        if key is None or scanned is None or model is None or price is None or ask is None or body is None:
-            raise Refused(Refusal.INTERNAL, "Internal error.", close=True)
-        strip_usage = (
-            scanned.stream
-            and not scanned.include_usage
-            and arrival.route.name in _INJECTED_FORMATS
-            and model.endpoints[arrival.route.name].inject_include_usage
-        )
-        other_name = model.upstream_model if model.upstream_model != scanned.model else None
-        if other_name is not None or strip_usage:
-            body = scanned.edited(body, other_name, strip_usage)
-        finishes = self._service.stream_dry_policy == "finish"
+        stream = scanned.stream
+        strip_usage = stream and offer.injects_usage and not scanned.include_usage
+        if strip_usage or offer.sent_name is not None:
+            body = scanned.edited(body, offer.sent_name, strip_usage)
         exchange = Exchange(
             self._worker,
-            arrival.client,
-            arrival.route,
-            arrival.id,
-            arrival.started_ms,
+            client,
+            route,
+            exchange_id,
+            started_ms,
             key,
-            model,
-            price,
-            self._book.version,
+            offer,
             ask,
             hold,
-            stream=scanned.stream,
-            strip_usage=strip_usage,
-            rate_lines=b"" if rate is None else _rate_lines(rate),
-            finish_cap_pico=self._service.stream_dry_cap_pico if finishes else 0,
+            stream,
+            strip_usage,
+            rate_lines,
+            self._finish_cap_pico,
         )
         return exchange.begin(body)
 
@@ -251,8 +271,8 @@ class ServiceHandler:
             raise Refused(Refusal.KEY_UNKNOWN, "This API key is not valid.")
         return key
 
-    def _check_key(self, key: KeyRecord) -> None:
-        expired = key.expires_at_ms is not None and key.expires_at_ms <= self._worker.wall_ms()
+    def _check_key(self, key: KeyRecord, now_ms: int) -> None:
+        expired = key.expires_at_ms is not None and key.expires_at_ms <= now_ms
         if expired or not key.key_active or not key.user_active:
             raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
 
@@ -292,7 +312,7 @@ class ServiceHandler:
 
     async def _forwarded(self, client: Incoming, route: Route, exchange_id: str) -> None:
         key = await self._find_key(client)
-        self._check_key(key)
+        self._check_key(key, self._worker.wall_ms())
         self._rate(key)
         require_json(client.headers)
         body = await client.body(self._service.body_bytes_max)
@@ -308,7 +328,7 @@ class ServiceHandler:
 
     async def _own(self, client: Incoming, route: Route) -> None:
         key = await self._find_key(client)
-        self._check_key(key)
+        self._check_key(key, self._worker.wall_ms())
         if route.name == "credits":
             account = await self._worker.store.account(key.user)
             if account is None:
@@ -363,14 +383,6 @@ def _shortage_refusal(shortage: Shortage, ask: Ask, price: ModelPrice, wallet: s
     refusal, message = _SHORTAGES[shortage.reason]
     retry_after_s = 1 if refusal in {Refusal.OVERLOADED, Refusal.STORE_UNAVAILABLE} else None
     return Refused(refusal, message, retry_after_s=retry_after_s)
-
-
-def _rate_lines(rate: RateState) -> bytes:
-    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
-        rate.limit,
-        rate.remaining,
-        rate.reset_s,
-    )
 
 
 def _shown(name: str) -> str:

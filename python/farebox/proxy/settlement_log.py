@@ -8,13 +8,15 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 
-from farebox.base.records import LotAmount, Settlement
+from farebox.base.records import LotAmount
 from farebox.meter import format_pico
-from farebox.proxy.verdict import Verdict
 
 _FLUSH_INTERVAL_S = 0.2
 _STANDARD_OUTPUT = 1
 _LINES_MAX = 20_000
+
+Entry = tuple[str, str, str, str, str, str, str, int, Sequence[LotAmount], int | None]
+"""Exchange, user, model, evidence, outcome, used, multiplier, amount_pico, takes, remaining_pico."""
 
 
 class SettlementLog:
@@ -23,13 +25,13 @@ class SettlementLog:
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int = _STANDARD_OUTPUT) -> None:
         self._loop = loop
         self._descriptor = descriptor
-        self._waiting: list[tuple[Settlement, Sequence[tuple[str, int, str, str]], int | None]] = []
+        self._waiting: list[Entry] = []
         self._scheduled = False
 
-    def add(self, settlement: Settlement, verdict: Verdict, remaining_pico: int | None) -> None:
+    def add(self, entry: Entry) -> None:
         """Note a settlement; its line is written soon. Beyond a bound of waiting lines it is dropped."""
         if len(self._waiting) < _LINES_MAX:
-            self._waiting.append((settlement, verdict.lines, remaining_pico))
+            self._waiting.append(entry)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_later(_FLUSH_INTERVAL_S, self.flush)
@@ -39,7 +41,7 @@ class SettlementLog:
         self._scheduled = False
         waiting, self._waiting = self._waiting, []
         if waiting:
-            data = "".join(_line(*entry) for entry in waiting).encode("utf-8", "replace")
+            data = "".join([_line(*entry) for entry in waiting]).encode("utf-8", "replace")
             try:
                 os.write(self._descriptor, data)
             except OSError:
@@ -47,21 +49,30 @@ class SettlementLog:
 
 
 def _line(
-    settlement: Settlement, lines: Sequence[tuple[str, int, str, str]], remaining_pico: int | None
+    exchange: str,
+    user: str,
+    model: str,
+    evidence: str,
+    outcome: str,
+    used: str,
+    multiplier: str,
+    amount_pico: int,
+    takes: Sequence[LotAmount],
+    remaining_pico: int | None,
 ) -> str:
-    used = " ".join([f"{kind}={count}@{price}" for kind, count, price, _ in lines])
-    paid = " ".join([f"{pool}={format_pico(amount)}" for pool, amount in _by_pool(settlement.takes).items()])
+    amount = format_pico(amount_pico)
+    if len(takes) == 1 and takes[0].amount_pico == amount_pico:
+        paid = f"{takes[0].pool}={amount}"
+    else:
+        paid = " ".join([f"{pool}={format_pico(part_pico)}" for pool, part_pico in _by_pool(takes).items()])
     left = "?" if remaining_pico is None else format_pico(remaining_pico)
     return (
-        f"settled {settlement.exchange} user={settlement.user} model={settlement.model} "
-        f"{settlement.evidence} {settlement.outcome} {used} x{settlement.multiplier} "
-        f"amount={format_pico(settlement.amount_pico)} {paid} remaining~{left}\n"
+        f"settled {exchange} user={user} model={model} {evidence} {outcome} {used} x{multiplier} "
+        f"amount={amount} {paid} remaining~{left}\n"
     )
 
 
 def _by_pool(takes: Sequence[LotAmount]) -> Mapping[str, int]:
-    if len(takes) == 1:
-        return {takes[0].pool: takes[0].amount_pico}
     pools: dict[str, int] = {}
     for take in takes:
         pools[take.pool] = pools.get(take.pool, 0) + take.amount_pico

@@ -12,7 +12,7 @@ from farebox.meter.price_book import MEDIA_INPUT_KINDS, TOKEN_INPUT_KINDS
 from farebox.proxy.admission import Ask, Model, variant_served
 
 _ESTIMATE_BYTES_PER_TOKEN = 4
-_COUNT_PLAUSIBLE_MAX = 10**9
+COUNT_PLAUSIBLE_MAX = 10**9
 _FIRST_REDIRECT_STATUS = 300
 _OUTPUT_KINDS = frozenset(("output", "audio_output", "image_output"))
 
@@ -35,6 +35,9 @@ class Ending:
 class Verdict:
     """What is owed. `quarantine` is empty, or why `amount_pico` (then 0) must be found by an operator.
 
+    `used` says for people what was used at which price: `input=12@1.25 output=5@10`. `upstream_model` and `raw_usage`
+    are the upstream's own words.
+
     Never changed once made; not frozen for speed, like `Ask`.
     """
 
@@ -46,13 +49,23 @@ class Verdict:
     flags: tuple[str, ...]
     variant: str
     quarantine: str = ""
-    lines: Sequence[tuple[str, int, str, str]] = ()
+    used: str = ""
+    upstream_model: str = ""
+    raw_usage: str = ""
 
 
 def verdict_of(
     reading: Reading, ending: Ending, ask: Ask, model: Model, price: ModelPrice, price_of: PriceOf, hold_pico: int
 ) -> Verdict:
     """Charge what was reported; estimate what was delivered without a report; nothing for what failed."""
+    verdict = _decided(reading, ending, ask, model, price, price_of, hold_pico)
+    verdict.upstream_model, verdict.raw_usage = reading.model or "", reading.raw.decode("utf-8", "replace")
+    return verdict
+
+
+def _decided(
+    reading: Reading, ending: Ending, ask: Ask, model: Model, price: ModelPrice, price_of: PriceOf, hold_pico: int
+) -> Verdict:
     variant, tier_flags = variant_served(
         model, ask.variant, reading.service_tier, reading.speed, reading.inference_geo
     )
@@ -71,7 +84,14 @@ def verdict_of(
 
 def unjudged(reading: Reading) -> Verdict:
     """The verdict where none could be reached: an operator must look."""
-    return Verdict(0, {}, {}, 0, "none", tuple(reading.flags), "", "the charge could not be computed")
+    raw_usage = reading.raw.decode("utf-8", "replace")
+    why = "the charge could not be computed"
+    return Verdict(0, {}, {}, 0, "none", tuple(reading.flags), "", why, "", reading.model or "", raw_usage)
+
+
+def used_text(lines: Sequence[tuple[str, int, str, str]]) -> str:
+    """What was used at which price: `input=12@1.25 output=5@10`."""
+    return " ".join([f"{kind}={count}@{price}" for kind, count, price, _ in lines])
 
 
 def _owes_nothing(reading: Reading, ending: Ending) -> bool:
@@ -117,7 +137,7 @@ def _estimated(
         flags,
         variant,
         quarantine,
-        charge.lines,
+        used_text(charge.lines),
     )
 
 
@@ -148,7 +168,7 @@ def _priced(
     if quarantine:
         amount_pico, lines = 0, ()
     return Verdict(
-        amount_pico, counts, others, reading.input_total, evidence, flags, variant, quarantine, lines
+        amount_pico, counts, others, reading.input_total, evidence, flags, variant, quarantine, used_text(lines)
     )
 
 
@@ -177,7 +197,7 @@ def _priced_others(
 
 def _implausible(counts: Mapping[str, int]) -> str:
     for kind, count in counts.items():
-        if count > _COUNT_PLAUSIBLE_MAX:
+        if count > COUNT_PLAUSIBLE_MAX:
             return f"implausible count of {kind}"
     return ""
 

@@ -15,11 +15,11 @@ from farebox.base import clock, frames, limits
 from farebox.base.counters import INDEX, Counters
 from farebox.base.errors import FaultError, Refusal
 from farebox.base.ids import ExchangeIds
-from farebox.base.records import KeyRecord, Settlement, Void
+from farebox.base.records import KeyRecord, Void, settlement_payload
 from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service
 from farebox.journal.journal import Journal
-from farebox.meter import ModelPrice, PriceBook, Reading
+from farebox.meter import ModelPrice, PriceBook
 from farebox.proxy.abandon import Drains
 from farebox.proxy.accounts import Accounts
 from farebox.proxy.books import Books
@@ -154,7 +154,6 @@ class Worker:
         self,
         exchange: Exchange,
         verdict: Verdict,
-        reading: Reading,
         outcome: str,
         then: Callable[[Exception | None], None],
     ) -> None:
@@ -165,53 +164,53 @@ class Worker:
             takes, record = self.leases.reserve(user, exchange.id, exchange.hold, now_ms)
         else:
             takes, record = self.leases.settle(user, exchange.id, exchange.hold, verdict.amount_pico, now_ms)
-        settlement = Settlement(
-            exchange=exchange.id,
-            user=user,
-            wallet=exchange.hold.wallet,
-            key=exchange.key.digest[:16],
-            model=exchange.model.id,
-            wire_format=exchange.route.name,
-            price_version=exchange.price_version,
-            multiplier=exchange.price.multiplier,
-            evidence=verdict.evidence,
-            flags=verdict.flags,
-            counts=verdict.counts,
-            others=verdict.others,
-            input_total=verdict.input_total,
-            variant=verdict.variant,
-            amount_pico=verdict.amount_pico,
-            takes=takes,
-            quarantine=verdict.quarantine,
-            outcome=outcome,
-            status=exchange.status,
-            upstream=exchange.model.upstream,
-            upstream_model=(reading.model or "")[: limits.model_name_bytes_max],
-            upstream_request=exchange.upstream_request,
-            stream=exchange.stream,
-            started_ms=exchange.started_ms,
-            first_byte_ms=exchange.first_byte_ms,
-            ended_ms=now_ms,
-            raw_usage=reading.raw.decode("utf-8", "replace"),
-            free=exchange.price.free,
+        payload = settlement_payload(
+            exchange.id,
+            user,
+            exchange.hold.wallet,
+            exchange.key.digest[:16],
+            exchange.offer.model_id,
+            exchange.route.name,
+            exchange.offer.price_version,
+            exchange.offer.price.multiplier,
+            verdict.evidence,
+            verdict.flags,
+            verdict.counts,
+            verdict.others,
+            verdict.input_total,
+            verdict.variant,
+            verdict.amount_pico,
+            takes,
+            verdict.quarantine,
+            outcome,
+            exchange.status,
+            exchange.offer.model.upstream,
+            verdict.upstream_model[: limits.model_name_bytes_max],
+            exchange.upstream_request,
+            exchange.stream,
+            exchange.started_ms,
+            exchange.first_byte_ms,
+            now_ms,
+            verdict.raw_usage,
+            exchange.offer.price.free,
         )
 
         def written(error: Exception | None) -> None:
             if error is None:
-                self.leases.written(user, record, self.journal.last_pos)
-                self._note(settlement, verdict)
+                self._settled(exchange, verdict, record, outcome, now_ms)
             else:
-                self.spawn(self._record_again(settlement, verdict, record))
+                self.spawn(self._record_again(payload, exchange, verdict, record, outcome, now_ms))
             then(error)
 
-        self.journal.append(frames.SETTLE, settlement.encode(), written)
+        self.journal.append(frames.SETTLE, payload, written)
 
-    async def _record_again(self, settlement: Settlement, verdict: Verdict, record: Unbooked) -> None:
-        if await self._append_again(frames.SETTLE, settlement.encode()):
-            self.leases.written(settlement.user, record, self.journal.last_pos)
-            self._note(settlement, verdict)
+    async def _record_again(
+        self, payload: bytes, exchange: Exchange, verdict: Verdict, record: Unbooked, outcome: str, ended_ms: int
+    ) -> None:
+        if await self._append_again(frames.SETTLE, payload):
+            self._settled(exchange, verdict, record, outcome, ended_ms)
         else:
-            self.leases.unwritten(settlement.user)
+            self.leases.unwritten(exchange.key.user)
 
     def record_void(self, void: Void) -> None:
         """Record that an exchange reached no upstream; its money goes back to the store only after that."""
@@ -243,21 +242,35 @@ class Worker:
             if await outcome is None:
                 return True
 
-    def _note(self, settlement: Settlement, verdict: Verdict) -> None:
+    def _settled(
+        self, exchange: Exchange, verdict: Verdict, record: Unbooked, outcome: str, ended_ms: int
+    ) -> None:
+        """The settlement is in the journal: what it freed may serve others; count it and log its line."""
+        user, amount_pico = exchange.key.user, verdict.amount_pico
+        self.leases.written(user, record, self.journal.last_pos)
         counters = self.counters
         counters[_EXCHANGES] += 1
-        counters[_LATENCY_MS] += settlement.ended_ms - settlement.started_ms
-        counters[_CHARGED] += settlement.amount_pico
-        counters[_BY_EVIDENCE[settlement.evidence]] += 1
-        if settlement.quarantine:
+        counters[_LATENCY_MS] += ended_ms - exchange.started_ms
+        counters[_CHARGED] += amount_pico
+        counters[_BY_EVIDENCE[verdict.evidence]] += 1
+        if verdict.quarantine:
             counters[_QUARANTINED] += 1
-        for kind, count in settlement.counts.items():
+        for kind, count in verdict.counts.items():
             index = _TOKENS.get(kind)
             if index is not None:
                 counters[index] += count
-        self._settlement_log.add(
-            settlement, verdict, self.leases.remaining_pico(settlement.user, settlement.wallet)
-        )
+        self._settlement_log.add((
+            exchange.id,
+            user,
+            exchange.offer.model_id,
+            verdict.evidence,
+            outcome,
+            verdict.used,
+            exchange.offer.price.multiplier,
+            amount_pico,
+            record.takes,
+            self.leases.remaining_pico(user, exchange.hold.wallet),
+        ))
 
     # -- what the writer tells -------------------------------------------------------------------------------
     def on_push(self, message: Mapping[str, Any]) -> None:

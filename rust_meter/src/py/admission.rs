@@ -45,7 +45,7 @@ fn scan_error(py: Python<'_>, error: &scan::ScanError) -> PyErr {
 
 /// What admission needs from a request body.
 #[pyclass(frozen, module = "farebox._meter")]
-struct Scan(scan::Scan);
+pub struct Scan(pub scan::Scan);
 
 #[pymethods]
 impl Scan {
@@ -264,7 +264,7 @@ impl Charge {
 
 /// Compiled, immutable prices of one model.
 #[pyclass(frozen, module = "farebox._meter")]
-struct Price(price::Price);
+pub struct Price(pub price::Price);
 
 #[pymethods]
 impl Price {

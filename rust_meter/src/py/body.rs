@@ -24,7 +24,7 @@ pub fn add_body(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// One response body on its way through.
 #[pyclass(module = "farebox._meter")]
-struct Pipe(pipe::Pipe);
+pub struct Pipe(pub pipe::Pipe);
 
 #[pymethods]
 impl Pipe {

@@ -1,0 +1,172 @@
+"""The compiled way of the common exchange decides exactly what the general functions decide (M5, M7, DESIGN 2 and 3).
+
+Every generated request and answer goes both ways; the compiled one may only decline what is not plain, and must not
+decline what every day brings.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farebox.meter import ModelPrice, Pipe, Scan, model_price, scan
+from farebox.proxy.admission import ask_of
+from farebox.proxy.plain import plain_ask, plain_terms, plain_verdict
+from farebox.proxy.verdict import Ending, verdict_of
+
+LINES = {"input": "1.25", "cache_read": "0.125", "cache_write_5m": "1.5", "cache_write_1h": "2.51", "output": "10"}
+TIERS = [(1000, False, {"input": "2.5", "output": "15"}), (5000, True, {"input": "3"})]
+
+
+@dataclass
+class Row:
+    """A model row, as far as money is concerned."""
+
+    id: str = "m"
+    priced_fields: dict[str, dict[str, str]] = field(default_factory=dict)
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    assumed_output_tokens: int = 4096
+    input_bytes_per_token: int = 1
+
+
+PRICES = [
+    model_price({"lines": LINES, "multiplier": "1.05"}),
+    model_price({"lines": LINES, "tiers": TIERS, "variants": {"flex": {"input": "1"}}}),
+    model_price({"lines": {"input": "3", "output": "15"}}),
+    model_price({"lines": {**LINES, "call": "0.001"}}),
+    model_price({"lines": dict.fromkeys(LINES, "0")}),
+]
+TOKENS = st.one_of(st.integers(0, 20), st.integers(0, 10_000), st.sampled_from([10**9, 10**9 + 1, 2**63, -1, 1.5, None]))
+TIER_NAMES = st.sampled_from(["default", "auto", "standard", "flex", "priority", "", None])
+
+rows = st.builds(
+    Row,
+    priced_fields=st.sampled_from([{}, {}, {}, {"service_tier": {"flex": "flex"}}]),
+    context_tokens=st.sampled_from([None, None, 50, 128_000]),
+    max_output_tokens=st.sampled_from([None, None, 100, 64_000]),
+    input_bytes_per_token=st.sampled_from([1, 2, 4, 16]),
+)
+formats = st.sampled_from(["chat", "messages", "responses", "completions", "embeddings"])
+contents = st.one_of(
+    st.text(max_size=60),
+    st.just([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "https://a/b.png"}}]),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn, wire_format: str) -> bytes:
+    """A request of a wire format; mostly plain."""
+    body: dict[str, Any] = {"model": "m"}
+    if wire_format in {"chat", "messages"}:
+        body["messages"] = [{"role": "user", "content": text} for text in draw(st.lists(contents, min_size=1, max_size=4))]
+    elif wire_format == "completions":
+        body["prompt"] = draw(st.one_of(st.text(max_size=60), st.lists(st.text(max_size=9), min_size=1, max_size=3)))
+    else:
+        body["input"] = draw(st.text(max_size=60))
+    limit = {"chat": "max_completion_tokens", "responses": "max_output_tokens"}.get(wire_format, "max_tokens")
+    if wire_format != "embeddings" and draw(st.booleans()):
+        body[limit] = draw(st.integers(1, 2**31 - 1))
+    if wire_format in {"chat", "completions"} and draw(st.booleans()):
+        body["n"] = draw(st.integers(1, 8))
+    if wire_format != "embeddings" and draw(st.booleans()):
+        body["stream"] = draw(st.booleans())
+    if draw(st.integers(0, 5)) == 0:
+        body["tools"] = [{"type": "function", "function": {"name": "f"}}]
+    if draw(st.integers(0, 5)) == 0:
+        body["service_tier"] = draw(st.sampled_from(["auto", "default"]))
+    return json.dumps(body).encode()
+
+
+@st.composite
+def answers(draw: st.DrawFn, wire_format: str) -> bytes:
+    """A plain answer's body with a usage that may be odd, or cut short."""
+    read, written, reasoning = draw(TOKENS), draw(TOKENS), draw(TOKENS)
+    text = draw(st.text(max_size=12))
+    body: dict[str, Any] = {"id": "x", "model": draw(st.sampled_from(["m", "m-2026", "", None]))}
+    if wire_format == "messages":
+        body |= {"type": "message", "role": "assistant", "content": [{"type": "text", "text": text}]}
+        usage = {"cache_read_input_tokens": read, "cache_creation_input_tokens": written, "speed": None}
+        names = ("input_tokens", "output_tokens")
+    elif wire_format == "responses":
+        body |= {"object": "response", "status": "completed"}
+        body["output"] = [{"type": "message", "content": [{"type": "output_text", "text": text}]}]
+        usage = {"input_tokens_details": {"cached_tokens": read}, "output_tokens_details": {"reasoning_tokens": reasoning}}
+        names = ("input_tokens", "output_tokens")
+    else:
+        body |= {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": text}}]}
+        usage = {"prompt_tokens_details": {"cached_tokens": read}, "total_tokens": draw(TOKENS)}
+        names = ("prompt_tokens", "completion_tokens")
+    usage |= {name: draw(TOKENS) for name in names}
+    if draw(st.integers(0, 9)):
+        body["usage"] = {key: value for key, value in usage.items() if value is not None}
+    tier = draw(TIER_NAMES)
+    if tier is not None and draw(st.booleans()):
+        (body["usage"] if wire_format == "messages" and "usage" in body else body)["service_tier"] = tier
+    data = json.dumps(body).encode()
+    return data[: draw(st.integers(0, len(data)))] if draw(st.integers(0, 9)) == 0 else data
+
+
+def fed(wire_format: str, answer: bytes) -> Pipe:
+    """A tap through which the whole answer has gone."""
+    tap = Pipe(wire_format, len(answer))
+    tap.feed(answer)
+    return tap
+
+
+def no_other_model(name: str) -> None:
+    """Nothing else is priced."""
+
+
+@given(st.data(), formats, rows, st.sampled_from(PRICES))
+def test_M2_a_plain_request_is_bounded_as_every_request(
+    data: st.DataObject, wire_format: str, row: Row, price: ModelPrice
+) -> None:
+    found: Scan = scan(data.draw(requests(wire_format)), wire_format)
+    terms = plain_terms(row, wire_format, price)
+    assert plain_ask(terms, found, wire_format, row, price) == ask_of(found, wire_format, row, price)
+
+
+@given(st.data(), formats, rows, st.sampled_from(PRICES))
+def test_M7_a_plain_answer_is_charged_as_every_answer(
+    data: st.DataObject, wire_format: str, row: Row, price: ModelPrice
+) -> None:
+    tap = fed(wire_format, data.draw(answers(wire_format)))
+    terms = plain_terms(row, wire_format, price)
+    ask = ask_of(scan(SHORTEST, wire_format), wire_format, row, price)
+    plain = plain_verdict(terms, ask, tap)
+    if plain is not None:
+        ending = data.draw(st.builds(Ending, st.sampled_from([0, 200, 500]), st.booleans(), st.booleans()))
+        assert plain == verdict_of(tap.reading(), ending, ask, row, price, no_other_model, 10**12)
+
+
+SHORTEST = b'{"model":"m","messages":[],"input":"","prompt":""}'
+USUAL = {
+    "chat": b'{"model":"m","choices":[{"message":{"content":"hi"}}],"service_tier":"default",'
+    b'"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}}',
+    "messages": b'{"type":"message","model":"m","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn",'
+    b'"usage":{"input_tokens":12,"output_tokens":5,"service_tier":"standard"}}',
+    "responses": b'{"object":"response","status":"completed","model":"m","output":[],'
+    b'"usage":{"input_tokens":12,"output_tokens":5,"total_tokens":17}}',
+}
+
+
+@pytest.mark.parametrize("wire_format", USUAL)
+def test_the_usual_exchange_is_plain(wire_format: str) -> None:
+    terms = plain_terms(Row(), wire_format, PRICES[0])
+    assert terms is not None
+    body = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}],"input":"hi"}'
+    assert terms.ask(scan(body, wire_format)) is not None
+    ask = plain_ask(terms, scan(body, wire_format), wire_format, Row(), PRICES[0])
+    verdict = plain_verdict(terms, ask, fed(wire_format, USUAL[wire_format]))
+    assert verdict is not None
+    assert (verdict.counts, verdict.amount_pico) == ({"input": 12, "output": 5}, 68_250_000)
+
+
+@pytest.mark.parametrize("change", [{"priced_fields": {"speed": {"fast": "fast"}}}, {}])
+def test_models_with_variants_or_call_fees_are_never_plain(change: dict[str, Any]) -> None:
+    price = PRICES[0] if change else PRICES[3]
+    assert plain_terms(replace(Row(), **change), "chat", price) is None
