@@ -5,7 +5,6 @@ disk.
 """
 
 import json
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -21,8 +20,8 @@ import pytest
 
 from e2e.deployment import Customer
 from e2e.raw_http import Answer, exchange, request
+from e2e.small_disk import SmallDisk
 from e2e.storefront import GPT, Storefront, price_pico
-from farebox.base import limits
 from farebox.run.demo.processes import free_port, packaged_config, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -210,53 +209,36 @@ def _in_thread(work: Callable[[], Answer]) -> Callable[[], Answer]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, small enough to be filled."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    size = limits.journal_disk_free_bytes_min + 24 * 2**20
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("file systems may not be mounted here; tests/journal checks a full disk without one")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]:
+    small = SmallDisk(tmp_path)
+    for name, value in small.environment().items():
+        monkeypatch.setenv(name, value)
+    yield small
+    small.remove()
 
 
 @pytest.mark.parametrize("left_bytes", [12 * 2**20, 0], ids=["below-the-reserve", "nothing-left"])
 def test_J_a_full_disk_refuses_new_exchanges_and_settles_running_ones(
-    small_disk: Path, left_bytes: int
+    disk: SmallDisk, left_bytes: int
 ) -> None:
-    with Storefront(small_disk) as shop:
+    with Storefront(disk.folder) as shop:
         customer = shop.new_customer()
         assert ask(shop, customer.key).status == 200
         workers = shop.processes("worker_process")
         running = _in_thread(lambda: ask(shop, customer.key, first_delay_ms=2500))
         time.sleep(0.3)
-        ballast = small_disk / "ballast"
-        _fill(ballast, small_disk, left_bytes)
+        disk.fill(left_bytes)
         refused = _refused_at_last(shop, customer)
         assert refused.error["code"] == "journal_unavailable"
         assert int(refused.headers["retry-after"]) >= 1
         answer = running()
         assert answer.status == (200 if left_bytes else 0)
-        ballast.unlink()
+        disk.free()
         assert wait_until(lambda: ask(shop, customer.key).status == 200, 10.0)
         assert shop.processes("worker_process") == workers
         shop.close_books()
         served = shop.upstream_count()
         shop.charged(customer, [PRICE_PICO] * served)
-
-
-def _fill(ballast: Path, disk: Path, left_bytes: int) -> None:
-    with ballast.open("wb") as file:
-        try:
-            while (free := shutil.disk_usage(disk).free) > left_bytes:
-                file.write(bytes(min(free - left_bytes, 2**20)))
-                file.flush()
-        except OSError:
-            return
 
 
 def _refused_at_last(shop: Storefront, customer: Customer) -> Answer:
