@@ -10,6 +10,7 @@ lock guards what they share.
 """
 
 import errno
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,6 +25,8 @@ from farebox.journal.files import Files
 from farebox.journal.frames import OVERHEAD_BYTES, Frame, check_length, encode
 from farebox.journal.payloads import exchange_of
 from farebox.journal.segments import encode_header, number_of, segment_path, sequences
+
+_log = logging.getLogger("farebox.journal")
 
 Then = Callable[[Exception | None], None]
 Schedule = Callable[[Callable[[], None]], object]
@@ -445,4 +448,7 @@ def _whole_frames(frames: list[_Record], written: int) -> tuple[int, int]:
 def _tell(queued: list[_Queued], error: Exception | None) -> None:
     for _, _, then, _ in queued:
         if then is not None:
-            then(error)
+            try:
+                then(error)
+            except Exception:
+                _log.exception("what follows a journal record failed")

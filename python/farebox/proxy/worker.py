@@ -47,6 +47,7 @@ _EXCHANGES = INDEX["exchanges_total"]
 _LATENCY_MS = INDEX["latency_ms_total"]
 _CHARGED = INDEX["charged_pico_total"]
 _RECORD_AGAIN_S = 0.5
+_COUNTER_MASK = (1 << 63) - 1
 _QUARANTINED = INDEX["quarantined_total"]
 _BY_EVIDENCE = {
     "exact": INDEX["settled_exact_total"],
@@ -242,6 +243,12 @@ class Worker:
             if await outcome is None:
                 return True
 
+    def _count_tokens(self, counts: Mapping[str, int]) -> None:
+        for kind, count in counts.items():
+            index = _TOKENS.get(kind)
+            if index is not None:
+                self.counters[index] += count
+
     def _settled(
         self, exchange: Exchange, verdict: Verdict, record: Unbooked, outcome: str, ended_ms: int
     ) -> None:
@@ -251,14 +258,12 @@ class Worker:
         counters = self.counters
         counters[_EXCHANGES] += 1
         counters[_LATENCY_MS] += ended_ms - exchange.started_ms
-        counters[_CHARGED] += amount_pico
+        counters[_CHARGED] = (counters[_CHARGED] + amount_pico) & _COUNTER_MASK
         counters[_BY_EVIDENCE[verdict.evidence]] += 1
         if verdict.quarantine:
             counters[_QUARANTINED] += 1
-        for kind, count in verdict.counts.items():
-            index = _TOKENS.get(kind)
-            if index is not None:
-                counters[index] += count
+        else:
+            self._count_tokens(verdict.counts)
         self._settlement_log.add((
             exchange.id,
             user,
