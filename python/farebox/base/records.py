@@ -154,27 +154,45 @@ class Opened:
 
     def encode(self) -> bytes:
         """Wire form: a JSON array in field order."""
-        return orjson.dumps(
-            (
-                self.exchange,
-                self.user,
-                self.wallet,
-                self.key,
-                self.model,
-                self.wire_format,
-                self.price_version,
-                self.upstream,
-                self.stream,
-                self.started_ms,
-                self.input_estimate_tokens,
-                self.hold_pico,
-            )
-        )
+        return opened_payload(*(getattr(self, name) for name in Opened.__slots__))
 
     @classmethod
     def decode(cls, payload: bytes) -> "Opened":
         """Inverse of `encode`. Raises ValueError on anything else."""
         return cls(*_array(payload, 12))
+
+
+def opened_payload(
+    exchange: str,
+    user: str,
+    wallet: str,
+    key: str,
+    model: str,
+    wire_format: str,
+    price_version: int,
+    upstream: str,
+    stream: bool,
+    started_ms: int,
+    input_estimate_tokens: int,
+    hold_pico: int,
+) -> bytes:
+    """An `Opened`'s wire form, without making one: a JSON array in field order."""
+    return orjson.dumps(
+        (
+            exchange,
+            user,
+            wallet,
+            key,
+            model,
+            wire_format,
+            price_version,
+            upstream,
+            stream,
+            started_ms,
+            input_estimate_tokens,
+            hold_pico,
+        )
+    )
 
 
 @dataclass(slots=True)
@@ -278,7 +296,7 @@ def settlement_payload(
             input_total,
             variant,
             amount_pico,
-            [tuple(take) for take in takes],
+            list(map(tuple, takes)),
             quarantine,
             outcome,
             status,

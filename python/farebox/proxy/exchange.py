@@ -8,6 +8,7 @@ the hold ends exactly once (M3).
 
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from farebox.base import frames
@@ -20,7 +21,7 @@ from farebox.base.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from farebox.base.records import Opened, Void
+from farebox.base.records import Void, opened_payload
 from farebox.journal.payloads import sent_payload
 from farebox.meter import BROKEN, END, OVERSIZE, Pipe, format_pico
 from farebox.proxy.admission import hold_needed_pico
@@ -67,7 +68,6 @@ class Exchange:
         "_head",
         "_head_lines",
         "_settled",
-        "_upstream_request",
         "_verdict",
         "ask",
         "client",
@@ -84,9 +84,11 @@ class Exchange:
         "route",
         "sent",
         "started_ms",
+        "status",
         "stream",
         "strip_usage",
         "tap",
+        "upstream_request",
         "worker",
     )
 
@@ -130,7 +132,10 @@ class Exchange:
         self._head_lines = b""
         self._settled = False
         self._verdict: Verdict | None = None
-        self._upstream_request = ""
+        self.upstream_request = ""
+        """The upstream's own id of this request, for the log."""
+        self.status = 0
+        """The upstream's status; 0 when it never answered."""
         self._fault: UpstreamError | None = None
         self._ended_by_upstream = False
         self._cut_reason = ""
@@ -139,16 +144,6 @@ class Exchange:
     def settled(self) -> bool:
         """Whether the hold has ended."""
         return self._settled
-
-    @property
-    def upstream_request(self) -> str:
-        """The upstream's own id of this request, for the log."""
-        return self._upstream_request
-
-    @property
-    def status(self) -> int:
-        """The upstream's status; 0 when it never answered."""
-        return self._head.status if self._head is not None else 0
 
     # -- sending ---------------------------------------------------------------------------------------------
     def begin(self, body: bytes) -> Coroutine[Any, Any, None] | None:
@@ -186,25 +181,26 @@ class Exchange:
         self._record_open(connection, head, body)
 
     def _record_open(self, connection: Connection, head: bytes, body: bytes) -> None:
-        opened = Opened(
-            exchange=self.id,
-            user=self.key.user,
-            wallet=self.hold.wallet,
-            key=self.key.digest[:16],
-            model=self.offer.model_id,
-            wire_format=self.route.name,
-            price_version=self.offer.price_version,
-            upstream=self.offer.model.upstream,
-            stream=self.stream,
-            started_ms=self.started_ms,
-            input_estimate_tokens=self.ask.input_estimate_tokens,
-            hold_pico=self.hold.amount_pico,
+        worker, key, offer, hold = self.worker, self.key, self.offer, self.hold
+        journal = worker.journal
+        opened = opened_payload(
+            self.id,
+            key.user,
+            hold.wallet,
+            key.digest[:16],
+            offer.model_id,
+            self.route.name,
+            offer.price_version,
+            offer.model.upstream,
+            self.stream,
+            self.started_ms,
+            self.ask.input_estimate_tokens,
+            hold.amount_pico,
         )
-        journal = self.worker.journal
         try:
-            self.worker.books.record(self.offer.price_version)
-            journal.append(frames.OPEN, opened.encode(), None)
-            journal.append(frames.SENT, sent_payload(self.id), lambda error: self._send(connection, head, body, error))
+            worker.books.record(offer.price_version)
+            journal.append(frames.OPEN, opened, None)
+            journal.append(frames.SENT, sent_payload(self.id), partial(self._send, connection, head, body))
         except FaultError as error:
             connection.release(True)
             self._void("journal failed")
@@ -213,8 +209,8 @@ class Exchange:
                 Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record new requests right now.", retry_after_s=5
             ) from None
         self._connection = connection
-        self.worker.exchanges[self.id] = self
-        self.worker.counters[_OPEN_TOTAL] += 1
+        worker.exchanges[self.id] = self
+        worker.counters[_OPEN_TOTAL] += 1
 
     def _send(self, connection: Connection, head: bytes, body: bytes, error: Exception | None) -> None:
         """The journal holds `open` and `sent`: now, and only now, may a byte leave."""
@@ -292,13 +288,14 @@ class Exchange:
         if connection is None:
             return
         self._head = head
+        status = self.status = head.status
         now_ms = self.worker.wall_ms()
         self.first_byte_ms = now_ms
         self.worker.counters[_FIRST_BYTE_MS] += now_ms - self.started_ms
         facts = answer_facts(head)
-        self._upstream_request = facts.request_id
+        self.upstream_request = facts.request_id
         self._head_lines = b"%bx-request-id: %b\r\n%b" % (facts.lines, self.id.encode("ascii"), self.rate_lines)
-        streamed = facts.event_stream and _FIRST_SUCCESS_STATUS <= head.status < _FIRST_REDIRECT_STATUS
+        streamed = facts.event_stream and _FIRST_SUCCESS_STATUS <= status < _FIRST_REDIRECT_STATUS
         chunked_out = streamed and self.client.chunked_ok
         try:
             self.tap = Pipe(
@@ -332,22 +329,19 @@ class Exchange:
     # -- plain answers -----------------------------------------------------------------------------------------
     def _complete(self, body: bytes, state: int) -> None:
         """The whole answer is here, or it broke off."""
-        broken = bool(state & BROKEN)
-        self._ended_by_upstream = broken
-        head = self._head
-        status = head.status if head is not None else 0
-        if broken:
+        if state & BROKEN:
+            self._ended_by_upstream = True
             self.worker.counters[_UPSTREAM_ERRORS] += 1
             self._settle(lambda _: self._answer_fault(oversize=bool(state & OVERSIZE)))
-        elif not _FIRST_SUCCESS_STATUS <= status < _FIRST_REDIRECT_STATUS:
+        elif not _FIRST_SUCCESS_STATUS <= self.status < _FIRST_REDIRECT_STATUS:
             self.worker.counters[_UPSTREAM_ERRORS] += 1
-            self._settle(lambda _: self._answer_upstream_error(status, body))
+            self._settle(lambda _: self._answer_upstream_error(self.status, body))
         else:
-            self._settle(lambda verdict: self._answer(status, verdict, body))
+            self._settle(partial(self._answer, body))
 
-    def _answer(self, status: int, verdict: Verdict, body: bytes) -> None:
+    def _answer(self, body: bytes, verdict: Verdict) -> None:
         lines = b"%bx-farebox-cost: %b\r\n" % (self._head_lines, format_pico(verdict.amount_pico).encode("ascii"))
-        self.client.answer(status, lines, body)
+        self.client.answer(self.status, lines, body)
 
     def _answer_fault(self, *, oversize: bool) -> None:
         if isinstance(self._fault, UpstreamTimeoutError):
@@ -520,21 +514,23 @@ class Exchange:
         if verdict is None:
             verdict = self._judged(cut_by_us)
 
-        def written(error: Exception | None) -> None:
-            if error is not None:
-                _log.error("%s: the settlement was not written, recovery will end it: %s", self.id, error)
-                self.client.abort()
-                self._drop_rest()
-                return
-            self._verdict = verdict
-            if self.relay is None:
-                self.client.on_gone = None
-            then(verdict)
-
         try:
-            worker.record_settlement(self, verdict, self._outcome(cut_by_us), written)
+            worker.record_settlement(self, verdict, self._outcome(cut_by_us), then)
         except FaultError as error:
-            written(error)
+            self.settlement_failed(error)
+
+    def settlement_written(self, verdict: Verdict, then: Callable[[Verdict], None]) -> None:
+        """The settlement is in the journal: the client may see the end."""
+        self._verdict = verdict
+        if self.relay is None:
+            self.client.on_gone = None
+        then(verdict)
+
+    def settlement_failed(self, error: Exception) -> None:
+        """The settlement is not in the journal: the client must not take its answer for complete."""
+        _log.error("%s: the settlement was not written, recovery will end it: %s", self.id, error)
+        self.client.abort()
+        self._drop_rest()
 
     def _judged(self, cut_by_us: bool) -> Verdict:
         """The verdict of an exchange that is not plain."""
@@ -561,5 +557,4 @@ class Exchange:
             return "client_gone_cut" if cut_by_us else "client_gone"
         if self._ended_by_upstream:
             return "upstream_broke"
-        head = self._head
-        return "ok" if head is not None and head.status < _FIRST_REDIRECT_STATUS else "upstream_error"
+        return "ok" if 0 < self.status < _FIRST_REDIRECT_STATUS else "upstream_error"

@@ -16,7 +16,7 @@ from typing import Any
 
 from farebox.base import limits
 from farebox.base.errors import FareboxError, FaultError, StoreDownError, StoreRefusedError
-from farebox.base.records import WALLETS, Fenced, Grant, LotAmount, Settlement
+from farebox.base.records import WALLETS, Fenced, Grant, Settlement
 from farebox.ledger.user_lease import Hold, Settled
 from farebox.proxy.user_money import Shortage, Unbooked, UserMoney, Waiter
 from farebox.store.base import WorkerStore
@@ -120,37 +120,43 @@ class Leases:
 
     def settle(
         self, user: str, exchange: str, hold: Hold, charge_pico: int, now_ms: int
-    ) -> tuple[tuple[LotAmount, ...], Unbooked]:
+    ) -> Unbooked:
         """Post a hold: what the lots pay. Record the settlement, then tell `written` or `unwritten`."""
         money = self._users[user]
         if hold.wallet in money.remaining_pico:
             money.remaining_pico[hold.wallet] -= charge_pico
-        return self._left(money, exchange, hold, money.lease.settle(hold, charge_pico, now_ms))
+        return self._left(money, exchange, hold, money.lease.settle(hold, charge_pico, now_ms), charge_pico)
 
     def reserve(
         self, user: str, exchange: str, hold: Hold, now_ms: int
-    ) -> tuple[tuple[LotAmount, ...], Unbooked]:
+    ) -> Unbooked:
         """End a hold whose money must wait for an operator. Otherwise like `settle`."""
         money = self._users[user]
-        return self._left(money, exchange, hold, money.lease.reserve(hold, now_ms))
+        return self._left(money, exchange, hold, money.lease.reserve(hold, now_ms), hold.amount_pico)
 
     def _left(
-        self, money: UserMoney, exchange: str, hold: Hold, settled: Settled
-    ) -> tuple[tuple[LotAmount, ...], Unbooked]:
-        record = Unbooked(exchange, hold.wallet, settled.takes, settled.uncovered_pico)
+        self, money: UserMoney, exchange: str, hold: Hold, settled: Settled, charge_pico: int
+    ) -> Unbooked:
+        record = Unbooked(exchange, hold.wallet, settled.takes, settled.uncovered_pico, charge_pico)
         money.unbooked.append(record)
         if money.settled_meanwhile is not None:
             money.settled_meanwhile.append(record)
         money.unwritten_count += 1
-        return settled.takes, record
+        return record
 
-    def written(self, user: str, record: Unbooked, pos: int) -> None:
-        """The settlement is in the journal, at or before `pos`; what it freed may serve others now."""
+    def written(self, user: str, record: Unbooked, pos: int) -> int | None:
+        """The settlement is in the journal, at or before `pos`; what it freed may serve others now.
+
+        Returns the wallet's balance as far as this worker knows; for people, never for decisions.
+        """
         money = self._users[user]
         self._unapplied.append((pos, money, record))
         money.unwritten_count -= 1
-        money.freed_pos = max(money.freed_pos, pos)
-        self._money_moved(money)
+        if pos > money.freed_pos:
+            money.freed_pos = pos
+        if money.waiters or money.recalled_until_s:
+            self._money_moved(money)
+        return money.remaining_pico.get(record.wallet)
 
     def unwritten(self, user: str) -> None:
         """The settlement could not be recorded: its money stays out of use until recovery ends the exchange."""
@@ -173,11 +179,6 @@ class Leases:
         money.freed_pos = max(money.freed_pos, pos)
         self._money_moved(money)
 
-    def remaining_pico(self, user: str, wallet: str) -> int | None:
-        """The wallet's balance as far as this worker knows; for people, never for decisions."""
-        money = self._users.get(user)
-        return None if money is None else money.remaining_pico.get(wallet)
-
     # -- what the writer tells -------------------------------------------------------------------------------
     def remember_unbooked(self, records: Iterable[tuple[int, Settlement]]) -> None:
         """After recovery: this journal's settlements that are recorded but perhaps not booked, in order."""
@@ -187,7 +188,9 @@ class Leases:
             uncovered_pico = record.amount_pico - sum(take.amount_pico for take in record.takes)
             if record.quarantine:
                 uncovered_pico = 0
-            unbooked = Unbooked(record.exchange, record.wallet, record.takes, max(0, uncovered_pico))
+            uncovered_pico = max(0, uncovered_pico)
+            charge_pico = uncovered_pico + sum(take.amount_pico for take in record.takes)
+            unbooked = Unbooked(record.exchange, record.wallet, record.takes, uncovered_pico, charge_pico)
             money.unbooked.append(unbooked)
             self._unapplied.append((pos, money, unbooked))
 

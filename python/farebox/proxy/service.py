@@ -277,7 +277,9 @@ class ServiceHandler:
             raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
 
     def _rate(self, key: KeyRecord) -> RateState:
-        rate = self._worker.rate(key, self._service.requests_per_minute)
+        worker = self._worker
+        limit = key.requests_per_minute or self._service.requests_per_minute
+        rate = worker.rates.admit(key.digest, limit, worker.loop.time())
         if rate.retry_after_s:
             raise Refused(
                 Refusal.RATE_LIMITED,

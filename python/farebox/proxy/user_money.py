@@ -41,11 +41,8 @@ class Unbooked:
     wallet: str
     takes: tuple[LotAmount, ...]
     uncovered_pico: int
-
-    @property
-    def charge_pico(self) -> int:
-        """What the wallet loses when it is booked."""
-        return self.uncovered_pico + sum(take.amount_pico for take in self.takes)
+    charge_pico: int
+    """What the wallet loses when it is booked: takes and uncovered part."""
 
 
 class UserMoney:

@@ -15,7 +15,7 @@ from farebox.base import clock, frames, limits
 from farebox.base.counters import INDEX, Counters
 from farebox.base.errors import FaultError, Refusal
 from farebox.base.ids import ExchangeIds
-from farebox.base.records import KeyRecord, Void, settlement_payload
+from farebox.base.records import Void, settlement_payload
 from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service
 from farebox.journal.journal import Journal
@@ -25,7 +25,7 @@ from farebox.proxy.accounts import Accounts
 from farebox.proxy.books import Books
 from farebox.proxy.exchange import Exchange
 from farebox.proxy.leases import Leases
-from farebox.proxy.rates import RateLimiter, RateState
+from farebox.proxy.rates import RateLimiter
 from farebox.proxy.settlement_log import SettlementLog
 from farebox.proxy.streams import Streams
 from farebox.proxy.user_money import Unbooked
@@ -95,8 +95,8 @@ class Worker:
         self.draining = False
         self.ready: Callable[[], str] = lambda: ""
         self._pools = pools
-        self._ids = ExchangeIds()
-        self._rates = RateLimiter()
+        self.new_id = ExchangeIds().new
+        self.rates = RateLimiter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool_by_endpoint: dict[int, Pool] = {}
         self._settlement_log = SettlementLog(loop)
@@ -138,42 +138,38 @@ class Worker:
         return partial(self.books.find, version)
 
     # -- exchanges -------------------------------------------------------------------------------------------
-    def new_id(self, now_ms: int) -> str:
-        """A fresh exchange id."""
-        return self._ids.new(now_ms)
-
-    def rate(self, key: KeyRecord, limit: int) -> RateState:
-        """Count a request against its key's limit."""
-        return self._rates.admit(key.digest, key.requests_per_minute or limit, self.loop.time())
-
     def forget(self, exchange: Exchange) -> None:
         """The exchange has ended."""
         self.exchanges.pop(exchange.id, None)
-        self.drains.ended(exchange)
+        if exchange.gone_handled:
+            self.drains.ended(exchange)
 
     def record_settlement(
         self,
         exchange: Exchange,
         verdict: Verdict,
         outcome: str,
-        then: Callable[[Exception | None], None],
+        then: Callable[[Verdict], None],
     ) -> None:
-        """End the hold by the verdict and put the settlement into the journal. Raises the journal's errors."""
+        """End the hold by the verdict and put the settlement into the journal; `then` runs when it is there.
+
+        Raises the journal's errors.
+        """
         now_ms = self.wall_ms()
-        user = exchange.key.user
+        key, offer, hold = exchange.key, exchange.offer, exchange.hold
         if verdict.quarantine:
-            takes, record = self.leases.reserve(user, exchange.id, exchange.hold, now_ms)
+            record = self.leases.reserve(key.user, exchange.id, hold, now_ms)
         else:
-            takes, record = self.leases.settle(user, exchange.id, exchange.hold, verdict.amount_pico, now_ms)
+            record = self.leases.settle(key.user, exchange.id, hold, verdict.amount_pico, now_ms)
         payload = settlement_payload(
             exchange.id,
-            user,
-            exchange.hold.wallet,
-            exchange.key.digest[:16],
-            exchange.offer.model_id,
+            key.user,
+            hold.wallet,
+            key.digest[:16],
+            offer.model_id,
             exchange.route.name,
-            exchange.offer.price_version,
-            exchange.offer.price.multiplier,
+            offer.price_version,
+            offer.price.multiplier,
             verdict.evidence,
             verdict.flags,
             verdict.counts,
@@ -181,11 +177,11 @@ class Worker:
             verdict.input_total,
             verdict.variant,
             verdict.amount_pico,
-            takes,
+            record.takes,
             verdict.quarantine,
             outcome,
             exchange.status,
-            exchange.offer.model.upstream,
+            offer.model.upstream,
             verdict.upstream_model[: limits.model_name_bytes_max],
             exchange.upstream_request,
             exchange.stream,
@@ -193,15 +189,16 @@ class Worker:
             exchange.first_byte_ms,
             now_ms,
             verdict.raw_usage,
-            exchange.offer.price.free,
+            offer.price.free,
         )
 
         def written(error: Exception | None) -> None:
             if error is None:
                 self._settled(exchange, verdict, record, outcome, now_ms)
+                exchange.settlement_written(verdict, then)
             else:
                 self.spawn(self._record_again(payload, exchange, verdict, record, outcome, now_ms))
-            then(error)
+                exchange.settlement_failed(error)
 
         self.journal.append(frames.SETTLE, payload, written)
 
@@ -253,8 +250,8 @@ class Worker:
         self, exchange: Exchange, verdict: Verdict, record: Unbooked, outcome: str, ended_ms: int
     ) -> None:
         """The settlement is in the journal: what it freed may serve others; count it and log its line."""
-        user, amount_pico = exchange.key.user, verdict.amount_pico
-        self.leases.written(user, record, self.journal.last_pos)
+        user, offer, amount_pico = exchange.key.user, exchange.offer, verdict.amount_pico
+        remaining_pico = self.leases.written(user, record, self.journal.last_pos)
         counters = self.counters
         counters[_EXCHANGES] += 1
         counters[_LATENCY_MS] += ended_ms - exchange.started_ms
@@ -267,14 +264,14 @@ class Worker:
         self._settlement_log.add((
             exchange.id,
             user,
-            exchange.offer.model_id,
+            offer.model_id,
             verdict.evidence,
             outcome,
             verdict.used,
-            exchange.offer.price.multiplier,
+            offer.price.multiplier,
             amount_pico,
             record.takes,
-            self.leases.remaining_pico(user, exchange.hold.wallet),
+            remaining_pico,
         ))
 
     # -- what the writer tells -------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ async def main(number: int, descriptors: list[int], config: list[Path]) -> int:
         for server, service in zip(servers, settings.services, strict=True):
             server.handle = ServiceHandler(worker, service, await _book(store, service))
         beats = _Beats(store, journal)
-        worker.ready = lambda: beats.trouble() or _journal_trouble(journal)
+        worker.ready = beats.trouble
         worker.spawn(beats.run())
         tune_garbage_collection()
         _log.info("worker %d serves with journal %s, epoch %d", number, journal.id, journal.epoch)
@@ -185,8 +185,10 @@ class _Beats:
 
     def trouble(self) -> str:
         """Why nothing may be admitted; empty while all is well."""
-        silent_s = clock.boot_s() - self._acknowledged_s
-        return "the store has not answered for too long" if silent_s > limits.fence_after_s else ""
+        if clock.boot_s() - self._acknowledged_s > limits.fence_after_s:
+            return "the store has not answered for too long"
+        broken = self._journal.broken
+        return "" if broken is None else f"the journal cannot be written: {broken}"
 
     async def run(self) -> None:
         while True:
@@ -200,10 +202,6 @@ class _Beats:
             except FaultError as error:
                 _log.warning("no sign of life could be given: %s", error)
             await asyncio.sleep(limits.beat_interval_s)
-
-
-def _journal_trouble(journal: Journal) -> str:
-    return "" if journal.broken is None else f"the journal cannot be written: {journal.broken}"
 
 
 async def _journal_broken(journal: Journal) -> None:
