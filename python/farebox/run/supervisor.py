@@ -32,6 +32,8 @@ _PAUSE_FIRST_S = 0.1
 _PAUSE_MAX_S = 2.0
 _HEALTHY_AFTER_S = 10.0
 _WRITER_START_S = 30.0
+_CONSOLE_AFTER_S = 0.5
+"""The console may load once the workers have: they serve sooner."""
 _STOP_S = limits.shutdown_drain_s + 15.0
 _BACKLOG = 2048
 
@@ -108,20 +110,13 @@ class Supervisor:
         """Keep everything running until asked to stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.request_stop)
-        self.writer.start()
-        deadline_s = time.monotonic() + _WRITER_START_S
-        while not ready() and not self.stops:
-            if self.writer.process is not None and self.writer.process.poll() is not None:
-                _log.critical("the writer could not start; see its message above")
-                return 1
-            if time.monotonic() > deadline_s:
-                _log.critical("the writer did not come up in %d s", int(_WRITER_START_S))
-                self.stop([self.writer])
-                return 1
-            time.sleep(_POLL_S)
-        for child in [*self.workers, self.console]:
-            if not self.stops:
-                child.start()
+        for child in [self.writer, *self.workers]:
+            child.start()
+        if not self._writer_came_up(ready):
+            self.stop(self.workers)
+            self.stop([self.writer])
+            return 1
+        self.console.start_at_s = time.monotonic() + _CONSOLE_AFTER_S
         while not self.stops:
             for child in self.children():
                 child.look()
@@ -131,6 +126,19 @@ class Supervisor:
         self.stop([self.writer, self.console])
         _log.info("stopped")
         return 0
+
+    def _writer_came_up(self, ready: Callable[[], bool]) -> bool:
+        """Wait for the writer; the workers load meanwhile. False, with the reason said, when it fails."""
+        deadline_s = time.monotonic() + _WRITER_START_S
+        while not ready() and not self.stops:
+            if not self.writer.runs():
+                _log.critical("the writer could not start; see its message above")
+                return False
+            if time.monotonic() > deadline_s:
+                _log.critical("the writer did not come up in %d s", int(_WRITER_START_S))
+                return False
+            time.sleep(_POLL_S)
+        return True
 
     def stop(self, children: list[Child]) -> None:
         """Ask children to end, insist on a second request, kill what does not end in time."""
