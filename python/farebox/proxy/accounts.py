@@ -57,8 +57,12 @@ class Accounts:
         if task is None:
             task = asyncio.create_task(self._fetch(digest, now_s))
             self._pending[digest] = task
-            task.add_done_callback(lambda _: self._pending.pop(digest, None))
+            task.add_done_callback(lambda done: self._ended(digest, done))
         return await asyncio.shield(task)
+
+    def _ended(self, digest: str, task: asyncio.Task[KeyRecord | None]) -> None:
+        if self._pending.get(digest) is task:
+            del self._pending[digest]
 
     async def _fetch(self, digest: str, now_s: float) -> KeyRecord | None:
         generation = self._generation
@@ -78,7 +82,7 @@ class Accounts:
 
     def forget_key(self, digest: str) -> None:
         """A key changed."""
-        self._generation += 1
+        self._doubt()
         self._by_key.clear()
         self._unknown.pop(digest, None)
         record = self._by_digest.pop(digest, None)
@@ -90,15 +94,20 @@ class Accounts:
 
     def forget_user(self, user: str) -> None:
         """An owner changed: all his keys are asked again."""
-        self._generation += 1
+        self._doubt()
         self._by_key.clear()
         for digest in self._by_user.pop(user, set()):
             self._by_digest.pop(digest, None)
 
     def forget_all(self) -> None:
         """Changes may have been missed."""
-        self._generation += 1
+        self._doubt()
         self._by_key.clear()
         self._by_digest.clear()
         self._by_user.clear()
         self._unknown.clear()
+
+    def _doubt(self) -> None:
+        """What is being asked may be old: it is not remembered, and who comes now asks anew."""
+        self._generation += 1
+        self._pending.clear()
