@@ -18,14 +18,15 @@ from farebox.base import limits
 from farebox.base.errors import FareboxError, FaultError, StoreDownError, StoreRefusedError
 from farebox.base.records import WALLETS, Fenced, Grant, Settlement
 from farebox.ledger.user_lease import Hold, Settled
-from farebox.proxy.user_money import Shortage, Unbooked, UserMoney, Waiter
+from farebox.proxy.user_money import AHEAD_HOLDS, Shortage, Unbooked, UserMoney, Waiter
 from farebox.store.base import WorkerStore
 
 _log = logging.getLogger("farebox.leases")
 
-_AHEAD_HOLDS = 16
+_AHEAD_HOLDS_MAX = 512
+_BUSY_S = 1.0
 _SCARCE_SHARE = 2
-_LOW_WATER_HOLDS = 4
+_LOW_WATER_SHARE = 4
 _RECHECK_S = 0.1
 _AFTER_FAULT_S = 0.02
 _REFUSED_AGAIN_S = 0.05
@@ -81,7 +82,7 @@ class Leases:
         if (
             money.refill is None
             and money.available_pico.get(wallet, 0) > 0
-            and lease.free_pico(wallet, now_ms) < _LOW_WATER_HOLDS * amount_pico
+            and lease.free_pico(wallet, now_ms) < money.ahead_holds // _LOW_WATER_SHARE * amount_pico
         ):
             money.refill = self._spawn(self._refill(money, wallet, amount_pico))
         return hold
@@ -375,7 +376,7 @@ class Leases:
         if money.short_until_s > self._loop.time():
             return self._shortage(money, wallet, "short")
         queued_pico = sum(waiter.amount_pico for waiter in money.waiters if waiter.wallet == wallet)
-        ahead_pico = need_pico + queued_pico + _AHEAD_HOLDS * amount_pico
+        ahead_pico = need_pico + queued_pico + money.ahead_holds * amount_pico
         share_pico = money.available_pico.get(wallet, 0) // _SCARCE_SHARE
         want_pico = max(need_pico, min(ahead_pico, share_pico))
         self._count("lease_grants_total")
@@ -410,7 +411,7 @@ class Leases:
         return Shortage(reason, money.remaining_pico.get(wallet, 0), money.lease.held_pico(wallet))
 
     async def _refill(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
-        """Lease ahead, so that the hot path does not have to wait."""
+        """Lease ahead, so that the hot path does not have to wait; twice as much each time while it is busy."""
         try:
             async with money.lock:
                 if money.known and not money.waiters:
@@ -428,7 +429,11 @@ class Leases:
     async def _grant_ahead(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
         now_ms = self._wall_ms()
         share_pico = money.available_pico.get(wallet, 0) // _SCARCE_SHARE
-        want_pico = min(_AHEAD_HOLDS * amount_pico, share_pico)
+        now_s = self._loop.time()
+        is_busy = now_s < money.refilled_s + _BUSY_S
+        money.ahead_holds = min(2 * money.ahead_holds, _AHEAD_HOLDS_MAX) if is_busy else AHEAD_HOLDS
+        money.refilled_s = now_s
+        want_pico = min(money.ahead_holds * amount_pico, share_pico)
         if want_pico < amount_pico:
             money.available_pico[wallet] = 0
             return

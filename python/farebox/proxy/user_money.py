@@ -11,6 +11,10 @@ from farebox.base.records import LotAmount
 from farebox.ledger.user_lease import Hold, UserLease
 
 
+AHEAD_HOLDS = 16
+"""Holds leased ahead of a user who has just begun."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """Why a hold could not be had.
@@ -52,10 +56,12 @@ class UserMoney:
     use. `distrusted` counts the doubts raised, so that one raised during a fence outlives it. `doubtful`:
     the fence may have counted too little as free. `settled_meanwhile` gathers what is settled while a fence runs.
     `unwritten_count` settlements and voids are not in the journal yet, the others are up to `freed_pos`.
+    `ahead_holds` is how many holds to lease ahead; it grows while `refilled_s`, the last time, is not long ago.
     `remaining_pico` is each wallet's balance, `available_pico` what nobody had leased when last seen.
     """
 
     __slots__ = (
+        "ahead_holds",
         "available_pico",
         "changed",
         "distrusted",
@@ -67,6 +73,7 @@ class UserMoney:
         "pump",
         "recalled_until_s",
         "refill",
+        "refilled_s",
         "remaining_pico",
         "returning",
         "settled_meanwhile",
@@ -94,6 +101,8 @@ class UserMoney:
         self.unbooked: deque[Unbooked] = deque()
         self.settled_meanwhile: list[Unbooked] | None = None
         self.used_s = now_s
+        self.ahead_holds = AHEAD_HOLDS
+        self.refilled_s = now_s
         self.freed_pos = 0
         self.unwritten_count = 0
         self.available_pico: dict[str, int] = {}
