@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from farebox.base import frames
 from farebox.base.counters import INDEX
 from farebox.base.errors import (
     FaultError,
@@ -182,7 +181,6 @@ class Exchange:
 
     def _record_open(self, connection: Connection, head: bytes, body: bytes) -> None:
         worker, key, offer, hold = self.worker, self.key, self.offer, self.hold
-        journal = worker.journal
         opened = opened_payload(
             self.id,
             key.user,
@@ -199,8 +197,9 @@ class Exchange:
         )
         try:
             worker.books.record(offer.price_version)
-            journal.append(frames.OPEN, opened, None)
-            journal.append(frames.SENT, sent_payload(self.id), partial(self._send, connection, head, body))
+            worker.journal.append_open(
+                opened, sent_payload(self.id), partial(self._send, connection, head, body)
+            )
         except FaultError as error:
             connection.release(True)
             self._void("journal failed")
