@@ -77,7 +77,8 @@ class Accounts:
         self._by_digest[digest] = record
         self._by_user.setdefault(record.user, set()).add(digest)
         if len(self._by_digest) > limits.account_cache_entries_max:
-            self.forget_key(next(iter(self._by_digest)))
+            self._by_key.clear()
+            self._drop(next(iter(self._by_digest)))
         return record
 
     def forget_key(self, digest: str) -> None:
@@ -85,6 +86,9 @@ class Accounts:
         self._doubt()
         self._by_key.clear()
         self._unknown.pop(digest, None)
+        self._drop(digest)
+
+    def _drop(self, digest: str) -> None:
         record = self._by_digest.pop(digest, None)
         if record is not None:
             digests = self._by_user.get(record.user, set())
