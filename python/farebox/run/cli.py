@@ -81,12 +81,16 @@ def main(arguments: list[str] | None = None) -> None:
 def _one_line(error: Exception) -> str:
     format_message = getattr(error, "format_message", None)
     said = str(format_message()) if format_message is not None else str(error)
-    return f"{said.rstrip('.')}; `farebox COMMAND --help` shows how it is called" if said else ""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return said
+    separator = " " if said.endswith("?") else "; "
+    return f"{said.rstrip('.')}{separator}`farebox COMMAND --help` shows how it is called" if said else ""
 
 
 def _fail(message: str, status: int) -> None:
     if message:
-        sys.stderr.write(f"farebox: {redacted(message)}\n")
+        prefix = "" if message.startswith("Usage:") else "farebox: "
+        sys.stderr.write(f"{prefix}{redacted(message)}\n")
     sys.exit(status)
 
 
