@@ -35,7 +35,9 @@ class RawUpstream:
                 return False
             head += line
         length = next(
-            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length:")
         )
         self.received.append((head, handler.rfile.read(length)))
         return True

@@ -64,7 +64,9 @@ class Caller:
         )
         return head.encode() + body
 
-    async def leave_when(self, request: bytes, seen: bytes, bytes_min: int, delay_s: float, *, reset: bool) -> None:
+    async def leave_when(
+        self, request: bytes, seen: bytes, bytes_min: int, delay_s: float, *, reset: bool
+    ) -> None:
         """Send; leave once `seen` and `bytes_min` bytes have come, `delay_s` later, or when the answer ends."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.deployment.port)
         writer.write(request)
@@ -89,7 +91,9 @@ def no_upstream_left(deployment: Deployment, connections_max: int) -> None:
     assert deployment.upstream_log()["connections"] <= connections_max + 1
 
 
-def every_one_settled_once(deployment: Deployment, user: str, timeout_s: float = 40.0) -> list[dict[str, Any]]:
+def every_one_settled_once(
+    deployment: Deployment, user: str, timeout_s: float = 40.0
+) -> list[dict[str, Any]]:
     """The user's log rows: one for each exchange the upstream saw, each with its ledger row; no hold is left."""
     deployment.settled([user], timeout_s)
     report = deployment.verified()
@@ -144,7 +148,10 @@ def test_C04_C05_C08_500_streams_left_at_random_points_are_each_settled_once(tmp
         logs = every_one_settled_once(deployment, "alice")
         exact = [row for row in logs if row["evidence"] == "exact"]
         assert len(exact) > 0.9 * len(logs)
-        expected = {MODELS["chat"]: CHARGE_PICO["chat"], "claude-sonnet-4-5-20250929": CHARGE_PICO["messages"]}
+        expected = {
+            MODELS["chat"]: CHARGE_PICO["chat"],
+            "claude-sonnet-4-5-20250929": CHARGE_PICO["messages"],
+        }
         charged = {row.reference: -row.amount_pico for row in deployment.spent_rows("alice")}
         assert [row for row in exact if charged[row["_id"]] != expected[row["model"]]] == []
 
@@ -182,7 +189,10 @@ def test_C03_a_client_that_leaves_before_its_request_is_sent_pays_nothing(tmp_pa
         async def half_a_body() -> None:
             request = caller.request("chat", True, {})
             await asyncio.gather(
-                *(caller.leave_when(request[:-size], b"", 0, 0.05, reset=size % 2 == 0) for size in range(1, 40))
+                *(
+                    caller.leave_when(request[:-size], b"", 0, 0.05, reset=size % 2 == 0)
+                    for size in range(1, 40)
+                )
             )
 
         asyncio.run(half_a_body())
@@ -209,4 +219,7 @@ def test_C10_no_more_than_so_many_upstreams_are_read_on_for_clients_that_left(tm
         no_upstream_left(deployment, DRAINS_MAX)
         logs = every_one_settled_once(deployment, "alice")
         ends = Counter((row["outcome"], row["evidence"]) for row in logs)
-        assert ends == {("client_gone", "exact"): DRAINS_MAX, ("client_gone_cut", "partial"): total - DRAINS_MAX}
+        assert ends == {
+            ("client_gone", "exact"): DRAINS_MAX,
+            ("client_gone_cut", "partial"): total - DRAINS_MAX,
+        }

@@ -123,7 +123,10 @@ class RawDeployment(Deployment):
 
 @pytest.fixture(scope="module")
 def till(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Till]:
-    with RawUpstream() as upstream, RawDeployment(tmp_path_factory.mktemp("till"), upstream.port) as deployment:
+    with (
+        RawUpstream() as upstream,
+        RawDeployment(tmp_path_factory.mktemp("till"), upstream.port) as deployment,
+    ):
         till = Till(deployment, upstream, deployment.customer("alice", 100 * USD))
         yield till
         deployment.settled(["alice"])
@@ -140,7 +143,7 @@ def chat_body(members: str, content: str = TEXT, message: str = "") -> bytes:
 
 def chat_events(*usages: str, content: str = TEXT, end: str = "data: [DONE]\n\n") -> bytes:
     chunk = '{"id":"c-1","object":"chat.completion.chunk","created":1,"model":"gpt-5.1","choices":['
-    delta = '{"index":0,"delta":{"content":"%s"},"finish_reason":null}]' % content
+    delta = f'{{"index":0,"delta":{{"content":"{content}"}},"finish_reason":null}}]'
     events = [f"data: {chunk}{delta}}}\n\n", *(f"data: {chunk}],{usage}}}\n\n" for usage in usages)]
     return ("".join(events) + end).encode()
 
@@ -168,7 +171,9 @@ def claude_events(
 
 TOOL_CALL = (
     '{"role":"assistant","content":null,"tool_calls":[{"id":"t","type":"function","function":'
-    '{"name":"usage","arguments":"{' + FORGED_USAGE + '}"},"usage":{"prompt_tokens":0,"completion_tokens":0}}]}'
+    '{"name":"usage","arguments":"{'
+    + FORGED_USAGE
+    + '}"},"usage":{"prompt_tokens":0,"completion_tokens":0}}]}'
 )
 
 
@@ -254,7 +259,9 @@ def test_M9_an_injected_usage_chunk_is_removed_and_nothing_else(till: Till) -> N
         pytest.param(chat_events(end=""), None, id="U05-U07-before-usage"),
         pytest.param(chat_events(USAGE, end=""), CHAT, id="U07-after-usage"),
         pytest.param(
-            chat_events(end='data: {"error":{"message":"no","type":"server_error"}}\n\n'), None, id="U17-error-event"
+            chat_events(end='data: {"error":{"message":"no","type":"server_error"}}\n\n'),
+            None,
+            id="U17-error-event",
         ),
     ],
 )
@@ -322,21 +329,34 @@ def test_A30_H22_H23_only_what_describes_a_request_goes_up_and_no_secret_comes_d
     said = ("Set-Cookie: a=b", "X-Ratelimit-Limit-Requests: 5", "Openai-Organization: org-operator",
             "Authorization: Bearer sk-demo-echo", "X-Request-Id: up-1")  # fmt: skip
     till.upstream.answer = http_answer(chat_body(USAGE), lines=said)
-    body = json.dumps({"model": "gpt-5.1", "messages": [], "usage": {"prompt_tokens": 0}, "max_tokens": 9}).encode()
+    body = json.dumps(
+        {"model": "gpt-5.1", "messages": [], "usage": {"prompt_tokens": 0}, "max_tokens": 9}
+    ).encode()
     status, headers, answer, _ = till.call("/v1/chat/completions", body, secrets)
     head = till.upstream.received[-1][0]
     names = {line.split(b":")[0].lower() for line in head.split(b"\r\n")[1:] if line}
-    assert names <= {b"host", b"user-agent", b"accept-encoding", b"content-type", b"authorization", b"content-length"}
+    assert names <= {
+        b"host",
+        b"user-agent",
+        b"accept-encoding",
+        b"content-type",
+        b"authorization",
+        b"content-length",
+    }
     assert till.customer.key.encode() not in head
     assert head.count(UPSTREAM_KEY_MARK) == 1
     assert (status, answer) == (200, chat_body(USAGE))
     assert headers["x-farebox-cost"] == "0.0007875"
-    assert not {"set-cookie", "authorization", "openai-organization", "x-ratelimit-limit-requests"} & set(headers)
+    assert not {"set-cookie", "authorization", "openai-organization", "x-ratelimit-limit-requests"} & set(
+        headers
+    )
     assert UPSTREAM_KEY_MARK.decode() not in str(headers)
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
-def test_A30_an_upstream_that_echoes_its_credential_in_an_error_is_not_quoted(till: Till, status: int) -> None:
+def test_A30_an_upstream_that_echoes_its_credential_in_an_error_is_not_quoted(
+    till: Till, status: int
+) -> None:
     served = till.serve(http_answer(b'{"error":{"message":"bad key sk-demo-echo"}}', status=status))
     assert UPSTREAM_KEY_MARK not in served.body
     assert served.amount_pico == 0
@@ -345,10 +365,16 @@ def test_A30_an_upstream_that_echoes_its_credential_in_an_error_is_not_quoted(ti
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        pytest.param('{"model":"gpt-5.1","model":"claude-sonnet-4-5","messages":[]}', 400, id="B04-model-twice"),
-        pytest.param('{"model":"gpt-5.1","m\\u006fdel":"claude-sonnet-4-5","messages":[]}', 400, id="B05-escaped"),
+        pytest.param(
+            '{"model":"gpt-5.1","model":"claude-sonnet-4-5","messages":[]}', 400, id="B04-model-twice"
+        ),
+        pytest.param(
+            '{"model":"gpt-5.1","m\\u006fdel":"claude-sonnet-4-5","messages":[]}', 400, id="B05-escaped"
+        ),
         pytest.param('{"Model":"gpt-5.1","messages":[]}', 400, id="B05-case"),
-        pytest.param('{"model":"gpt-5.1","max_tokens":5,"max_tokens":9,"messages":[]}', 400, id="B04-limit-twice"),
+        pytest.param(
+            '{"model":"gpt-5.1","max_tokens":5,"max_tokens":9,"messages":[]}', 400, id="B04-limit-twice"
+        ),
         pytest.param('{"model":"gpt-5.1\\u200b","messages":[]}', 404, id="B09-zero-width"),
         pytest.param('{"model":"GPT-5.1","messages":[]}', 404, id="B09-case"),
         pytest.param('{"model":"gpt-5.1.","messages":[]}', 404, id="B09-dot"),
@@ -377,7 +403,9 @@ def test_B_requests_that_could_mean_another_price_or_place_never_reach_the_upstr
 
 
 def test_B10_an_alias_reaches_the_row_it_is_priced_by(till: Till) -> None:
-    plain = '{"id":"m","type":"message","role":"assistant","model":"x","content":[{"type":"text","text":"hi"}],'
+    plain = (
+        '{"id":"m","type":"message","role":"assistant","model":"x","content":[{"type":"text","text":"hi"}],'
+    )
     served = till.serve(http_answer((plain + CLAUDE_USAGE + "}").encode()), claude=True)
     assert json.loads(till.upstream.received[-1][1])["model"] == "claude-sonnet-4-5-20250929"
     assert served.amount_pico == CLAUDE

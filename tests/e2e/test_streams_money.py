@@ -29,7 +29,9 @@ PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
 MODELS = {"chat": "gpt-5.1", "messages": "claude-sonnet-4-5"}
 
 
-def asked(wire_format: str = "chat", max_tokens: int = 20_000, stream: bool = True, **script: Any) -> dict[str, Any]:
+def asked(
+    wire_format: str = "chat", max_tokens: int = 20_000, stream: bool = True, **script: Any
+) -> dict[str, Any]:
     """A request whose script is `script`."""
     content = f"script: {json.dumps(script)}"
     return {
@@ -68,15 +70,16 @@ def test_M2_a_stream_whose_wallet_runs_dry_is_cut_validly_and_billed_for_what_wa
         wallet_pico = 750 * {"chat": OUT_PICO, "messages": 15_750_000}[wire_format]
         customer = deployment.customer("alice", wallet_pico)
         script = {"prompt": 20, "completion": 6000, "chunks": 900, "delay_ms": 7}
-        status, body, _ = asyncio.run(
-            send(deployment, customer, asked(wire_format, **script), wire_format)
-        )
+        status, body, _ = asyncio.run(send(deployment, customer, asked(wire_format, **script), wire_format))
         assert status == 200
         assert ENDS[wire_format] in body[-200:]
         assert body.endswith(b"\n\n")
         assert body.count(b"word") < 900
         row, charged_pico = booked(deployment, "alice")
-        assert (row["outcome"], row["evidence"]) == ("cut", "estimated" if wire_format == "chat" else "partial")
+        assert (row["outcome"], row["evidence"]) == (
+            "cut",
+            "estimated" if wire_format == "chat" else "partial",
+        )
         account = deployment.account("alice")
         assert account.balances["creditsNew"] == wallet_pico - charged_pico >= 0
         assert account.written_off_pico == 0
@@ -116,7 +119,13 @@ def test_M2_the_hold_of_a_long_stream_grows_with_it_and_outlasts_the_idle_return
     with Deployment(tmp_path) as deployment:
         customer = deployment.customer("alice", 1 * USD)
         pause_s = lease_idle_return_s + 2.5
-        script = {"prompt": 20, "completion": 2000, "text": WORD * 260, "chunks": 260, "delay_ms": pause_s * 1000 / 260}
+        script = {
+            "prompt": 20,
+            "completion": 2000,
+            "text": WORD * 260,
+            "chunks": 260,
+            "delay_ms": pause_s * 1000 / 260,
+        }
         leased: list[int] = []
 
         async def watch() -> None:

@@ -48,7 +48,9 @@ async def test_A04_a_known_key_is_asked_once_until_it_changes() -> None:
     assert look_up.asked == ["d1", "d2", "d1", "d1"]
 
 
-async def test_K5_unknown_keys_are_remembered_briefly_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_K5_unknown_keys_are_remembered_briefly_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(limits, "unknown_key_cache_entries_max", 1)
     look_up = LookUp()
     accounts = Accounts(look_up)

@@ -93,7 +93,9 @@ def test_402_says_what_would_fit() -> None:
     short = short_of_money(wanted, PRICE, wallet="w", remaining_pico=free_pico, held_pico=0, expired=False)
     assert short.refusal is Refusal.BALANCE_SHORT
     assert short.details["max_tokens"] == 500
-    held = short_of_money(wanted, PRICE, wallet="w", remaining_pico=free_pico, held_pico=free_pico, expired=False)
+    held = short_of_money(
+        wanted, PRICE, wallet="w", remaining_pico=free_pico, held_pico=free_pico, expired=False
+    )
     assert held.details["max_tokens"] == 0
     expired = short_of_money(wanted, PRICE, wallet="w", remaining_pico=0, held_pico=0, expired=True)
     empty = short_of_money(wanted, PRICE, wallet="w", remaining_pico=-5, held_pico=0, expired=False)

@@ -80,7 +80,9 @@ class Bank:
         self.number += 1
         lot = LotAmount(f"{self.number:024x}", POOL, amount_pico)
         row = Transaction(user, "earned_purchase", f"r{self.number}", POOL, amount_pico, (lot,), "test", NOW)
-        assert await self.store.apply_event(Event((row,), expires_at_ms, "t", "t"), NOW - 10) is EventResult.DONE
+        assert (
+            await self.store.apply_event(Event((row,), expires_at_ms, "t", "t"), NOW - 10) is EventResult.DONE
+        )
 
     def settle(self, leases: Leases, hold: Hold, charge_pico: int, *, sync: bool = True) -> Settlement:
         """Settle as a worker does, written and perhaps synced at once."""
@@ -93,7 +95,9 @@ class Bank:
             self.synced_pos = self.pos
         return settlement_of(exchange, charge_pico, record.takes)
 
-    async def book(self, leases: Leases, *records: Settlement, journal: str = JOURNAL, tell: bool = True) -> None:
+    async def book(
+        self, leases: Leases, *records: Settlement, journal: str = JOURNAL, tell: bool = True
+    ) -> None:
         await self.store.book(journal, 1, records, NOW)
         if tell:
             leases.applied(self.pos)
@@ -534,7 +538,7 @@ async def test_closing_refuses_who_waits_and_returns_everything(bank: Bank) -> N
 
 async def history(bank: Bank, leases: Leases) -> None:
     """Holds, a wait, settlements, a recall: enough to make every kind of store call."""
-    holds = [one for one in await asyncio.gather(*(leases.hold("alice", WALLET, 30) for _ in range(5)))]
+    holds = await asyncio.gather(*(leases.hold("alice", WALLET, 30) for _ in range(5)))
     records = [bank.settle(leases, hold, 10) for hold in holds if isinstance(hold, Hold)]
     await bank.book(leases, *records)
     leases.recall("alice", OTHER)

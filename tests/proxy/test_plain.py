@@ -17,7 +17,13 @@ from farebox.proxy.admission import ask_of
 from farebox.proxy.plain import plain_ask, plain_terms, plain_verdict
 from farebox.proxy.verdict import Ending, verdict_of
 
-LINES = {"input": "1.25", "cache_read": "0.125", "cache_write_5m": "1.5", "cache_write_1h": "2.51", "output": "10"}
+LINES = {
+    "input": "1.25",
+    "cache_read": "0.125",
+    "cache_write_5m": "1.5",
+    "cache_write_1h": "2.51",
+    "output": "10",
+}
 TIERS = [(1000, False, {"input": "2.5", "output": "15"}), (5000, True, {"input": "3"})]
 
 
@@ -40,7 +46,9 @@ PRICES = [
     model_price({"lines": {**LINES, "call": "0.001"}}),
     model_price({"lines": dict.fromkeys(LINES, "0")}),
 ]
-TOKENS = st.one_of(st.integers(0, 20), st.integers(0, 10_000), st.sampled_from([10**9, 10**9 + 1, 2**63, -1, 1.5, None]))
+TOKENS = st.one_of(
+    st.integers(0, 20), st.integers(0, 10_000), st.sampled_from([10**9, 10**9 + 1, 2**63, -1, 1.5, None])
+)
 TIER_NAMES = st.sampled_from(["default", "auto", "standard", "flex", "priority", "", None])
 
 rows = st.builds(
@@ -53,7 +61,9 @@ rows = st.builds(
 formats = st.sampled_from(["chat", "messages", "responses", "completions", "embeddings"])
 contents = st.one_of(
     st.text(max_size=60),
-    st.just([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "https://a/b.png"}}]),
+    st.just(
+        [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "https://a/b.png"}}]
+    ),
 )
 
 
@@ -62,9 +72,13 @@ def requests(draw: st.DrawFn, wire_format: str) -> bytes:
     """A request of a wire format; mostly plain."""
     body: dict[str, Any] = {"model": "m"}
     if wire_format in {"chat", "messages"}:
-        body["messages"] = [{"role": "user", "content": text} for text in draw(st.lists(contents, min_size=1, max_size=4))]
+        body["messages"] = [
+            {"role": "user", "content": text} for text in draw(st.lists(contents, min_size=1, max_size=4))
+        ]
     elif wire_format == "completions":
-        body["prompt"] = draw(st.one_of(st.text(max_size=60), st.lists(st.text(max_size=9), min_size=1, max_size=3)))
+        body["prompt"] = draw(
+            st.one_of(st.text(max_size=60), st.lists(st.text(max_size=9), min_size=1, max_size=3))
+        )
     else:
         body["input"] = draw(st.text(max_size=60))
     limit = {"chat": "max_completion_tokens", "responses": "max_output_tokens"}.get(wire_format, "max_tokens")
@@ -94,7 +108,10 @@ def answers(draw: st.DrawFn, wire_format: str) -> bytes:
     elif wire_format == "responses":
         body |= {"object": "response", "status": "completed"}
         body["output"] = [{"type": "message", "content": [{"type": "output_text", "text": text}]}]
-        usage = {"input_tokens_details": {"cached_tokens": read}, "output_tokens_details": {"reasoning_tokens": reasoning}}
+        usage = {
+            "input_tokens_details": {"cached_tokens": read},
+            "output_tokens_details": {"reasoning_tokens": reasoning},
+        }
         names = ("input_tokens", "output_tokens")
     else:
         body |= {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": text}}]}

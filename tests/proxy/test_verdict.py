@@ -54,7 +54,9 @@ def used(**counts: int) -> Read:
     return Read(usage={}, counts=counts, input_total=counts.get("input", 0), output_bytes=40)
 
 
-def judge(read: Read, ending: Ending = OK, price: Any = PRICE, others: Any = None, hold_pico: int = 10**9) -> Verdict:
+def judge(
+    read: Read, ending: Ending = OK, price: Any = PRICE, others: Any = None, hold_pico: int = 10**9
+) -> Verdict:
     known = others or {}
     return verdict_of(read, ending, ASK, Model(), price, known.get, hold_pico)  # type: ignore[arg-type]
 
