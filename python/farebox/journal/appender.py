@@ -100,7 +100,7 @@ class Appender:
         self._turn = 0
         self._opens: dict[bytes, _Open] = {}
         self._prices: deque[bytes] = deque(maxlen=limits.price_versions_carried_max)
-        self._unsynced: deque[list[_Record]] = deque()
+        self._unsynced: deque[tuple[list[_Record], int]] = deque()  # of each write, and its length
         self._unsynced_bytes = 0
         self._awaiting: deque[tuple[int, Then]] = deque()
         self._carried_bytes = 0
@@ -122,7 +122,7 @@ class Appender:
         (J28).
         """
         self.synced_pos = self.last_pos = synced_pos
-        self._unsynced.append(list(unsynced))
+        self._unsynced.append((list(unsynced), 0))
         self._sequence = max(sequences(self._files, self._directory), default=0)
         self._look_at_space()
         self._start_again()
@@ -288,7 +288,7 @@ class Appender:
         if error is None or error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return error
         with self._lock:
-            self._unsynced.append([frame for frame in frames if frame[1] > self.last_pos])
+            self._unsynced.append(([frame for frame in frames if frame[1] > self.last_pos], 0))
             try:
                 self._start_again()
             except JournalError as failure:
@@ -306,7 +306,7 @@ class Appender:
                 self._offset += length
                 self._crc = crcs[whole - 1]
                 self.last_pos = frames[whole - 1][1]
-                self._unsynced.append(frames if error is None else frames[:whole])
+                self._unsynced.append((frames if error is None else frames[:whole], length))
                 self._unsynced_bytes += length
         return error
 
@@ -375,7 +375,7 @@ class Appender:
 
     def _start_again(self) -> None:
         """A new segment that goes on after the last synced record, with all later ones written again."""
-        frames = [frame for turn in self._unsynced for frame in turn if frame[1] > self.synced_pos]
+        frames = [frame for turn, _ in self._unsynced for frame in turn if frame[1] > self.synced_pos]
         self._new_segment(self.synced_pos)
         self._abandoned += self._retiring
         self._retiring = []
@@ -387,7 +387,7 @@ class Appender:
         self._offset += written
         if frames:
             self._crc, self.last_pos = crcs[-1], frames[-1][1]
-        self._unsynced = deque([frames])
+        self._unsynced = deque([(frames, len(data))])
         self._unsynced_bytes = len(data)
 
     # -- syncing ---------------------------------------------------------------------------------------------
@@ -409,9 +409,9 @@ class Appender:
 
     def _forget_synced(self) -> None:
         """Drop the copies kept for a failed sync."""
-        while self._unsynced and (not self._unsynced[0] or self._unsynced[0][-1][1] <= self.synced_pos):
-            turn = self._unsynced.popleft()
-            self._unsynced_bytes -= sum([OVERHEAD_BYTES + len(payload) for _, _, payload in turn])
+        unsynced = self._unsynced
+        while unsynced and (not unsynced[0][0] or unsynced[0][0][-1][1] <= self.synced_pos):
+            self._unsynced_bytes -= unsynced.popleft()[1]
 
     def after_sync(self) -> None:
         """On the loop: call every `then` that waited for its record to be on disk."""
@@ -450,5 +450,5 @@ def _tell(queued: list[_Queued], error: Exception | None) -> None:
         if then is not None:
             try:
                 then(error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever failed, the others are told
                 _log.exception("what follows a journal record failed")

@@ -32,12 +32,14 @@ _TO_UPSTREAM = {
 }
 _CONTENT_TYPE = b"Content-Type: "
 _CONTENT_ENCODING = b"Content-Encoding: "
-_TO_CLIENT = {
+_REQUEST_ID = b"request id, for the log only"
+_FROM_UPSTREAM = {
     b"content-type": _CONTENT_TYPE,
     b"content-encoding": _CONTENT_ENCODING,
     b"retry-after": b"Retry-After: ",
+    b"x-request-id": _REQUEST_ID,
+    b"request-id": _REQUEST_ID,
 }
-_REQUEST_ID_NAMES = (b"x-request-id", b"request-id")
 _BARE_KEY_HEADERS = (istr("x-api-key"), istr("api-key"), istr("x-goog-api-key"))
 _KEY_PARAMETERS = frozenset(("key", "api_key", "api-key", "apikey", "access_token", "token", "x-api-key"))
 _JSON_TYPES = frozenset((
@@ -91,17 +93,19 @@ def answer_facts(head: "Head") -> AnswerFacts:
     """Sort an answer's headers: some go to the client, some decide how it is read, the rest stays here."""
     lines, event_stream, content_encoding, request_id = b"", False, "", ""
     for name, value in head.headers:
-        start = _TO_CLIENT.get(name)
-        if start is not None:
-            lines += start + value + b"\r\n"
-            if start is _CONTENT_TYPE:
-                if value[:17].lower() == b"text/event-stream":
-                    event_stream = True
-                    lines += b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
-            elif start is _CONTENT_ENCODING:
-                content_encoding = value.decode("latin-1")
-        elif name in _REQUEST_ID_NAMES and not request_id:
-            request_id = _loggable(value)
+        start = _FROM_UPSTREAM.get(name)
+        if start is None:
+            continue
+        if start is _REQUEST_ID:
+            request_id = request_id or _loggable(value)
+            continue
+        lines += start + value + b"\r\n"
+        if start is _CONTENT_TYPE:
+            if value[:17].lower() == b"text/event-stream":
+                event_stream = True
+                lines += b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+        elif start is _CONTENT_ENCODING:
+            content_encoding = value.decode("latin-1")
     return AnswerFacts(lines, event_stream, content_encoding, request_id)
 
 
