@@ -28,7 +28,7 @@ from farebox.proxy.plain import plain_verdict
 from farebox.proxy.verdict import Ending, Verdict, unjudged, verdict_of
 from farebox.wire.errors import cut_event, error_event, render, upstream_fault
 from farebox.wire.headers import answer_facts, header_value
-from farebox.wire.relay import Collector, Relay
+from farebox.wire.relay import Relay, collect
 from farebox.wire.upstream import Connection, Pool, request_head
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ class Exchange:
             if self.relay is not None:
                 self.relay.begin(head, rest)
         else:
-            Collector(connection, self.tap, self._complete, self._overflow).begin(head, rest)
+            collect(connection, self.tap, head, rest, self._complete, self._overflow)
 
     def on_data(self, data: bytes) -> None:
         """Never called: on_head names another receiver."""

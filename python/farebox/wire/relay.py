@@ -341,3 +341,27 @@ class Collector:
         if self._size > self._bytes_max:
             self._over = True
             self.on_overflow(b"".join(self._parts))
+
+
+def collect(
+    upstream: Connection,
+    tap: Tap,
+    head: Head,
+    rest: bytes,
+    on_complete: Callable[[bytes, int], None],
+    on_overflow: Callable[[bytes], None],
+) -> None:
+    """Gather an answer as a `Collector` does; the usual one came whole with its head and needs none.
+
+    Call once, within on_head.
+    """
+    if 0 < head.framing == len(rest) <= limits.answer_held_bytes_max:
+        out = tap.feed(rest)
+        if isinstance(out, tuple):
+            now, held, state = out
+            upstream.release(bool(state & REUSABLE) and not state & BROKEN)
+            on_complete(now + held if now else held, state)
+            return
+        msg = "a body of its stated length did not end"
+        raise InvariantBrokenError(msg)
+    Collector(upstream, tap, on_complete, on_overflow).begin(head, rest)
