@@ -1,8 +1,9 @@
 """One service's requests: the fixed order of checks from the request line to the hold.
 
-Route, key, rate, body, model, price fields, money: the first that fails answers (the order is a promise; a refusal
-never tells more than the checks before it allow). What is known already is decided within the read of the request,
-without a task; what must be asked or awaited goes on in a coroutine from the step that was reached.
+Route, key, rate, body, model, price fields, money: the first that fails answers (the order is a promise; a
+refusal never tells more than the checks before it allow). What is known already is decided within the read of
+the request, without a task; what must be asked or awaited goes on in a coroutine from the step that was
+reached.
 """
 
 import asyncio
@@ -83,7 +84,9 @@ class Offer:
         self.terms = plain_terms(model, wire_format, price)
         self.sent_name = None if model.upstream_model == name else model.upstream_model
         """The name to put in the body; None when the client's is right."""
-        self.injects_usage = wire_format in _INJECTED_FORMATS and model.endpoints[wire_format].inject_include_usage
+        self.injects_usage = (
+            wire_format in _INJECTED_FORMATS and model.endpoints[wire_format].inject_include_usage
+        )
 
 
 class ServiceHandler:
@@ -152,7 +155,7 @@ class ServiceHandler:
             self._fault_noted_s = now_s
             _log.warning("requests are refused: %s", error)
 
-    # -- metered requests: at once as far as possible ----------------------------------------------------------
+    # -- metered requests: at once as far as possible --------------------------------------------------------
     def _metered(self, client: Incoming, route: Route, exchange_id: str, started_ms: int) -> Pending:
         """The steps in their order; from the first that must wait, `_metered_slowly` goes on."""
         worker = self._worker
@@ -173,8 +176,12 @@ class ServiceHandler:
         ask = plain_ask(offer.terms, scanned, route.name, offer.model, offer.price)
         hold = worker.leases.hold_now(key.user, offer.model.wallet, ask.hold_pico, started_ms)
         if hold is None:
-            return self._metered_slowly(client, route, exchange_id, started_ms, key, rate_lines, body, scanned)
-        return self._begin(client, route, exchange_id, started_ms, key, rate_lines, body, scanned, offer, ask, hold)
+            return self._metered_slowly(
+                client, route, exchange_id, started_ms, key, rate_lines, body, scanned
+            )
+        return self._begin(
+            client, route, exchange_id, started_ms, key, rate_lines, body, scanned, offer, ask, hold
+        )
 
     async def _metered_slowly(
         self,
@@ -213,8 +220,7 @@ class ServiceHandler:
     # -- the steps -------------------------------------------------------------------------------------------
     def _admitted(self, client: Incoming, key: KeyRecord, now_ms: int) -> bytes:
         """The key is good, within its rate, and the body is declared as JSON. The answer's rate-limit lines."""
-        self._check_key(key, now_ms)
-        rate = self._rate(key)
+        rate = self._counted(key, now_ms)
         require_json(client.headers)
         return _RATE_LINES % (rate.limit, rate.remaining, rate.reset_s)
 
@@ -276,7 +282,10 @@ class ServiceHandler:
         if expired or not key.key_active or not key.user_active:
             raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
 
-    def _rate(self, key: KeyRecord) -> RateState:
+    def _counted(self, key: KeyRecord, now_ms: int) -> RateState:
+        """The key is good; count the request against its rate."""
+        if not key.key_active or not key.user_active or key.expires_at_ms is not None:
+            self._check_key(key, now_ms)
         worker = self._worker
         limit = key.requests_per_minute or self._service.requests_per_minute
         rate = worker.rates.admit(key.digest, limit, worker.loop.time())
@@ -314,8 +323,7 @@ class ServiceHandler:
 
     async def _forwarded(self, client: Incoming, route: Route, exchange_id: str) -> None:
         key = await self._find_key(client)
-        self._check_key(key, self._worker.wall_ms())
-        self._rate(key)
+        self._counted(key, self._worker.wall_ms())
         require_json(client.headers)
         body = await client.body(self._service.body_bytes_max)
         scanned = await _scan_somewhere(body, "messages")
@@ -344,7 +352,9 @@ class ServiceHandler:
                 raise Refused(Refusal.MODEL_UNKNOWN, f"The model {_shown(route.model)} does not exist here.")
             _answer_json(client, 200, anthropic_model(row) if anthropic else openai_model(row))
             return
-        rows = [row for row in self._service.models if key.allowed_models is None or row.id in key.allowed_models]
+        rows = [
+            row for row in self._service.models if key.allowed_models is None or row.id in key.allowed_models
+        ]
         _answer_json(client, 200, anthropic_models(rows) if anthropic else openai_models(rows))
 
 
