@@ -1,8 +1,8 @@
 //! The common exchange in two steps: what a plain request may cost, what its plain answer does cost.
 //!
 //! Everything decided here is decided by the general functions in Python too (`meter/estimate.py`,
-//! `proxy/admission.py`, `proxy/verdict.py`); they are the reference, and a property test holds both equal. What is
-//! not plain is left to them: `None`. The constants come from them as well, in `Terms`.
+//! `proxy/admission.py`, `proxy/verdict.py`); they are the reference, and a property test holds both equal.
+//! What is not plain is left to them: `None`. The constants come from them as well, in `Terms`.
 
 use std::fmt::Write as _;
 
@@ -138,7 +138,11 @@ impl Terms {
         let is_base = tier.is_none_or(|tier| self.plain_tiers.iter().any(|plain| plain == tier))
             && reading.speed.as_deref().is_none_or(str::is_empty)
             && reading.inference_geo.as_deref().is_none_or(str::is_empty);
-        if !reading.is_final || !is_base || !totals.others.is_empty() || !is_believable(reading, self.count_max) {
+        if !reading.is_final
+            || !is_base
+            || !totals.others.is_empty()
+            || !is_believable(reading, self.count_max)
+        {
             return None;
         }
         let counts: Vec<(&str, u64)> = reading.counts.above_zero().collect();

@@ -1,8 +1,8 @@
 //! `PlainTerms` as Python sees it: the common exchange's bounds and charge, each in one call.
 
 use pyo3::exceptions::PyValueError;
-use pyo3::prelude::*;
 use pyo3::intern;
+use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::admission::{Price, Scan};
@@ -38,7 +38,8 @@ impl PlainTerms {
         if bytes_per_token == 0 || estimate_bytes_per_token == 0 {
             return Err(PyValueError::new_err("a token has at least one byte"));
         }
-        let rate = |(reached_tokens, input_pico, output_pico)| Rate { reached_tokens, input_pico, output_pico };
+        let rate =
+            |(reached_tokens, input_pico, output_pico)| Rate { reached_tokens, input_pico, output_pico };
         Ok(Self(Terms {
             price: price.0.clone(),
             input: InputBound {
@@ -74,7 +75,8 @@ impl PlainTerms {
     fn charge<'py>(&self, py: Python<'py>, pipe: PyRef<'py, Pipe>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let reading = pipe.0.reading();
         let Some(charge) = self.0.charge(&reading) else { return Ok(None) };
-        let (Ok(amount_pico), Ok(raw)) = (i64::try_from(charge.amount_pico), str::from_utf8(&reading.raw)) else {
+        let (Ok(amount_pico), Ok(raw)) = (i64::try_from(charge.amount_pico), str::from_utf8(&reading.raw))
+        else {
             return Ok(None);
         };
         let counts = PyDict::new(py);
