@@ -18,6 +18,10 @@ hypothesis.settings.register_profile("thorough", max_examples=5000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("FAREBOX_HYPOTHESIS", "fast"))
 
 
+def pytest_report_header() -> str:
+    return f"seed of random disturbances: {needs.SEED} (FAREBOX_SEED repeats it)"
+
+
 @pytest.fixture(scope="session")
 def shared_path() -> Path:
     """The folder of reference facts and recorded bodies."""

@@ -4,10 +4,14 @@ Under CI (environment variable CI=true) nothing may be missing: there the skip i
 """
 
 import os
+import random
 import shutil
 from pathlib import Path
 
 import pytest
+
+SEED = int(os.environ.get("FAREBOX_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+"""Of tests that disturb at random moments; named at the head of the test report."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

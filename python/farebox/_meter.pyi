@@ -251,7 +251,7 @@ class Price:
 
 @final
 class PlainTerms:
-    """One model on one wire format, compiled for the common exchange: text in, final usage at base prices out.
+    """One model on one wire format, compiled for the common exchange: text in, usage at base prices out.
 
     Each method does in one call what general functions decide step by step, and leaves to them, with None,
     whatever is not plain. `farebox.proxy.plain` makes these and says which functions are the reference.
@@ -280,10 +280,12 @@ class PlainTerms:
     def charge(
         self, pipe: Pipe
     ) -> (
-        tuple[int, dict[str, int], dict[str, dict[str, int]], int, str, tuple[str, ...], str, str, str, str, str]
+        tuple[
+            int, dict[str, int], dict[str, dict[str, int]], int, str, tuple[str, ...], str, str, str, str, str
+        ]
         | None
     ):
-        """amount_pico, counts, others (none), input_total, evidence (exact), flags, variant and quarantine (empty),
+        """amount_pico, counts, others (none), input_total, evidence, flags, variant and quarantine (empty),
         `kind=count@price` of each line, serving model, raw usage: the fields of a `Verdict`."""
 
 def parse_pico(amount: str) -> int:

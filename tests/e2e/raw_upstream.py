@@ -7,7 +7,9 @@ from typing import Self
 
 
 class RawUpstream:
-    """Answers each request with `answer`; closes after it where `close` is set. `received`: heads and bodies."""
+    """Answers each request with `answer`; closes after it where `close` is set. `received`: heads and
+    bodies.
+    """
 
     def __init__(self) -> None:
         self.answer = b""
@@ -67,7 +69,9 @@ def http_answer(
     declared: int | None = None,
     lines: tuple[str, ...] = (),
 ) -> bytes:
-    """An answer with a Content-Length (a wrong one if `declared`); streams are sent chunked, a chunk an event."""
+    """An answer with a Content-Length (a wrong one if `declared`); streams are sent chunked, a chunk an
+    event.
+    """
     head = [f"HTTP/1.1 {status} Scripted", f"Content-Type: {content_type}", *lines]
     if content_type == "text/event-stream":
         events = [event + b"\n\n" for event in body.split(b"\n\n") if event]

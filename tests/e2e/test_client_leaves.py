@@ -1,7 +1,8 @@
-"""Promise M3, M4, M5: a client may leave at any moment; its exchange is settled once and nothing is left open.
+"""Promise M3, M4, M5: a client may leave at any moment; its exchange is settled once and nothing is left
+open.
 
-Raw sockets end with RST or FIN at chosen points of streamed and plain answers, 500 streams in all; the seed is
-printed. What the scripted upstream saw is held against the store.
+Raw sockets end with RST or FIN at chosen points of streamed and plain answers, 500 streams in all; the seed
+is printed. What the scripted upstream saw is held against the store.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ import pytest
 
 from e2e.deployment import Customer, Deployment
 from farebox.run.demo.processes import wait_until
+from needs import SEED
 
 USD = 10**12
-SEED = random.SystemRandom().randrange(10**6)
 AT_ONCE = 32
 LAST_CHUNK = b"0\r\n\r\n"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -67,7 +68,7 @@ class Caller:
     async def leave_when(
         self, request: bytes, seen: bytes, bytes_min: int, delay_s: float, *, reset: bool
     ) -> None:
-        """Send; leave once `seen` and `bytes_min` bytes have come, `delay_s` later, or when the answer ends."""
+        """Send; leave `delay_s` after `seen` and `bytes_min` bytes have come, or when the answer ends."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.deployment.port)
         writer.write(request)
         got = b""
@@ -94,7 +95,9 @@ def no_upstream_left(deployment: Deployment, connections_max: int) -> None:
 def every_one_settled_once(
     deployment: Deployment, user: str, timeout_s: float = 40.0
 ) -> list[dict[str, Any]]:
-    """The user's log rows: one for each exchange the upstream saw, each with its ledger row; no hold is left."""
+    """The user's log rows: one for each exchange the upstream saw, each with its ledger row; no hold is
+    left.
+    """
     deployment.settled([user], timeout_s)
     report = deployment.verified()
     assert report.differences == []
@@ -128,7 +131,6 @@ def leaving_points(rng: random.Random) -> Iterator[tuple[str, bytes, int, float]
 @pytest.mark.timeout(120)
 def test_C04_C05_C08_500_streams_left_at_random_points_are_each_settled_once(tmp_path: Path) -> None:
     rng = random.Random(SEED)
-    print(f"seed {SEED}")
     with Deployment(tmp_path) as deployment:
         caller = Caller(deployment, deployment.customer("alice", 100 * USD))
         waiting = asyncio.Semaphore(AT_ONCE)
@@ -159,7 +161,6 @@ def test_C04_C05_C08_500_streams_left_at_random_points_are_each_settled_once(tmp
 @pytest.mark.timeout(60)
 def test_C09_plain_requests_left_before_their_answer_are_billed_as_answered(tmp_path: Path) -> None:
     rng = random.Random(SEED)
-    print(f"seed {SEED}")
     with Deployment(tmp_path) as deployment:
         caller = Caller(deployment, deployment.customer("alice", 100 * USD))
 

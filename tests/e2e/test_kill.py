@@ -1,11 +1,10 @@
 """Promise M4, M5, M6: kill -9 at any moment loses no charge, doubles none, and leaves books that add up.
 
-Real processes are killed at random moments under load; a failure names the seed (FAREBOX_SEED repeats it).
+Real processes are killed at random moments under load; the seed heads the test report.
 What the clients received and what the scripted upstream saw are held against the store.
 """
 
 import asyncio
-import os
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ import aiohttp
 import pytest
 
 from e2e.deployment import Customer, Deployment
+from needs import SEED
 
 USD = 10**12
-SEED = int(os.environ.get("FAREBOX_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 
 def body(stream: bool, chunks: int) -> dict[str, object]:
@@ -89,7 +88,7 @@ def check_books(deployment: Deployment, load: Load, seen_by_upstream: int) -> No
     assert report.parked == []
     charges = Counter(row.reference for user in users for row in deployment.spent_rows(user))
     assert set(charges.values()) <= {1}
-    assert charges, SEED
+    assert charges
     missing = [exchange for exchange in load.received if not charges[exchange]]
     assert missing == []
     assert len(set(load.received)) == len(load.received)

@@ -1,4 +1,4 @@
-"""Promise A04: a key is known by its whole digest, and what changed is asked again, whatever was on its way."""
+"""Promise A04: a key is known by its whole digest, and what changed is asked again."""
 
 import asyncio
 

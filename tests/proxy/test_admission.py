@@ -1,4 +1,6 @@
-"""Promise M2, B11: what is held bounds what may be charged, and a field that changes the price is priced or refused."""
+"""Promise M2, B11: what is held bounds what may be charged, and a field that changes the price is priced or
+refused.
+"""
 
 import json
 from dataclasses import dataclass, field

@@ -1,4 +1,5 @@
-"""Promise M2, M3 at the seam of ledger and store: no hold without money, none lost, whatever the store answers.
+"""Promise M2, M3 at the seam of ledger and store: no hold without money, none lost, whatever the store
+answers.
 
 Real SQLite stores; a wrapper makes single calls fail before or after they happen, hang, or answer late.
 """

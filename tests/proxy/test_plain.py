@@ -1,7 +1,8 @@
-"""The compiled way of the common exchange decides exactly what the general functions decide (M5, M7, DESIGN 2 and 3).
+"""The compiled way of the common exchange decides exactly what the general functions decide (M5, M7, DESIGN 2
+and 3).
 
-Every generated request and answer goes both ways; the compiled one may only decline what is not plain, and must not
-decline what every day brings.
+Every generated request and answer goes both ways; the compiled one may only decline what is not plain, and
+must not decline what every day brings.
 """
 
 import json
@@ -164,7 +165,8 @@ SHORTEST = b'{"model":"m","messages":[],"input":"","prompt":""}'
 USUAL = {
     "chat": b'{"model":"m","choices":[{"message":{"content":"hi"}}],"service_tier":"default",'
     b'"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}}',
-    "messages": b'{"type":"message","model":"m","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn",'
+    "messages": b'{"type":"message","model":"m","content":[{"type":"text","text":"hi"}],'
+    b'"stop_reason":"end_turn",'
     b'"usage":{"input_tokens":12,"output_tokens":5,"service_tier":"standard"}}',
     "responses": b'{"object":"response","status":"completed","model":"m","output":[],'
     b'"usage":{"input_tokens":12,"output_tokens":5,"total_tokens":17}}',

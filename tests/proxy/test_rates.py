@@ -1,4 +1,6 @@
-"""Promise: a key's requests within any 60 seconds never exceed its limit, and a refusal says when to come again."""
+"""Promise: a key's requests within any 60 seconds never exceed its limit, and a refusal says when to come
+again.
+"""
 
 from farebox.proxy import rates
 from farebox.proxy.rates import WINDOW_S, RateLimiter

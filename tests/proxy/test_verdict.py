@@ -1,4 +1,6 @@
-"""Promise M5, M7, M8: every way an answer can end has one rule for what is owed, and no unknown is silently zero."""
+"""Promise M5, M7, M8: every way an answer can end has one rule for what is owed, and no unknown is silently
+zero.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -107,9 +107,9 @@ class Grant:
     """Answer to a lease grant. `added` is new money; on a refusal it is empty and `reason` says why.
 
     reason: "" (granted), "short" (not enough free money now), "stale" (owner or op differ: fence),
-    "inactive", "parked", "quarantined" (too many charges await an operator), "unknown" (no such user), "expired" (only expired money is left). `remaining_pico`
-    is the wallet's balance over unexpired lots, `available_pico` what nobody leases or claims, `entry` the
-    lease after the call.
+    "inactive", "parked", "quarantined" (too many charges await an operator), "unknown" (no such user),
+    "expired" (only expired money is left). `remaining_pico` is the wallet's balance over unexpired lots,
+    `available_pico` what nobody leases or claims.
     """
 
     reason: str

@@ -1,7 +1,7 @@
 """Exchanges whose client has gone: the upstream is read on for a bounded time, to learn the exact usage.
 
-At most `drains_after_client_gone_max` at once and `drain_after_client_gone_s` each (C04, C10); past that the upstream
-is cut and the exchange settled by what is known.
+At most `drains_after_client_gone_max` at once and `drain_after_client_gone_s` each (C04, C10); past that the
+upstream is cut and the exchange settled by what is known.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
 """Whose key is this: a bounded cache of key records by SHA-256 digest, kept true by the change feed.
 
-A known key costs one dictionary look-up; keys that are in use stand there in memory as they were sent, nowhere else. Unknown digests are remembered briefly, so that guessing keys does not
-reach the store. A change of a key or of its owner drops what is remembered (A04); when the feed may have been
-missed, everything is dropped.
+A known key costs one dictionary look-up; keys that are in use stand there in memory as they were sent,
+nowhere else. Unknown digests are remembered briefly, so that guessing keys does not reach the store. A change
+of a key or of its owner drops what is remembered (A04); when the feed may have been missed, everything is
+dropped.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What a request asks for, before any money moves: pure decisions from scan, model row and price.
 
-The one place that decides which price-changing fields pass, how much is held for a request, and what a refused
-caller is told he could afford.
+The one place that decides which price-changing fields pass, how much is held for a request, and what a
+refused caller is told he could afford.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,8 @@ class Model(Protocol):
 class Ask:
     """What an exchange may cost: bounds for its hold, an estimate for when nothing better is ever known.
 
-    Never changed once made; not frozen, because setting fields through `object` costs the hot path a microsecond.
+    Never changed once made; not frozen, because setting fields through `object` costs the hot path a
+    microsecond.
     """
 
     input_tokens: int
@@ -148,7 +149,13 @@ def variant_served(
 
     A served value that this model does not price keeps the variant asked for, flagged.
     """
-    if not asked and not model.priced_fields and service_tier in _PLAIN_TIERS and not speed and not inference_geo:
+    if (
+        not asked
+        and not model.priced_fields
+        and service_tier in _PLAIN_TIERS
+        and not speed
+        and not inference_geo
+    ):
         return "", ()
     flags: list[str] = []
     base_said = False

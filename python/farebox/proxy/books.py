@@ -1,4 +1,5 @@
-"""The price versions a worker knows: the current book of each service, and older ones that exchanges still use.
+"""The price versions a worker knows: the current book of each service, and older ones that exchanges still
+use.
 
 An exchange finishes on the version it started with. Before a version is first used its book is written to the
 journal, so that recovery never needs the store to price what was cut off (hole 31).
@@ -25,7 +26,9 @@ class Books:
         self._names: dict[int, Mapping[str, str]] = {}
 
     def add(self, book: PriceBook, names: Mapping[str, str]) -> None:
-        """Make a version usable. `names`: every other name of a model (alias, upstream id) -> its id in the book."""
+        """Make a version usable. `names`: every other name of a model (alias, upstream id) -> its id in the
+        book.
+        """
         self._books[book.version] = book
         self._names[book.version] = names
         while len(self._books) > _BOOKS_MAX:
@@ -35,7 +38,9 @@ class Books:
     def record(self, version: int) -> None:
         """Write a version to the journal before its first use. Raises the journal's errors."""
         if version not in self._recorded:
-            self._append(frames.PRICES, prices_payload(version, orjson.dumps(to_plain(self._books[version]))), None)
+            self._append(
+                frames.PRICES, prices_payload(version, orjson.dumps(to_plain(self._books[version]))), None
+            )
             self._recorded.add(version)
 
     def find(self, version: int, name: str) -> tuple[str, ModelPrice] | None:

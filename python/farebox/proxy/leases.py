@@ -1,11 +1,13 @@
 """Leases: the one place where the ledger's memory meets the store on the hot path.
 
-Each user with running exchanges has a `UserLease` here: money the store has set aside for this worker's journal.
-A hold that fits is opened at once, without the store. One that does not waits in the user's queue while money is
-granted, given back by others, or freed by exchanges that end, at most `lease_wait_s` (MONEY section 6).
+Each user with running exchanges has a `UserLease` here: money the store has set aside for this worker's
+journal. A hold that fits is opened at once, without the store. One that does not waits in the user's queue
+while money is granted, given back by others, or freed by exchanges that end, at most `lease_wait_s` (MONEY
+section 6).
 
-Store calls of one user never overlap. After any answer but a plain success the user's lease is fenced before it
-is used again: its operation number is raised, so that nothing lost can land later, and its memory is read anew.
+Store calls of one user never overlap. After any answer but a plain success the user's lease is fenced before
+it is used again: its operation number is raised, so that nothing lost can land later, and its memory is read
+anew.
 """
 
 import asyncio
@@ -51,7 +53,7 @@ class Leases:
         loop: asyncio.AbstractEventLoop,
         lease_wait_s: float = limits.lease_wait_s,
         written_off_pico_max: int = limits.written_off_per_user_pico_max,
-        count: Callable[[str], None] = lambda name: None,
+        count: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -119,18 +121,14 @@ class Leases:
         money = self._users[user]
         return not money.waiters and money.known and money.lease.extend(hold, more_pico, now_ms)
 
-    def settle(
-        self, user: str, exchange: str, hold: Hold, charge_pico: int, now_ms: int
-    ) -> Unbooked:
+    def settle(self, user: str, exchange: str, hold: Hold, charge_pico: int, now_ms: int) -> Unbooked:
         """Post a hold: what the lots pay. Record the settlement, then tell `written` or `unwritten`."""
         money = self._users[user]
         if hold.wallet in money.remaining_pico:
             money.remaining_pico[hold.wallet] -= charge_pico
         return self._left(money, exchange, hold, money.lease.settle(hold, charge_pico, now_ms), charge_pico)
 
-    def reserve(
-        self, user: str, exchange: str, hold: Hold, now_ms: int
-    ) -> Unbooked:
+    def reserve(self, user: str, exchange: str, hold: Hold, now_ms: int) -> Unbooked:
         """End a hold whose money must wait for an operator. Otherwise like `settle`."""
         money = self._users[user]
         return self._left(money, exchange, hold, money.lease.reserve(hold, now_ms), hold.amount_pico)
@@ -153,14 +151,13 @@ class Leases:
         money = self._users[user]
         self._unapplied.append((pos, money, record))
         money.unwritten_count -= 1
-        if pos > money.freed_pos:
-            money.freed_pos = pos
+        money.freed_pos = max(money.freed_pos, pos)
         if money.waiters or money.recalled_until_s:
             self._money_moved(money)
         return money.remaining_pico.get(record.wallet)
 
     def unwritten(self, user: str) -> None:
-        """The settlement could not be recorded: its money stays out of use until recovery ends the exchange."""
+        """The settlement could not be recorded: its money stays unused until recovery ends the exchange."""
         self._mistrust(self._users[user])
 
     def void(self, user: str, hold: Hold, *, recorded: bool = False) -> None:
@@ -411,7 +408,7 @@ class Leases:
         return Shortage(reason, money.remaining_pico.get(wallet, 0), money.lease.held_pico(wallet))
 
     async def _refill(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
-        """Lease ahead, so that the hot path does not have to wait; twice as much each time while it is busy."""
+        """Lease ahead, so that the hot path does not wait; twice as much each time while it is busy."""
         try:
             async with money.lock:
                 if money.known and not money.waiters:

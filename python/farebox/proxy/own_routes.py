@@ -1,4 +1,4 @@
-"""Answers Farebox gives itself: model lists, a key's own balance, health. Pure functions from facts to JSON."""
+"""Answers Farebox gives itself: model lists, a key's own balance, health. Pure: facts to JSON."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -40,7 +40,11 @@ def openai_models(rows: Iterable[Listed]) -> dict[str, object]:
 def anthropic_models(rows: Iterable[Listed]) -> dict[str, object]:
     """The list in Anthropic's shape, one page."""
     data = [anthropic_model(row) for row in rows]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    ends = (
+        {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
+        if data
+        else {"first_id": None, "last_id": None}
+    )
     return {"data": data, "has_more": False, **ends}
 
 

@@ -1,9 +1,9 @@
 """The common exchange, decided in two compiled calls instead of twenty small ones.
 
-Plain is a request of text alone, without tools and price fields, and an answer with the final usage of one model at
-the base price. `PlainTerms.ask` stands for `admission.ask_of`, `PlainTerms.charge` for `verdict.verdict_of` on the
-tap's reading. Those two are the reference, and get everything that is not plain; tests/proxy/test_plain.py holds both
-ways equal over generated requests and answers.
+Plain is a request of text alone, without tools and price fields, and an answer with the final usage of one
+model at the base price. `PlainTerms.ask` stands for `admission.ask_of`, `PlainTerms.charge` for
+`verdict.verdict_of` on the tap's reading. Those two are the reference, and get everything that is not plain;
+tests/proxy/test_plain.py holds both ways equal over generated requests and answers.
 """
 
 from farebox.base import limits
@@ -40,7 +40,11 @@ def plain_terms(model: Model, wire_format: str, price: ModelPrice) -> PlainTerms
         output_tokens_max=model.max_output_tokens if has_output else 0,
         slice_output_tokens=limits.stream_slice_output_tokens,
         estimate_bytes_per_token=ESTIMATE_BYTES_PER_TOKEN,
-        rates=[(rates.reached_tokens, rates.input_pico, rates.output_pico) for rates in price.rates if not rates.variant],
+        rates=[
+            (rates.reached_tokens, rates.input_pico, rates.output_pico)
+            for rates in price.rates
+            if not rates.variant
+        ],
         plain_tiers=sorted(BASE_VALUES["service_tier"]),
         count_max=COUNT_PLAUSIBLE_MAX,
     )

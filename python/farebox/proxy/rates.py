@@ -1,4 +1,4 @@
-"""Requests per minute and key, in a sliding window of 60 seconds. Exact within one worker; no clock, no I/O."""
+"""Requests per minute and key, in a sliding window of 60 seconds. Exact within one worker; no clock."""
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ class RateLimiter:
         self._windows: OrderedDict[str, deque[float]] = OrderedDict()
 
     def admit(self, key: str, limit: int, now_s: float) -> RateState:
-        """Count a request of `key` and say whether it is within `limit` a minute; a refused one is not counted."""
+        """Count a request of `key` and say whether it is within `limit` a minute; a refused one is not
+        counted.
+        """
         window = self._windows.get(key)
         if window is None:
             window = self._windows[key] = deque()

@@ -25,8 +25,6 @@ from farebox.meter.estimate import INPUT_BOUNDS
 from farebox.proxy.admission import Ask, short_of_money
 from farebox.proxy.exchange import Exchange
 from farebox.proxy.forward import Forward
-from farebox.proxy.plain import plain_ask, plain_terms
-from farebox.proxy.user_money import Shortage
 from farebox.proxy.own_routes import (
     anthropic_model,
     anthropic_models,
@@ -34,13 +32,15 @@ from farebox.proxy.own_routes import (
     openai_model,
     openai_models,
 )
+from farebox.proxy.plain import plain_ask, plain_terms
 from farebox.proxy.rates import RateState
+from farebox.proxy.user_money import Shortage
 from farebox.proxy.worker import Worker
 from farebox.wire.errors import JSON_LINE, render
 from farebox.wire.headers import client_key, require_json
 from farebox.wire.incoming import Incoming
-from farebox.wire.upstream import Pool
 from farebox.wire.routes import Route, family_of, match
+from farebox.wire.upstream import Pool
 
 _log = logging.getLogger("farebox.service")
 
@@ -219,7 +219,7 @@ class ServiceHandler:
 
     # -- the steps -------------------------------------------------------------------------------------------
     def _admitted(self, client: Incoming, key: KeyRecord, now_ms: int) -> bytes:
-        """The key is good, within its rate, and the body is declared as JSON. The answer's rate-limit lines."""
+        """Check key, rate and the body's declared type; the answer's rate-limit lines."""
         rate = self._counted(key, now_ms)
         require_json(client.headers)
         return _RATE_LINES % (rate.limit, rate.remaining, rate.reset_s)

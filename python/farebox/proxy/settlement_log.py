@@ -1,7 +1,7 @@
 """One line per settlement on standard output: what was used at which price, what it cost, what is left.
 
-Lines are gathered and written together a few times a second, so that a line costs about as much as its text. No key,
-prompt or answer appears (M11); names come from configuration and the store.
+Lines are gathered and written together a few times a second, so that a line costs about as much as its text.
+No key, prompt or answer appears (M11); names come from configuration and the store.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Running streams: their holds grow with them, and the journal learns how far they are.
 
-One sweep a quarter of a second looks at every stream, so that a chunk costs nothing here. A stream whose wallet runs
-dry is cut (or served on, by the service's policy, up to a cap).
+One sweep a quarter of a second looks at every stream, so that a chunk costs nothing here. A stream whose
+wallet runs dry is cut (or served on, by the service's policy, up to a cap).
 """
 
 import asyncio
@@ -82,10 +82,7 @@ class Streams:
                 return
             self._asking.add(exchange)
             worker.spawn(self._ask(exchange, lacking_pico))
-        if (
-            exchange in self._dry
-            and exchange.lacks_pico(tokens, _MARGIN_TOKENS) > exchange.finish_cap_pico
-        ):
+        if exchange in self._dry and exchange.lacks_pico(tokens, _MARGIN_TOKENS) > exchange.finish_cap_pico:
             exchange.cut("insufficient_credits")
 
     async def _ask(self, exchange: "Exchange", lacking_pico: int) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from farebox.base.records import LotAmount
 from farebox.ledger.user_lease import Hold, UserLease
 
-
 AHEAD_HOLDS = 16
 """Holds leased ahead of a user who has just begun."""
 
@@ -52,12 +51,12 @@ class Unbooked:
 class UserMoney:
     """One user's money in this worker.
 
-    `known`: the lease in memory is what the store has, less `unbooked`; else it must be fenced before
-    use. `distrusted` counts the doubts raised, so that one raised during a fence outlives it. `doubtful`:
-    the fence may have counted too little as free. `settled_meanwhile` gathers what is settled while a fence runs.
+    `known`: the lease in memory is what the store has, less `unbooked`; else it must be fenced before use.
+    `distrusted` counts the doubts raised, so that one raised during a fence outlives it. `doubtful`: the
+    fence may have counted too little as free. `settled_meanwhile` gathers what is settled while a fence runs.
     `unwritten_count` settlements and voids are not in the journal yet, the others are up to `freed_pos`.
-    `ahead_holds` is how many holds to lease ahead; it grows while `refilled_s`, the last time, is not long ago.
-    `remaining_pico` is each wallet's balance, `available_pico` what nobody had leased when last seen.
+    `ahead_holds` is how many holds to lease ahead; it grows while `refilled_s`, the last time, is not long
+    ago. `remaining_pico` is each wallet's balance, `available_pico` what nobody had leased when last seen.
     """
 
     __slots__ = (

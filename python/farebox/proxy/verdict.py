@@ -1,7 +1,7 @@
 """What an ended exchange is charged: a pure decision from what its answer said and how it ended.
 
-The one place that knows which evidence a usage is, when an estimate stands in for it, when nothing is owed, and when
-an operator must look. Amounts are pico-USD; nothing here moves money.
+The one place that knows which evidence a usage is, when an estimate stands in for it, when nothing is owed,
+and when an operator must look. Amounts are pico-USD; nothing here moves money.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +35,8 @@ class Ending:
 class Verdict:
     """What is owed. `quarantine` is empty, or why `amount_pico` (then 0) must be found by an operator.
 
-    `used` says for people what was used at which price: `input=12@1.25 output=5@10`. `upstream_model` and `raw_usage`
-    are the upstream's own words.
+    `used` says for people what was used at which price: `input=12@1.25 output=5@10`. `upstream_model` and
+    `raw_usage` are the upstream's own words.
 
     Never changed once made; not frozen for speed, like `Ask`.
     """
@@ -55,7 +55,13 @@ class Verdict:
 
 
 def verdict_of(
-    reading: Reading, ending: Ending, ask: Ask, model: Model, price: ModelPrice, price_of: PriceOf, hold_pico: int
+    reading: Reading,
+    ending: Ending,
+    ask: Ask,
+    model: Model,
+    price: ModelPrice,
+    price_of: PriceOf,
+    hold_pico: int,
 ) -> Verdict:
     """Charge what was reported; estimate what was delivered without a report; nothing for what failed."""
     verdict = _decided(reading, ending, ask, model, price, price_of, hold_pico)
@@ -64,7 +70,13 @@ def verdict_of(
 
 
 def _decided(
-    reading: Reading, ending: Ending, ask: Ask, model: Model, price: ModelPrice, price_of: PriceOf, hold_pico: int
+    reading: Reading,
+    ending: Ending,
+    ask: Ask,
+    model: Model,
+    price: ModelPrice,
+    price_of: PriceOf,
+    hold_pico: int,
 ) -> Verdict:
     variant, tier_flags = variant_served(
         model, ask.variant, reading.service_tier, reading.speed, reading.inference_geo
@@ -168,7 +180,15 @@ def _priced(
     if quarantine:
         amount_pico, lines = 0, ()
     return Verdict(
-        amount_pico, counts, others, reading.input_total, evidence, flags, variant, quarantine, used_text(lines)
+        amount_pico,
+        counts,
+        others,
+        reading.input_total,
+        evidence,
+        flags,
+        variant,
+        quarantine,
+        used_text(lines),
     )
 
 

@@ -1,15 +1,14 @@
 """One worker: everything an exchange meets on its way, put together.
 
-The worker owns the exchanges that are open and records how they end; the journal and the store's face are handed to
-it, and requests come from the services' handlers (service.py).
+The worker owns the exchanges that are open and records how they end; the journal and the store's face are
+handed to it, and requests come from the services' handlers (service.py).
 """
 
 import asyncio
 import logging
-from functools import partial
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
-
 
 from farebox.base import clock, frames, limits
 from farebox.base.counters import INDEX, Counters
@@ -203,7 +202,13 @@ class Worker:
         self.journal.append(frames.SETTLE, payload, written)
 
     async def _record_again(
-        self, payload: bytes, exchange: Exchange, verdict: Verdict, record: Unbooked, outcome: str, ended_ms: int
+        self,
+        payload: bytes,
+        exchange: Exchange,
+        verdict: Verdict,
+        record: Unbooked,
+        outcome: str,
+        ended_ms: int,
     ) -> None:
         if await self._append_again(frames.SETTLE, payload):
             self._settled(exchange, verdict, record, outcome, ended_ms)
@@ -261,18 +266,20 @@ class Worker:
             counters[_QUARANTINED] += 1
         else:
             self._count_tokens(verdict.counts)
-        self._settlement_log.add((
-            exchange.id,
-            user,
-            offer.model_id,
-            verdict.evidence,
-            outcome,
-            verdict.used,
-            offer.price.multiplier,
-            amount_pico,
-            record.takes,
-            remaining_pico,
-        ))
+        self._settlement_log.add(
+            (
+                exchange.id,
+                user,
+                offer.model_id,
+                verdict.evidence,
+                outcome,
+                verdict.used,
+                offer.price.multiplier,
+                amount_pico,
+                record.takes,
+                remaining_pico,
+            )
+        )
 
     # -- what the writer tells -------------------------------------------------------------------------------
     def on_push(self, message: Mapping[str, Any]) -> None:

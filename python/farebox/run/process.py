@@ -1,4 +1,4 @@
-"""What every process of Farebox does first (uvloop, logging, signals), and how it fails: in one clear line."""
+"""What every process does first (uvloop, logging, signals), and how it fails: in one clear line."""
 
 import asyncio
 import gc

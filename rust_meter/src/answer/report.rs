@@ -86,7 +86,7 @@ impl Answer {
         flags.raise_if(self.metrics_disagree(), flags::METRICS_DISAGREE);
         flags.raise_if(self.usage.raw_dropped, flags::RAW_DROPPED);
         Reading {
-            is_final: totals.is_some() && (is_complete || self.is_final),
+            is_final: totals.is_some() && (self.is_final || (is_complete && self.family != Family::Messages)),
             input_total: totals.as_ref().map_or(0, |totals| totals.inference_input),
             totals,
             counts,
