@@ -414,3 +414,12 @@ def test_B10_an_alias_reaches_the_row_it_is_priced_by(till: Till) -> None:
     served = till.serve(http_answer((plain + CLAUDE_USAGE + "}").encode()), claude=True)
     assert json.loads(till.upstream.received[-1][1])["model"] == "claude-sonnet-4-5-20250929"
     assert served.amount_pico == CLAUDE
+
+
+def test_A30_an_upstream_error_too_large_to_hold_is_not_passed_on(till: Till) -> None:
+    secret = "organisation org-operator"
+    body = b'{"error":{"message":"' + secret.encode() + b" " * (3 * 2**20) + b'"}}'
+    served = till.serve(http_answer(body, status=500))
+    assert served.status == 502
+    assert secret.encode() not in served.body
+    assert served.amount_pico == 0

@@ -26,6 +26,7 @@ from farebox.journal.segments import (
 
 _ENDS: Final = frozenset({kinds.SETTLE, kinds.VOID})
 
+
 class Reader:
     """A place in one journal, read by one task. `close` releases its file."""
 

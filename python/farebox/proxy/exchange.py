@@ -1,9 +1,9 @@
 """One metered exchange from its hold to its settlement: the order of events that keeps the money right.
 
-Hold, then `open` and `sent` in the journal, then the first upstream byte; the answer passes through the tap; the
-settlement is in the journal before the client sees the end of the answer. After `begin` everything is driven by the
-wire's callbacks; nothing waits. Whatever happens, `_settle` runs exactly once for an exchange that was sent (M5), and
-the hold ends exactly once (M3).
+Hold, then `open` and `sent` in the journal, then the first upstream byte; the answer passes through the tap;
+the settlement is in the journal before the client sees the end of the answer. After `begin` everything is
+driven by the wire's callbacks; nothing waits. Whatever happens, `_settle` runs exactly once for an exchange
+that was sent (M5), and the hold ends exactly once (M3).
 """
 
 import logging
@@ -146,7 +146,8 @@ class Exchange:
 
     # -- sending ---------------------------------------------------------------------------------------------
     def begin(self, body: bytes) -> Coroutine[Any, Any, None] | None:
-        """Record `open` and `sent`, then send; what is returned must be awaited: no idle connection was there.
+        """Record `open` and `sent`, then send; what is returned must be awaited: no idle connection was
+        there.
 
         Raises Refused (here or when awaited) after giving the hold back.
         """
@@ -218,7 +219,9 @@ class Exchange:
             return
         if error is not None:
             connection.release(True)
-            self._end_unsent("journal failed", Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record requests now.")
+            self._end_unsent(
+                "journal failed", Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record requests now."
+            )
             return
         if self.client.gone:
             connection.release(True)
@@ -243,7 +246,9 @@ class Exchange:
             connection.send(head, body, self)
         except UpstreamConnectError as error:
             _log.warning("%s: %s", self.id, error)
-            self._end_unsent("no connection", Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.")
+            self._end_unsent(
+                "no connection", Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached."
+            )
             return
         self._connection = connection
         self._was_sent(len(body))
@@ -280,7 +285,7 @@ class Exchange:
             refused = Refused(refusal, message, retry_after_s=retry_after_s)
             self.client.answer(*render(refused, self.route.family, self.id))
 
-    # -- the answer (receiver until a relay or collector takes over) -------------------------------------------
+    # -- the answer (receiver until a relay or collector takes over) -----------------------------------------
     def on_head(self, head: "Head", rest: bytes) -> None:
         """The upstream answers."""
         connection = self._connection
@@ -293,7 +298,11 @@ class Exchange:
         self.worker.counters[_FIRST_BYTE_MS] += now_ms - self.started_ms
         facts = answer_facts(head)
         self.upstream_request = facts.request_id
-        self._head_lines = b"%bx-request-id: %b\r\n%b" % (facts.lines, self.id.encode("ascii"), self.rate_lines)
+        self._head_lines = b"%bx-request-id: %b\r\n%b" % (
+            facts.lines,
+            self.id.encode("ascii"),
+            self.rate_lines,
+        )
         streamed = facts.event_stream and _FIRST_SUCCESS_STATUS <= status < _FIRST_REDIRECT_STATUS
         chunked_out = streamed and self.client.chunked_ok
         try:
@@ -305,7 +314,9 @@ class Exchange:
                 content_encoding=facts.content_encoding,
             )
         except ValueError:
-            self._fault = UpstreamError("the upstream answered in an encoding that cannot be metered", sent=True)
+            self._fault = UpstreamError(
+                "the upstream answered in an encoding that cannot be metered", sent=True
+            )
             self.tap = Pipe(self.route.name, head.framing)
             connection.abort()
             self._complete(b"", BROKEN)
@@ -325,7 +336,7 @@ class Exchange:
         self._fault = error or UpstreamError("the upstream closed the connection", sent=True)
         self._complete(b"", BROKEN)
 
-    # -- plain answers -----------------------------------------------------------------------------------------
+    # -- plain answers ---------------------------------------------------------------------------------------
     def _complete(self, body: bytes, state: int) -> None:
         """The whole answer is here, or it broke off."""
         if state & BROKEN:
@@ -339,14 +350,19 @@ class Exchange:
             self._settle(partial(self._answer, body))
 
     def _answer(self, body: bytes, verdict: Verdict) -> None:
-        lines = b"%bx-farebox-cost: %b\r\n" % (self._head_lines, format_pico(verdict.amount_pico).encode("ascii"))
+        lines = b"%bx-farebox-cost: %b\r\n" % (
+            self._head_lines,
+            format_pico(verdict.amount_pico).encode("ascii"),
+        )
         self.client.answer(self.status, lines, body)
 
     def _answer_fault(self, *, oversize: bool) -> None:
         if isinstance(self._fault, UpstreamTimeoutError):
             refused = Refused(Refusal.UPSTREAM_TIMEOUT, "The upstream provider did not answer in time.")
         elif oversize:
-            refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider's answer is too large to be metered.")
+            refused = Refused(
+                Refusal.UPSTREAM_FAILED, "The upstream provider's answer is too large to be metered."
+            )
         else:
             refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider broke off its answer.")
         self.client.answer(*render(refused, self.route.family, self.id))
@@ -361,9 +377,16 @@ class Exchange:
             self.client.answer(*answer)
 
     def _overflow(self, collected: bytes) -> None:
-        """A plain answer outgrew what is held back: pass it on as it comes, its last bytes after settlement."""
+        """A plain answer outgrew what is held back: pass it on as it comes, its last bytes after settlement.
+
+        An error of that size is not passed on: what it says may be about the operator's account.
+        """
         head, connection, tap = self._head, self._connection, self.tap
         if head is None or connection is None or tap is None:
+            return
+        if not _FIRST_SUCCESS_STATUS <= head.status < _FIRST_REDIRECT_STATUS:
+            connection.abort()
+            self._complete(b"", BROKEN)
             return
         if not self.client.gone:
             length = head.framing if head.framing >= 0 else None
@@ -374,7 +397,7 @@ class Exchange:
         connection.receiver = self.relay
         self.relay.send(collected)
 
-    # -- streams -----------------------------------------------------------------------------------------------
+    # -- streams ---------------------------------------------------------------------------------------------
     def _start_relay(self, connection: Connection, head: "Head", chunked_out: bool) -> None:
         self.worker.counters[_STREAMED] += 1
         if not self.client.gone:
@@ -437,7 +460,9 @@ class Exchange:
         return max(0, needed_pico - self.hold.amount_pico)
 
     def cut(self, reason: str) -> None:
-        """The wallet ran dry: after the next whole event stop the upstream, settle what was sent, end validly."""
+        """The wallet ran dry: after the next whole event stop the upstream, settle what was sent, end
+        validly.
+        """
         relay = self.relay
         if not self._settled and relay is not None and not self._cut_reason:
             self._cut_reason = reason
@@ -461,7 +486,7 @@ class Exchange:
         relay.finish()
         self._stream_over(relay)
 
-    # -- the client leaves -------------------------------------------------------------------------------------
+    # -- the client leaves -----------------------------------------------------------------------------------
     def _client_gone(self) -> None:
         """Go on reading the upstream for a while, to learn the exact usage."""
         if self._settled:
@@ -495,7 +520,7 @@ class Exchange:
             relay.drop_upstream()
             self._stream_over(relay)
 
-    # -- settlement --------------------------------------------------------------------------------------------
+    # -- settlement ------------------------------------------------------------------------------------------
     def _settle(self, then: Callable[[Verdict], None], *, cut_by_us: bool = False) -> None:
         """End the hold and record the settlement, once; `then` runs when the record is written.
 
