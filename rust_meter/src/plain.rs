@@ -131,7 +131,7 @@ impl Terms {
         Some(dearest)
     }
 
-    /// `verdict_of` for an answer whose usage is final, of one model at the base price, with every kind priced.
+    /// `verdict_of` for an answer with the final usage of one model at the base price, every kind priced.
     pub fn charge(&self, reading: &Reading) -> Option<Charge> {
         let totals = reading.totals.as_ref()?;
         let tier = reading.service_tier.as_deref();
