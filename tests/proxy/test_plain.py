@@ -7,6 +7,7 @@ must not decline what every day brings.
 
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,3 +190,26 @@ def test_the_usual_exchange_is_plain(wire_format: str) -> None:
 def test_models_with_variants_or_call_fees_are_never_plain(change: dict[str, Any]) -> None:
     price = PRICES[0] if change else PRICES[3]
     assert plain_terms(replace(Row(), **change), "chat", price) is None
+
+
+def test_M7_every_recorded_answer_is_charged_alike_wherever_it_is_cut(shared_path: Path) -> None:
+    folder = shared_path / "corpus"
+    plain_count = 0
+    for line in (folder / "INDEX.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        wire_format = row["api"]
+        if wire_format not in USUAL:
+            continue
+        body = (folder / "bodies" / row["file"]).read_bytes()
+        price = PRICES[1]
+        terms = plain_terms(Row(), wire_format, price)
+        ask = ask_of(scan(SHORTEST, wire_format), wire_format, Row(), price)
+        for length in (len(body), len(body) - 1, len(body) * 9 // 10, len(body) // 2):
+            tap = Pipe(wire_format, len(body))
+            tap.feed(body[:length])
+            plain = plain_verdict(terms, ask, tap)
+            plain_count += plain is not None
+            if plain is not None:
+                ending = Ending(row["http_status"], False, length < len(body))
+                assert plain == verdict_of(tap.reading(), ending, ask, Row(), price, no_other_model, 10**12)
+    assert plain_count > 50
