@@ -83,8 +83,7 @@ def test_M2_a_stream_whose_wallet_runs_dry_is_cut_validly_and_billed_for_what_wa
         account = deployment.account("alice")
         assert account.balances["creditsNew"] == max(0, wallet_pico - charged_pico)
         assert account.written_off_pico == max(0, charged_pico - wallet_pico)
-        assert account.written_off_pico == 0
-        assert charged_pico > wallet_pico // 3
+        assert wallet_pico // 3 < charged_pico < 2 * wallet_pico
         assert deployment.upstream_log()["open"] == 0
 
 
