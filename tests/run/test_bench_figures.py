@@ -32,7 +32,7 @@ def measured(ratio: Any, **rounds: list[Any]) -> Any:
     return bench
 
 
-def test_ratios_are_of_medians_at_a_full_core(ratio: Any) -> None:
+def test_ratios_are_of_medians_as_measured_and_at_a_full_core(ratio: Any) -> None:
     bench = measured(
         ratio,
         nginx_plain=[ratio.Round(20_000, 20, 0.5), ratio.Round(40_000, 20, 1.0), ratio.Round(1, 20, 1.0)],
@@ -42,7 +42,9 @@ def test_ratios_are_of_medians_at_a_full_core(ratio: Any) -> None:
         farebox_streamed=[ratio.Round(25_000, 15, 0.3)] * 3,
     )
     found = ratio.figures(bench)
-    assert found["plain_rps_ratio"] == 0.3
+    assert found["plain_rps_ratio"] == 0.6
+    assert found["plain_full_core_ratio"] == 0.3
+    assert found["worker_full_core_ratio"] == 0.5
     assert found["worker_rps_ratio"] == 0.5
     assert found["chunk_cpu_ratio"] == 1.5
     assert found["plain_cpu_ratio"] == 4.0
