@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from e2e.deployment import Customer
+from e2e.deployment import Customer, Deployment
 from e2e.raw_http import Answer, exchange, request
 from e2e.small_disk import SmallDisk
 from e2e.storefront import GPT, Storefront, price_pico
@@ -252,3 +252,17 @@ def _refused_at_last(shop: Storefront, customer: Customer) -> Answer:
         if refused:
             return refused[0]
     pytest.fail("the full disk was never noticed")
+
+
+def test_O05_when_the_supervisor_is_killed_its_children_end_and_a_new_one_can_start(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as deployment:
+        deployment.farebox.kill()
+        deployment.farebox.wait()
+
+        def all_gone() -> bool:
+            kinds = ("worker_process", "writer_process", "console_process")
+            return not any(deployment.processes(kind) for kind in kinds)
+
+        assert wait_until(all_gone, 20.0)
+        deployment.start_farebox()
+        assert deployment.verified().differences == []

@@ -5,6 +5,7 @@ Real SQLite stores; a wrapper makes single calls fail before or after they happe
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -582,3 +583,40 @@ async def test_L23_whichever_store_call_fails_no_hold_leaks_and_no_money_is_free
     left_pico, leased_pico = await bank.lot_sums()
     assert leased_pico == 0
     assert left_pico <= 100
+
+
+async def test_M2_a_parked_account_spends_no_lease_it_had(bank: Bank) -> None:
+    await bank.top_up(1000)
+    leases = bank.leases()
+    await got(leases, 100)
+    with sqlite3.connect(bank.store.path) as connection:
+        connection.execute("UPDATE users SET parked = 'foreign write' WHERE user = 'alice'")
+    connection.close()
+    leases.distrust("alice")
+    for _ in range(2):
+        assert leases.hold_now("alice", WALLET, 1, NOW) is None
+        refused = await leases.hold("alice", WALLET, 1)
+        assert isinstance(refused, Shortage)
+        assert refused.reason == "parked"
+
+
+async def test_M2_past_the_cap_of_written_off_money_every_request_is_refused(bank: Bank) -> None:
+    await bank.top_up(1000)
+    leases = bank.leases(written_off_pico_max=0)
+    for _ in range(3):
+        assert leases.hold_now("alice", WALLET, 10, NOW) is None
+        refused = await leases.hold("alice", WALLET, 10)
+        assert isinstance(refused, Shortage)
+        assert refused.reason == "written_off"
+
+
+async def test_M2_a_grown_hold_keeps_the_money_it_waited_for(bank: Bank) -> None:
+    await bank.top_up(100)
+    leases = bank.leases()
+    stream = await got(leases, 40)
+    more = await got(leases, 60)
+    waiting = asyncio.create_task(leases.hold("alice", WALLET, 30))
+    await asyncio.sleep(0.02)
+    assert leases.merge("alice", stream, more, NOW)
+    assert stream.amount_pico == 100
+    assert isinstance(await waiting, Shortage)

@@ -123,13 +123,14 @@ class Grant:
 @dataclass(frozen=True, slots=True)
 class Fenced:
     """A fence's one snapshot: the lease entry after its op was raised, and which exchanges asked about are
-    booked.
+    booked. `parked`: the account is on hold, the lease may back no new exchange.
     """
 
     op: int
     dead: bool
     lots: tuple[tuple[LotAmount, int | None], ...]
     booked: frozenset[str]
+    parked: bool = False
 
 
 @dataclass(slots=True)

@@ -174,11 +174,15 @@ class Exchange:
         except BaseException:
             self._void("failed")
             raise
-        if self.client.gone:
+        if self.client.gone or self.worker.closed:
             connection.release(True)
-            self._void("client gone")
+            self._void("client gone" if self.client.gone else "stopped")
             return
-        self._record_open(connection, head, body)
+        try:
+            self._record_open(connection, head, body)
+        except BaseException:
+            self._void("failed")
+            raise
 
     def _record_open(self, connection: Connection, head: bytes, body: bytes) -> None:
         worker, key, offer, hold = self.worker, self.key, self.offer, self.hold
@@ -534,13 +538,13 @@ class Exchange:
         worker = self.worker
         worker.forget(self)
         worker.counters[_OPEN_TOTAL] -= 1
-        verdict = plain_verdict(self.offer.terms, self.ask, self.tap) if self.tap is not None else None
-        if verdict is None:
-            verdict = self._judged(cut_by_us)
-
         try:
+            verdict = plain_verdict(self.offer.terms, self.ask, self.tap) if self.tap is not None else None
+            if verdict is None:
+                verdict = self._judged(cut_by_us)
             worker.record_settlement(self, verdict, self._outcome(cut_by_us), then)
-        except FaultError as error:
+        except Exception as error:  # noqa: BLE001 - M5: recovery settles what cannot be recorded here
+            worker.leases.unwritten(self.key.user)
             self.settlement_failed(error)
 
     def settlement_written(self, verdict: Verdict, then: Callable[[Verdict], None]) -> None:

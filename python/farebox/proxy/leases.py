@@ -28,6 +28,8 @@ _log = logging.getLogger("farebox.leases")
 _AHEAD_HOLDS_MAX = 512
 _BUSY_S = 1.0
 _SCARCE_SHARE = 2
+_BARRING_REASONS = frozenset(("parked", "inactive", "unknown", "quarantined"))
+"""Refusals that are about the account: money leased already may not be used for new exchanges either."""
 _LOW_WATER_SHARE = 4
 _RECHECK_S = 0.1
 _AFTER_FAULT_S = 0.02
@@ -74,7 +76,7 @@ class Leases:
     def hold_now(self, user: str, wallet: str, amount_pico: int, now_ms: int) -> Hold | None:
         """The hot path: a hold from money leased already; None means `hold` must be awaited."""
         money = self._users.get(user)
-        if money is None or money.waiters or not money.known:
+        if money is None or money.waiters or not money.known or money.barred:
             return None
         lease = money.lease
         hold = lease.hold(wallet, amount_pico, now_ms)
@@ -120,6 +122,15 @@ class Leases:
         """Raise a hold from money leased already."""
         money = self._users[user]
         return not money.waiters and money.known and money.lease.extend(hold, more_pico, now_ms)
+
+    def merge(self, user: str, hold: Hold, more: Hold, now_ms: int) -> bool:
+        """Add a hold just opened to another; nobody can take its money in between. False: it is free."""
+        money = self._users[user]
+        money.lease.void(more)
+        merged = money.lease.extend(hold, more.amount_pico, now_ms)
+        if not merged:
+            self._money_moved(money)
+        return merged
 
     def settle(self, user: str, exchange: str, hold: Hold, charge_pico: int, now_ms: int) -> Unbooked:
         """Post a hold: what the lots pay. Record the settlement, then tell `written` or `unwritten`."""
@@ -207,14 +218,17 @@ class Leases:
             money.changed.set()
 
     def distrust_all(self) -> None:
-        """Pushes may have been missed."""
+        """Pushes may have been missed: every lease is read anew before its next use."""
         for money in self._users.values():
+            self._mistrust(money)
             money.short_until_s = 0.0
+            money.changed.set()
 
     def user_changed(self, user: str) -> None:
         """A top-up or another change of the account: those who wait should ask again now."""
         money = self._users.get(user)
         if money is not None:
+            self._mistrust(money)
             money.short_until_s = 0.0
             money.available_pico.clear()
             money.changed.set()
@@ -268,7 +282,7 @@ class Leases:
 
     def _serve(self, money: UserMoney) -> None:
         """Give holds to those who wait, in order, while the first one's fits."""
-        if not money.known:
+        if not money.known or money.barred:
             return
         now_ms = self._wall_ms()
         while money.waiters:
@@ -368,10 +382,11 @@ class Leases:
             return None if await self._fence(money) else Shortage("down")
         now_ms = self._wall_ms()
         need_pico = amount_pico - money.lease.free_pico(wallet, now_ms)
-        if need_pico <= 0:
+        if need_pico <= 0 and not money.barred:
             return None
         if money.short_until_s > self._loop.time():
-            return self._shortage(money, wallet, "short")
+            return self._shortage(money, wallet, money.barred or "short")
+        need_pico = max(1, need_pico)
         queued_pico = sum(waiter.amount_pico for waiter in money.waiters if waiter.wallet == wallet)
         ahead_pico = need_pico + queued_pico + money.ahead_holds * amount_pico
         share_pico = money.available_pico.get(wallet, 0) // _SCARCE_SHARE
@@ -384,15 +399,12 @@ class Leases:
             self._mistrust(money)
             return None
         self._note_balance(money, wallet, grant)
-        if grant.written_off_pico >= self._written_off_pico_max:
+        if not grant.reason:
             money.lease.op = grant.op
             money.lease.add(grant.added)
-            return self._shortage(money, wallet, "written_off")
-        if grant.reason:
+        if grant.reason or money.barred:
             money.short_until_s = self._loop.time() + _REFUSED_AGAIN_S
-            return self._shortage(money, wallet, grant.reason)
-        money.lease.op = grant.op
-        money.lease.add(grant.added)
+            return self._shortage(money, wallet, money.barred or grant.reason)
         return None
 
     def _note_balance(self, money: UserMoney, wallet: str, grant: Grant) -> None:
@@ -403,6 +415,10 @@ class Leases:
                 remaining_pico -= record.charge_pico
         money.available_pico[wallet] = grant.available_pico
         money.remaining_pico[wallet] = remaining_pico
+        if grant.reason in _BARRING_REASONS:
+            money.barred = grant.reason
+        else:
+            money.barred = "written_off" if grant.written_off_pico >= self._written_off_pico_max else ""
 
     def _shortage(self, money: UserMoney, wallet: str, reason: str) -> Shortage:
         return Shortage(reason, money.remaining_pico.get(wallet, 0), money.lease.held_pico(wallet))
@@ -481,6 +497,8 @@ class Leases:
                 ],
             )
             money.doubtful = bool(meanwhile)
+            if fenced.parked:
+                money.barred = "parked"
             if fenced.dead:
                 return False
             if not meanwhile:

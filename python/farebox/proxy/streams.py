@@ -98,10 +98,9 @@ class Streams:
                     self._dry.add(exchange)
                 await asyncio.sleep(_ASK_AGAIN_S)
                 return
-            worker.leases.void(exchange.key.user, more)
-            if not exchange.settled and worker.leases.extend(
-                exchange.key.user, exchange.hold, lacking_pico, worker.wall_ms()
-            ):
+            if exchange.settled:
+                worker.leases.void(exchange.key.user, more)
+            elif worker.leases.merge(exchange.key.user, exchange.hold, more, worker.wall_ms()):
                 self._dry.discard(exchange)
         finally:
             self._asking.discard(exchange)

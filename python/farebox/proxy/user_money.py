@@ -62,6 +62,7 @@ class UserMoney:
     __slots__ = (
         "ahead_holds",
         "available_pico",
+        "barred",
         "changed",
         "distrusted",
         "doubtful",
@@ -89,6 +90,7 @@ class UserMoney:
         self.user = user
         self.lease = UserLease()
         self.known = True
+        self.barred = ""
         self.distrusted = 0
         self.doubtful = False
         self.lock = asyncio.Lock()

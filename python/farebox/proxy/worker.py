@@ -92,6 +92,7 @@ class Worker:
         self.wall_ms = clock.wall_ms
         self.exchanges: dict[str, Exchange] = {}
         self.draining = False
+        self.closed = False
         self.ready: Callable[[], str] = lambda: ""
         self._pools = pools
         self.new_id = ExchangeIds().new
@@ -322,7 +323,8 @@ class Worker:
             _log.error("background work failed", exc_info=task.exception())
 
     async def settle_all(self) -> None:
-        """End every exchange still open: upstreams are cut, what was seen is settled."""
+        """End every exchange still open: upstreams are cut, what was seen is settled; none begins after."""
+        self.closed = True
         for exchange in list(self.exchanges.values()):
             exchange.stop_draining()
         await asyncio.sleep(0)

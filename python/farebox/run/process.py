@@ -15,6 +15,7 @@ from farebox.base.log import set_up_logging
 
 _log = logging.getLogger("farebox.process")
 _YOUNG_OBJECTS = 50_000
+_PARENT_CHECK_S = 0.5
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -39,13 +40,25 @@ def tune_garbage_collection() -> None:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT: the first asks to drain, the second to stop at once."""
+    """SIGTERM and SIGINT: the first asks to drain, the second to stop at once.
+
+    The supervisor's death asks to drain, too: nothing would be restarted, and a new one needs the sockets.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.drain = asyncio.Event()
         self.now = asyncio.Event()
+        self._loop = loop
+        self._parent = os.getppid()
+        self._look_for_parent()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._received)
+
+    def _look_for_parent(self) -> None:
+        if os.getppid() != self._parent:
+            self.drain.set()
+            return
+        self._loop.call_later(_PARENT_CHECK_S, self._look_for_parent)
 
     def _received(self) -> None:
         if self.drain.is_set():

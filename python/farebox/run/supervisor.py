@@ -57,6 +57,14 @@ class Child:
             [sys.executable, "-m", *self.command], pass_fds=self.descriptors, start_new_session=True
         )
 
+    def try_to_start(self) -> None:
+        """Start it, or try again later when the system has no room for another process."""
+        try:
+            self.start()
+        except OSError as error:
+            self.start_at_s = time.monotonic() + _PAUSE_MAX_S
+            _log.error("%s cannot be started: %s", self.name, error)
+
     def look(self) -> None:
         """Notice its death, and start it again when its pause is over."""
         now_s = time.monotonic()
@@ -76,7 +84,7 @@ class Child:
                 "%s ended with status %d; starting it again in %.1f s", self.name, status, self.pause_s
             )
         if now_s >= self.start_at_s:
-            self.start()
+            self.try_to_start()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal if it runs."""

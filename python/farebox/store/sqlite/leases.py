@@ -174,6 +174,7 @@ def fence(
            ON CONFLICT (user, journal) DO UPDATE SET owner_epoch = ?3, op = op + 1 RETURNING op, dead""",
         (user, journal, epoch),
     ).fetchone()
+    (parked,) = connection.execute("SELECT parked IS NOT NULL FROM users WHERE user = ?", (user,)).fetchone()
     lots = connection.execute(
         """SELECT lots.lot, lots.pool, lease_lots.amount_pico, lots.expires_at_ms
            FROM lease_lots JOIN lots USING (user, lot)
@@ -185,6 +186,7 @@ def fence(
         dead=bool(dead),
         lots=tuple((LotAmount(lot, pool, amount), expires) for lot, pool, amount, expires in lots),
         booked=frozenset(rows.booked(connection, ((user, exchange) for exchange in exchanges))),
+        parked=bool(parked),
     )
 
 
