@@ -225,10 +225,12 @@ class Leases:
             money.changed.set()
 
     def user_changed(self, user: str) -> None:
-        """A top-up or another change of the account: those who wait should ask again now."""
+        """A top-up or another change of the account: those who wait should ask again now.
+
+        The lease stays good without the store: where it does not, the writer says so (`distrust`).
+        """
         money = self._users.get(user)
         if money is not None:
-            self._mistrust(money)
             money.short_until_s = 0.0
             money.available_pico.clear()
             money.changed.set()
