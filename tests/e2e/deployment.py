@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from farebox.base.clock import wall_ms
 from farebox.base.ids import new_lot_id
@@ -66,7 +67,7 @@ class Deployment(Processes):
         """Run `work` on a connection of its own."""
 
         async def session() -> T:
-            store = open_store(f"sqlite:///{self.folder / 'farebox.sqlite'}")
+            store = open_store(f"sqlite:///{quote(str(self.folder / 'farebox.sqlite'))}")
             await store.open()
             try:
                 return await work(store)

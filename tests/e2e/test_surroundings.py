@@ -266,3 +266,12 @@ def test_O05_when_the_supervisor_is_killed_its_children_end_and_a_new_one_can_st
         assert wait_until(all_gone, 20.0)
         deployment.start_farebox()
         assert deployment.verified().differences == []
+
+
+def test_M1_a_data_directory_of_any_name_is_one_store_for_every_process(tmp_path: Path) -> None:
+    folder = tmp_path / "100% of A%41 data"
+    folder.mkdir()
+    with Storefront(folder) as shop:
+        assert ask(shop, shop.new_customer().key).status == 200
+        assert shop.verified().differences == []
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import typer
 
@@ -54,12 +54,10 @@ def place_of(config: list[Path] | None, store: str | None) -> Place:
 
 def _configured_place(config: list[Path]) -> Place:
     from farebox.config import load  # noqa: PLC0415 - pydantic takes longer to import than most commands to run
-    from farebox.config.secrets import store_url  # noqa: PLC0415
+    from farebox.run.paths import store_address  # noqa: PLC0415
 
     settings = load(config)
-    secret = store_url(settings.store, config[0])
-    url = secret.reveal() if secret is not None else f"sqlite:///{quote(str(settings.store.path))}"
-    return Place(url, settings.journal_dir)
+    return Place(store_address(settings), settings.journal_dir)
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -1,8 +1,19 @@
 """Where one deployment keeps its files: one function per file, all under the configured data directory."""
 
 from pathlib import Path
+from urllib.parse import quote
 
+from farebox.config.secrets import store_url
 from farebox.config.settings import Settings
+
+
+def store_address(settings: Settings) -> str:
+    """The URL that `open_store` takes, the same for every process; it may hold a password: never log it.
+
+    Raises ConfigError where the store's URL cannot be read.
+    """
+    secret = store_url(settings.store, settings.services[0].file)
+    return secret.reveal() if secret is not None else f"sqlite:///{quote(str(settings.store.path))}"
 
 
 def writer_socket(settings: Settings) -> Path:

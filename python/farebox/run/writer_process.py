@@ -7,28 +7,19 @@ from pathlib import Path
 import orjson
 
 from farebox.config.load import load
-from farebox.config.secrets import store_url
-from farebox.config.settings import Settings
-from farebox.run.paths import writer_socket, writer_status_file
+from farebox.run.paths import store_address, writer_socket, writer_status_file
 from farebox.run.process import StopSignals, run, tune_garbage_collection
 from farebox.store import open_store
-from farebox.store.base import Store
 from farebox.writer.service import Writer
 
 _STATUS_INTERVAL_S = 1.0
-
-
-def store_of(settings: Settings) -> Store:
-    """The configured store, not yet opened. Raises ConfigError."""
-    url = store_url(settings.store, settings.services[0].file)
-    return open_store(url.reveal() if url is not None else f"sqlite:///{settings.store.path}")
 
 
 async def main(config: list[Path]) -> int:
     """Run until told to stop; then apply what the journals hold."""
     settings = load(config)
     signals = StopSignals(asyncio.get_running_loop())
-    store = store_of(settings)
+    store = open_store(store_address(settings))
     await store.open()
     try:
         writer = Writer(store, settings.journal_dir, writer_socket(settings))
