@@ -9,6 +9,7 @@ S15).
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CACHED_STATEMENTS = 256
+_MODE_RETRY_S = 0.01
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _UNUSABLE = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
@@ -102,7 +104,7 @@ class Lane:
         if not self._writes:
             connection.execute("PRAGMA query_only = 1")
             return
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        mode = _keep_write_ahead_log(connection)
         if mode != "wal":
             raise StoreRefusedError(
                 f"{self._path}: SQLite cannot keep a write-ahead log here (journal mode stays {mode}); "
@@ -138,6 +140,22 @@ class Lane:
             _roll_back(connection)
             raise fault(error, self._path, committing=True) from error
         return result
+
+
+def _keep_write_ahead_log(connection: sqlite3.Connection) -> str:
+    """Switch the file to a write-ahead log; the mode it has then.
+
+    SQLite does not wait for a lock here: of several processes that open a new file at once, all but one are
+    told at once that it is locked. So the wait is ours.
+    """
+    deadline_s = time.monotonic() + limits.sqlite_busy_timeout_s
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline_s:
+                raise
+            time.sleep(_MODE_RETRY_S)
 
 
 def fault(error: sqlite3.Error, path: Path, *, committing: bool = False) -> FaultError:
