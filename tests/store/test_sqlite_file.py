@@ -216,6 +216,32 @@ async def test_S19_a_newer_schema_is_refused(path, by_hand):
         await opens(path)
 
 
+def as_version_1(by_hand):
+    by_hand("DROP TABLE records")
+    by_hand("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+
+
+async def test_S19_a_file_of_the_first_version_is_brought_up_to_date(path, by_hand):
+    await opens(path)
+    as_version_1(by_hand)
+    store = SQLiteStore(path)
+    await store.open()
+    assert await store.records("payment", limit=1) == []
+    await store.close()
+    assert by_hand("SELECT value FROM meta WHERE name = 'schema_version'") == [(str(schema.VERSION),)]
+
+
+async def test_S19_an_interrupted_upgrade_leaves_the_old_version(path, by_hand, monkeypatch):
+    await opens(path)
+    as_version_1(by_hand)
+    monkeypatch.setattr(schema, "_STEPS", {2: (*schema._STEPS[2], "CREATE NONSENSE")})
+    with pytest.raises(StoreDownError, match="syntax"):
+        await opens(path)
+    assert by_hand("SELECT value FROM meta WHERE name = 'schema_version'") == [("1",)]
+    monkeypatch.undo()
+    await opens(path)
+
+
 async def test_S19_an_interrupted_creation_leaves_nothing_behind(path, monkeypatch):
     monkeypatch.setattr(schema, "_TABLES", (*schema._TABLES, "CREATE NONSENSE"))
     with pytest.raises(StoreDownError, match="syntax"):

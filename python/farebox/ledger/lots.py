@@ -79,6 +79,20 @@ def take_in_order(parts: Iterable[LotAmount], amount_pico: int) -> tuple[LotAmou
     return tuple(taken)
 
 
+def lots_to_renew(account: Account, pool: str, expires_at_ms: int | None, now_ms: int) -> tuple[str, ...]:
+    """The pool's lots that last longer when its whole date is set to `expires_at_ms`: unexpired, not empty,
+    and ending before it. Nothing is ever shortened, and what has expired stays expired (hole 17).
+    """
+    return tuple(
+        lot.lot
+        for lot in account.lots
+        if lot.pool == pool
+        and lot.left_pico > 0
+        and not is_expired(lot.expires_at_ms, now_ms)
+        and _expiry_ms(lot) < (_NEVER_MS if expires_at_ms is None else expires_at_ms)
+    )
+
+
 def _expiry_ms(lot: Lot) -> int:
     return _NEVER_MS if lot.expires_at_ms is None else lot.expires_at_ms
 

@@ -11,9 +11,9 @@ again), StoreRefusedError (unusable as it is).
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
 
@@ -46,18 +46,76 @@ class JournalState:
     beat_ms: int
 
 
+RECORD_KINDS: Final[Mapping[str, str]] = {
+    "order": "orders",
+    "payment": "payments",
+    "product": "products",
+    "subscription": "subscriptions",
+    "transfer": "transfers",
+    "referral": "referrals",
+    "import": "imports",
+    "export": "exports",
+    "admin": "admins",
+    "request": "requests",
+}
+"""Kind of a record -> the collection it lies in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The state of one thing that money events belong to: a payment, a subscription, a transfer or the like.
+
+    `id` is unique within its kind (a payment's is `provider:payment id`). The fields beside `document` are
+    what it is looked up by; `reference` is the id something else knows it by. `document` holds plain JSON
+    types, money as decimal strings, no floats. `revision` starts at 1 and rises by one with each change.
+    """
+
+    kind: str
+    id: str
+    revision: int
+    document: Mapping[str, object]
+    user: str = ""
+    status: str = ""
+    reference: str = ""
+    created_ms: int = 0
+    due_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """What a record is to be, where the store holds it at `expected`; 0: nothing has this id yet."""
+
+    expected: int
+    record: Record
+
+    @staticmethod
+    def insert(record: Record) -> "RecordChange":
+        """A record nobody has made yet; its revision becomes 1."""
+        return RecordChange(0, replace(record, revision=1))
+
+    @staticmethod
+    def update(record: Record) -> "RecordChange":
+        """A changed copy of a record that was read; its revision rises by one."""
+        return RecordChange(record.revision, replace(record, revision=record.revision + 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A change of money that is not an exchange: all its rows, applied to all its users, in one transaction.
 
     A positive row creates or tops up the lots it names (`expires_at_ms` applies to new lots); a negative one
     takes from unleased money of its lots, or of the pool's lots earliest expiry first when it names none.
+    `records` are changes of its own state (a payment's, a subscription's …), in the same transaction; an
+    event may consist of them alone. `renews`: pools this event credits whose unexpired lots all last until
+    `expires_at_ms` from now on, where they would end before (a purchase that resets the whole pool's date).
     """
 
     rows: tuple[Transaction, ...]
     expires_at_ms: int | None = None
     source: str = ""
     actor: str = ""
+    records: tuple[RecordChange, ...] = ()
+    renews: tuple[str, ...] = ()
 
 
 class EventResult(Enum):
@@ -69,6 +127,8 @@ class EventResult(Enum):
     """A debit met less unleased money than it needs; nothing was changed."""
     UNKNOWN_USER = "unknown_user"
     PARKED = "parked"
+    STALE = "stale"
+    """A record is not at the revision its change expects; nothing was changed: read it and decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +267,38 @@ class Store(WorkerStore, Protocol):
 
     # -- events ----------------------------------------------------------------------------------------------
     async def apply_event(self, event: Event, now_ms: int) -> EventResult:
-        """One money event (MONEY section 5). Raises InvariantBrokenError on rows it cannot book."""
+        """One money event (MONEY section 5), with the changes of its records.
+
+        A redelivery is a DUPLICATE and changes nothing: its rows are booked, or, of an event without rows,
+        its records are there as they are to be. Raises InvariantBrokenError on rows it cannot book and on
+        records it cannot keep.
+        """
 
     async def adopt_balances(self, user: str, actor: str, now_ms: int) -> EventResult:
         """Accept what someone outside wrote to a user's balances, as `adjustment` rows, and end his parking.
 
         DUPLICATE: there is nothing to accept. SHORT: less was left than leases hold: end or return them
         first.
+        """
+
+    # -- records ---------------------------------------------------------------------------------------------
+    async def record(self, kind: str, id_: str) -> Record | None:
+        """One record."""
+
+    async def records(
+        self,
+        kind: str,
+        *,
+        user: str | None = None,
+        status: str | None = None,
+        reference: str | None = None,
+        due_before_ms: int | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int,
+    ) -> list[Record]:
+        """Records that fit all that is given, newest first by (created_ms, id), `before` that place.
+
+        `due_before_ms` leaves those whose `due_ms` has come. `limit` is capped at `limits.records_page_max`.
         """
 
     # -- reading ---------------------------------------------------------------------------------------------

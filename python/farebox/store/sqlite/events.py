@@ -15,9 +15,11 @@ import orjson
 
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import POOLS, TRANSACTION_TYPES, Account, LotAmount, Transaction
+from farebox.ledger.lots import lots_to_renew
 from farebox.ledger.settlement import expiry_rows, merged, plan_event
 from farebox.store.base import Event, EventResult
-from farebox.store.sqlite import accounts, feed, rows
+from farebox.store.record_rules import audit_entry, check_changes, event_name
+from farebox.store.sqlite import accounts, feed, records, rows
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
 _OF_EXCHANGES: Final = frozenset({"spent", "written_off"})
@@ -39,8 +41,11 @@ class _ShortError(Exception):
 def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> EventResult:
     """Apply one event as a whole, or not at all; see `Store.apply_event`."""
     _check_shape(event)
-    if _is_booked(connection, event.rows):
+    if event.rows and _is_booked(connection, event.rows):
         return EventResult.DUPLICATE
+    state = records.obstacle(connection, event.records)
+    if state is not None:
+        return EventResult.STALE if event.rows else state
     users = list(dict.fromkeys(row.user for row in event.rows))
     obstacle = _obstacle(connection, users)
     if obstacle is not None:
@@ -49,15 +54,15 @@ def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> Ev
         with savepoint(connection):
             for user in users:
                 _apply_to(connection, user, event, now_ms)
+            records.write(connection, event.records)
     except _ShortError:
         return EventResult.SHORT
     except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
         if not is_row_error(error):
             raise
-        raise InvariantBrokenError(f"event {event.rows[0].id}: cannot be stored: {error}") from error
+        raise InvariantBrokenError(f"event {event_name(event)}: cannot be stored: {error}") from error
     if event.actor:
-        details = {"rows": [row.id for row in event.rows], "source": event.source}
-        feed.audit(connection, event.actor, f"event.{event.rows[0].type}", users[0], details, now_ms)
+        feed.audit(connection, event.actor, *audit_entry(event), now_ms)
     return EventResult.DONE
 
 
@@ -95,8 +100,9 @@ def _foreign_rows(account: Account, now_ms: int) -> tuple[Transaction, ...]:
 
 
 def _check_shape(event: Event) -> None:
-    if not event.rows or len({row.id for row in event.rows}) != len(event.rows):
-        raise InvariantBrokenError("an event has at least one row, and no row twice")
+    if not (event.rows or event.records) or len({row.id for row in event.rows}) != len(event.rows):
+        raise InvariantBrokenError("an event has at least one row or record, and no row twice")
+    check_changes(event.records)
     for row in event.rows:
         if row.type not in TRANSACTION_TYPES or row.type in _OF_EXCHANGES or row.pool not in POOLS:
             raise InvariantBrokenError(f"row {row.id}: no event has this type and pool")
@@ -164,8 +170,20 @@ def _apply_to(connection: sqlite3.Connection, user: str, event: Event, now_ms: i
             if parts is None:
                 raise _ShortError
             _apply_row(connection, row, parts, event)
+    _renew(connection, user, event, now_ms)
     connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
     feed.append(connection, "user", user)
+
+
+def _renew(connection: sqlite3.Connection, user: str, event: Event, now_ms: int) -> None:
+    """Let the unexpired lots of pools this event credits last as long as what it brings."""
+    credited = {row.pool for row in event.rows if row.user == user and row.amount_pico > 0}
+    for pool in credited.intersection(event.renews):
+        lots = lots_to_renew(_loaded(connection, user), pool, event.expires_at_ms, now_ms)
+        connection.executemany(
+            "UPDATE lots SET expires_at_ms = ? WHERE user = ? AND lot = ?",
+            [(event.expires_at_ms, user, lot) for lot in lots],
+        )
 
 
 def _loaded(connection: sqlite3.Connection, user: str) -> Account:

@@ -6,15 +6,36 @@ of another program, or a damaged one is refused by name (fault rows S15, S16, S1
 """
 
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from farebox.base import limits
 from farebox.base.errors import StoreRefusedError
 
-VERSION: Final = 1
+VERSION: Final = 2
 _OLDEST_LIBRARY: Final = (3, 37, 0)
 """First release of SQLite with STRICT tables."""
+
+_RECORDS: Final = (
+    """CREATE TABLE records (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        revision INTEGER NOT NULL CHECK (revision > 0),
+        user TEXT NOT NULL,
+        status TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        due_ms INTEGER,
+        document TEXT NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX records_by_age ON records (kind, created_ms, id)",
+    "CREATE INDEX records_by_user ON records (kind, user, created_ms, id)",
+    "CREATE INDEX records_by_status ON records (kind, status, created_ms, id)",
+    "CREATE INDEX records_by_reference ON records (kind, reference) WHERE reference != ''",
+    "CREATE INDEX records_by_due ON records (kind, status, due_ms) WHERE due_ms IS NOT NULL",
+)
 
 _TABLES: Final = (
     """CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID""",
@@ -210,7 +231,11 @@ _TABLES: Final = (
         effective_ms INTEGER NOT NULL,
         book TEXT NOT NULL
     ) STRICT""",
+    *_RECORDS,
 )
+
+_STEPS: Final[Mapping[int, tuple[str, ...]]] = {2: _RECORDS}
+"""Version -> the statements that make it of the version before."""
 
 
 def check_library(path: Path) -> None:
@@ -234,7 +259,7 @@ def check_whole(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Create the schema, or check that the file's is this one. Runs inside one transaction: all of it or
+    """Create the schema, bring an older one up to date, or refuse. Runs inside one transaction: all of it or
     nothing.
     """
     found = _version(connection, path)
@@ -247,6 +272,11 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by a newer Farebox (schema {found}, this one knows {VERSION}); "
             "start the newer version, or restore a backup made before the upgrade"
         )
+    elif found < VERSION:
+        for version in range(found + 1, VERSION + 1):
+            for statement in _STEPS[version]:
+                connection.execute(statement)
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (str(VERSION),))
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from farebox.base import limits
 from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
-from farebox.store.base import Booked, Change, Event, EventResult, JournalState
+from farebox.store.base import Booked, Change, Event, EventResult, JournalState, Record
 from farebox.store.sqlite import (
     accounts,
     booking,
@@ -21,6 +21,7 @@ from farebox.store.sqlite import (
     logs,
     parking,
     reading,
+    records,
     rows,
 )
 from farebox.store.sqlite.connection import Lane
@@ -151,6 +152,25 @@ class SQLiteStore:
 
     async def adopt_balances(self, user: str, actor: str, now_ms: int) -> EventResult:
         return await self._writer.run(events.adopt_balances, user, actor, now_ms)
+
+    # -- records ---------------------------------------------------------------------------------------------
+    async def record(self, kind: str, id_: str) -> Record | None:
+        return await self._reader.run(records.record, kind, id_)
+
+    async def records(
+        self,
+        kind: str,
+        *,
+        user: str | None = None,
+        status: str | None = None,
+        reference: str | None = None,
+        due_before_ms: int | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int,
+    ) -> list[Record]:
+        return await self._reader.run(
+            records.records, kind, user, status, reference, due_before_ms, before, limit
+        )
 
     # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
