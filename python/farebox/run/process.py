@@ -22,10 +22,20 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a process's main coroutine to its exit status; 1 for an error of ours, whose message is logged."""
     set_up_logging(os.environ.get("FAREBOX_LOG_LEVEL", "INFO").upper())
     try:
+        _allow_failpoints()
         return uvloop.run(main)
     except FareboxError as error:
+        main.close()
         _log.critical("%s", error)
         return 1
+
+
+def _allow_failpoints() -> None:
+    """Put failpoints into this process where a test asks for them; raises UsageError where nobody may."""
+    if "FAREBOX_FAILPOINTS" in os.environ:
+        from farebox.run.failpoints import weave  # noqa: PLC0415 - never loaded outside of tests
+
+        weave(os.environ)
 
 
 def tune_garbage_collection() -> None:

@@ -1,0 +1,124 @@
+"""The bank test: many users with small wallets on several hosts, while everything that can die, dies.
+
+    python tests/chaos/bank.py --seconds 600 --seed 7 --exchanges 100000
+
+`make chaos SECONDS=600 SEED=7` runs it; `test_bank.py` runs a short form. It prints its seed, what it did to
+whom, and the verdict; exit status 1 and every fault where one cent is not explained.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.hosts import Machines
+from chaos.traffic import Bank
+from chaos.trouble import Trouble
+from chaos.verdict import Verdict, judge
+from farebox.base.errors import FareboxError
+from farebox.store import open_store
+
+CENTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How large a run is. It ends with its time or its exchanges, whichever comes first."""
+
+    seconds: float
+    seed: int
+    exchanges: int = 100_000
+    hosts: int = 2
+    workers: int = 4
+    users: int = 50
+    clients: int = 32
+
+
+async def run(plan: Plan, folder: Path) -> Verdict:
+    """One run in an empty folder."""
+    rng = random.Random(plan.seed)
+    url = f"sqlite:///{folder / 'farebox.sqlite'}"
+    store = open_store(url)
+    await store.open()
+    bank = Bank(store, [f"user{number:02}" for number in range(plan.users)], rng)
+    try:
+        await bank.open_accounts(CENTS)
+        with Machines(folder, url, plan.hosts, plan.workers) as machines:
+            trouble = Trouble(machines, rng)
+            await trouble.good_weather()
+            began_s = time.monotonic()
+            await _bad_times(plan, bank, machines, trouble)
+            took_s = time.monotonic() - began_s
+            for host in machines.hosts:
+                await asyncio.to_thread(host.stop)
+            verdict = await judge(bank, [host.journals for host in machines.hosts], machines.upstream.lines())
+        verdict.figures |= {
+            "seed": plan.seed,
+            "requests": bank.sent,
+            "seconds": round(took_s),
+            "outcomes": dict(bank.outcomes),
+            "transfers": bank.moved,
+            "trouble": dict(trouble.made),
+        }
+        return verdict
+    finally:
+        await store.close()
+
+
+async def _bad_times(plan: Plan, bank: Bank, machines: Machines, trouble: Trouble) -> None:
+    """Traffic and trouble side by side, until the time or the exchanges are used up."""
+    background = [asyncio.create_task(bank.move_money()), asyncio.create_task(bank.watch_balances())]
+    clients = [
+        asyncio.create_task(bank.client(machines.hosts, number, plan.exchanges))
+        for number in range(plan.clients)
+    ]
+    try:
+        await trouble.run(plan.seconds, lambda: bank.sent >= plan.exchanges)
+    finally:
+        bank.stopping = True
+        await asyncio.gather(*clients, *background)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Kill, stop and cut off Farebox while it serves; then audit it."
+    )
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="0: a random one")
+    parser.add_argument("--exchanges", type=int, default=100_000)
+    parser.add_argument("--hosts", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=4, help="per host")
+    parser.add_argument("--users", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--folder", type=Path, help="keep everything here; default: a temporary folder")
+    options = vars(parser.parse_args())
+    folder = options.pop("folder")
+    options["seed"] = options["seed"] or random.SystemRandom().randrange(1, 10**6)
+    plan = Plan(**options)
+    sys.stdout.write(f"seed {plan.seed}\n")
+    sys.stdout.flush()
+    with tempfile.TemporaryDirectory(prefix="farebox-chaos-") as temporary:
+        place = folder or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            verdict = asyncio.run(run(plan, place))
+        except FareboxError as error:
+            sys.stdout.write(f"FAILED: {error}\n")
+            return 1
+    for name, value in verdict.figures.items():
+        sys.stdout.write(f"{name}: {value}\n")
+    for wrong in verdict.wrong[:100]:
+        sys.stdout.write(f"WRONG: {wrong}\n")
+    sys.stdout.write(
+        f"{len(verdict.wrong)} faults\n" if verdict.wrong else "not a cent lost, invented or unexplained\n"
+    )
+    return 1 if verdict.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
