@@ -72,18 +72,10 @@ def _nested(rows: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
     return result
 
 
-def is_damaged(account: Account) -> bool:
-    """Whether someone outside wrote a balance: it differs from its shadow (MONEY section 2)."""
-    return account.balances != account.seen
-
-
 def park(connection: sqlite3.Connection, user: str, reason: str) -> None:
     """Stop all money work of a user until an operator has looked, and tell the workers."""
     connection.execute("UPDATE users SET parked = ?, rev = rev + 1 WHERE user = ?", (reason, user))
     feed.append(connection, "user", user)
-
-
-FOREIGN_WRITE = "a balance was written from outside Farebox; see `farebox verify` and `farebox wallet adopt`"
 
 
 def create_user(connection: sqlite3.Connection, user: str, role: str, actor: str, now_ms: int) -> bool:

@@ -15,6 +15,7 @@ import orjson
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import Settlement
 from farebox.store.base import Booked
+from farebox.store.booking_rules import is_refusal
 from farebox.store.sqlite import rows, single
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
@@ -29,7 +30,7 @@ def book(
     results = [Booked.BOOKED] * len(records)
     by_user: dict[str, list[int]] = {}
     for index, record in enumerate(records):
-        if not rows.is_refusal(record):
+        if not is_refusal(record):
             by_user.setdefault(record.user, []).append(index)
     steady = _steady_users(connection, journal, records, by_user)
     covered = {user: [records[index] for index in by_user[user]] for user in steady}

@@ -5,7 +5,6 @@ ids with other content are an alarm, never taken for success (hole 9); expired m
 that nothing revives it (hole 17).
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,19 +13,24 @@ from typing import Final
 import orjson
 
 from farebox.base.errors import InvariantBrokenError
-from farebox.base.records import POOLS, TRANSACTION_TYPES, Account, LotAmount, Transaction
+from farebox.base.records import Account, LotAmount, Transaction
 from farebox.ledger.lots import lots_to_renew
-from farebox.ledger.settlement import expiry_rows, merged, plan_event
+from farebox.ledger.settlement import expiry_rows, plan_event
+from farebox.store import event_rules
 from farebox.store.base import Event, EventResult
-from farebox.store.record_rules import audit_entry, check_changes, event_name
+from farebox.store.event_rules import (
+    ShortError,
+    StoredRow,
+    adopted_rows,
+    counts_as_earned,
+    dates_its_pool,
+    signed,
+)
+from farebox.store.lease_rules import FOREIGN_WRITE, is_damaged
+from farebox.store.record_rules import audit_entry, event_name
 from farebox.store.sqlite import accounts, feed, records, rows
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
-_OF_EXCHANGES: Final = frozenset({"spent", "written_off"})
-_ONLY_CREDIT: Final = frozenset(
-    {"earned_purchase", "earned_bonus", "earned_subscription", "earned_referral", "transfer_in", "opening"}
-)
-_ONLY_DEBIT: Final = frozenset({"transfer_out", "expired"})
 _VALIDITY: Final = {
     "credits": ("purchased_at_ms", "expires_at_ms"),
     "creditsNew": ("purchased_at_new_ms", "expires_at_new_ms"),
@@ -34,13 +38,9 @@ _VALIDITY: Final = {
 """Pool -> the columns with the dates of its last purchase, which readers of the replaced system show."""
 
 
-class _ShortError(Exception):
-    """A debit met too little unleased money: undo the event."""
-
-
 def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> EventResult:
     """Apply one event as a whole, or not at all; see `Store.apply_event`."""
-    _check_shape(event)
+    event_rules.check_shape(event)
     if event.rows and _is_booked(connection, event.rows):
         return EventResult.DUPLICATE
     state = records.obstacle(connection, event.records)
@@ -55,7 +55,7 @@ def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> Ev
             for user in users:
                 _apply_to(connection, user, event, now_ms)
             records.write(connection, event.records)
-    except _ShortError:
+    except ShortError:
         return EventResult.SHORT
     except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
         if not is_row_error(error):
@@ -71,77 +71,32 @@ def adopt_balances(connection: sqlite3.Connection, user: str, actor: str, now_ms
     account = accounts.load(connection, user)
     if account is None:
         return EventResult.UNKNOWN_USER
-    if account.parked is None and not accounts.is_damaged(account):
+    if account.parked is None and not is_damaged(account):
         return EventResult.DUPLICATE
-    event = Event(_foreign_rows(account, now_ms), source="adopted")
+    event = Event(adopted_rows(account, now_ms), source="adopted")
     try:
         with savepoint(connection):
             connection.execute("UPDATE pools SET balance_pico = seen_pico WHERE user = ?", (user,))
             connection.execute("UPDATE users SET parked = NULL WHERE user = ?", (user,))
             _apply_to(connection, user, event, now_ms)
-    except _ShortError:
+    except ShortError:
         return EventResult.SHORT
     feed.audit(connection, actor, "wallet.adopt", user, {"rows": [row.id for row in event.rows]}, now_ms)
     return EventResult.DONE
 
 
-def _foreign_rows(account: Account, now_ms: int) -> tuple[Transaction, ...]:
-    """An adjustment for every pool whose balance is not its shadow; what was added is a lot of its own."""
-    user, reference = account.user, f"adopt:{account.rev}"
-    adjustments: list[Transaction] = []
-    for pool in sorted(account.balances):
-        amount = account.balances[pool] - account.seen[pool]
-        if not amount:
-            continue
-        lot = hashlib.sha256(f"{user}:{reference}:{pool}".encode()).hexdigest()[:24]
-        lots = (LotAmount(lot, pool, amount),) if amount > 0 else ()
-        adjustments.append(Transaction(user, "adjustment", reference, pool, amount, lots, "adopted", now_ms))
-    return tuple(adjustments)
-
-
-def _check_shape(event: Event) -> None:
-    if not (event.rows or event.records) or len({row.id for row in event.rows}) != len(event.rows):
-        raise InvariantBrokenError("an event has at least one row or record, and no row twice")
-    check_changes(event.records)
-    for row in event.rows:
-        if row.type not in TRANSACTION_TYPES or row.type in _OF_EXCHANGES or row.pool not in POOLS:
-            raise InvariantBrokenError(f"row {row.id}: no event has this type and pool")
-        if (row.type in _ONLY_CREDIT and row.amount_pico < 0) or (
-            row.type in _ONLY_DEBIT and row.amount_pico > 0
-        ):
-            raise InvariantBrokenError(f"row {row.id}: {row.amount_pico} has the wrong sign for its type")
-
-
 def _is_booked(connection: sqlite3.Connection, wanted: Sequence[Transaction]) -> bool:
-    """Whether these rows are there. Raises InvariantBrokenError when only some are, or with other content."""
-    there = [(row, found) for row in wanted if (found := _stored(connection, row)) is not None]
-    if not there:
-        return False
-    for row, (amount, lots) in there:
-        if amount != row.amount_pico or (row.lots and lots != _signed(row, merged(row.lots))):
-            raise InvariantBrokenError(
-                f"M4: row {row.id} is booked already with other content; nothing was changed"
-            )
-    if len(there) != len(wanted):
-        raise InvariantBrokenError(
-            f"M4: only {len(there)} of {len(wanted)} rows beside {there[0][0].id} are booked"
-        )
-    return True
+    stored = {row.id: found for row in wanted if (found := _stored(connection, row)) is not None}
+    return event_rules.is_booked(wanted, stored)
 
 
-def _stored(connection: sqlite3.Connection, row: Transaction) -> tuple[int, tuple[LotAmount, ...]] | None:
+def _stored(connection: sqlite3.Connection, row: Transaction) -> StoredRow | None:
     found = connection.execute(
         "SELECT amount_pico, lots FROM credit_transactions WHERE id = ?", (row.id,)
     ).fetchone()
     if found is None:
         return None
-    return found[0], tuple(LotAmount(*part) for part in orjson.loads(found[1]))
-
-
-def _signed(row: Transaction, parts: Sequence[LotAmount]) -> tuple[LotAmount, ...]:
-    """Lot amounts with the sign of their row, as they are stored."""
-    sign = -1 if row.amount_pico < 0 else 1
-    return tuple(part._replace(amount_pico=sign * abs(part.amount_pico)) for part in parts)
+    return StoredRow(found[0], tuple(LotAmount(*part) for part in orjson.loads(found[1])))
 
 
 def _obstacle(connection: sqlite3.Connection, users: Sequence[str]) -> EventResult | None:
@@ -151,8 +106,8 @@ def _obstacle(connection: sqlite3.Connection, users: Sequence[str]) -> EventResu
         return EventResult.UNKNOWN_USER
     blocked = False
     for account in found:
-        if account is not None and account.parked is None and accounts.is_damaged(account):
-            accounts.park(connection, account.user, accounts.FOREIGN_WRITE)
+        if account is not None and account.parked is None and is_damaged(account):
+            accounts.park(connection, account.user, FOREIGN_WRITE)
             blocked = True
         blocked = blocked or (account is not None and account.parked is not None)
     return EventResult.PARKED if blocked else None
@@ -168,7 +123,7 @@ def _apply_to(connection: sqlite3.Connection, user: str, event: Event, now_ms: i
         if row.user == user and row.id not in done:
             parts = plan_event(_loaded(connection, user), row, now_ms)
             if parts is None:
-                raise _ShortError
+                raise ShortError
             _apply_row(connection, row, parts, event)
     _renew(connection, user, event, now_ms)
     connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
@@ -196,16 +151,16 @@ def _loaded(connection: sqlite3.Connection, user: str) -> Account:
 def _apply_row(
     connection: sqlite3.Connection, row: Transaction, parts: Sequence[LotAmount], event: Event
 ) -> None:
-    signed = _signed(row, parts)
-    rows.insert(connection, [replace(row, lots=signed)])
-    for part in signed:
+    moved = signed(row, parts)
+    rows.insert(connection, [replace(row, lots=moved)])
+    for part in moved:
         _move(connection, row.user, part, event)
     connection.execute(
         """UPDATE pools SET balance_pico = balance_pico + ?1, seen_pico = seen_pico + ?1
            WHERE user = ?2 AND pool = ?3""",
         (row.amount_pico, row.user, row.pool),
     )
-    if row.type.startswith("earned_"):
+    if counts_as_earned(row):
         _count_earned(connection, row, event)
 
 
@@ -226,8 +181,8 @@ def _count_earned(connection: sqlite3.Connection, row: Transaction, event: Event
         "UPDATE users SET total_earned_pico = total_earned_pico + ? WHERE user = ?",
         (row.amount_pico, row.user),
     )
-    columns = _VALIDITY.get(row.pool)
-    if columns is not None and row.type != "earned_referral":
+    if dates_its_pool(row):
+        columns = _VALIDITY[row.pool]
         connection.execute(
             f"UPDATE users SET {columns[0]} = ?, {columns[1]} = ? WHERE user = ?",  # noqa: S608 - names of our own
             (row.created_ms, event.expires_at_ms, row.user),

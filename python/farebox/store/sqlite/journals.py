@@ -6,12 +6,12 @@ fault row S17), and the money a journal leased is free again in the transaction 
 
 import sqlite3
 
-from farebox.base.errors import InvariantBrokenError, StoreRefusedError
+from farebox.base.errors import StoreRefusedError
 from farebox.store.base import JournalState
+from farebox.store.journal_rules import check_end, wrong_epoch
 from farebox.store.sqlite import feed
 
 _STATE = "SELECT journal, epoch, applied, rolled, state, host, beat_ms FROM journals"
-ENDED = ("retired", "lost")
 
 
 def claim_epoch(
@@ -25,7 +25,7 @@ def claim_epoch(
     if row is not None and row == (epoch, host, now_ms):
         return state(connection, journal)
     if stored != epoch - 1:
-        raise StoreRefusedError(_wrong_epoch(journal, epoch, stored))
+        raise StoreRefusedError(wrong_epoch(journal, epoch, stored))
     connection.execute(
         """INSERT INTO journals (journal, epoch, state, host, beat_ms, claimed_ms)
            VALUES (?1, ?2, 'live', ?3, ?4, ?4)
@@ -43,19 +43,6 @@ def claim_epoch(
         (epoch, journal),
     )
     return state(connection, journal)
-
-
-def _wrong_epoch(journal: str, epoch: int, stored: int) -> str:
-    if stored >= epoch:
-        return (
-            f"journal {journal}: the store has seen epoch {stored}, this directory wants {epoch}: it is an "
-            "old copy or a clone of a journal that went on elsewhere; remove it, or bring back the newer"
-        )
-    return (
-        f"journal {journal}: this directory wants epoch {epoch}, the store has seen {stored}: the store was "
-        "restored from a backup or is another one; restore the one of this journal, or end the journal with "
-        f"`farebox lease release --lost {journal}`"
-    )
 
 
 def state(connection: sqlite3.Connection, journal: str) -> JournalState:
@@ -98,8 +85,7 @@ def end_journal(connection: sqlite3.Connection, journal: str, ended: str) -> Non
 
     A retired journal's entries go; a lost one's stay, dead, until its next epoch: its charges may still come.
     """
-    if ended not in ENDED:
-        raise InvariantBrokenError(f"a journal ends as retired or lost, not as {ended!r}")
+    check_end(ended)
     connection.execute("UPDATE journals SET state = ? WHERE journal = ?", (ended, journal))
     connection.execute(
         """UPDATE lots SET leased_pico = leased_pico - lease_lots.amount_pico FROM lease_lots

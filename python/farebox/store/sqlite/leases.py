@@ -8,10 +8,18 @@ call of an older operation or epoch changes nothing, however late it lands (hole
 import sqlite3
 from collections.abc import Sequence
 
-from farebox.base import limits
 from farebox.base.errors import StoreRefusedError
-from farebox.base.records import WALLETS, Account, Fenced, Grant, LotAmount
-from farebox.ledger.lots import available_pico, choose_slices, is_expired, remaining_pico
+from farebox.base.records import Account, Fenced, Grant, LotAmount
+from farebox.ledger.lots import choose_slices
+from farebox.store.lease_rules import (
+    FOREIGN_WRITE,
+    answer,
+    covers,
+    is_damaged,
+    is_stale,
+    why_no_grant,
+    why_nothing_left,
+)
 from farebox.store.sqlite import accounts, feed, journals, rows
 
 
@@ -35,9 +43,9 @@ def grant(
     reason = _obstacle(connection, account, journal, epoch, op)
     slices = () if reason else choose_slices(account, wallet, need_pico, want_pico, now_ms)
     if not reason and not slices and want_pico > 0:
-        reason = _why_nothing(account, wallet, now_ms)
+        reason = why_nothing_left(account, wallet, now_ms)
     if reason:
-        return _answer(account, wallet, now_ms, reason, entry_op, ())
+        return answer(account, wallet, now_ms, reason, entry_op)
     connection.execute(
         """INSERT INTO leases (user, journal, owner_epoch, op) VALUES (?, ?, ?, 1)
            ON CONFLICT (user, journal) DO UPDATE SET op = op + 1""",
@@ -45,46 +53,19 @@ def grant(
     )
     add(connection, user, journal, slices)
     connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
-    return _answer(account, wallet, now_ms, "", entry_op + 1, slices)
+    return answer(account, wallet, now_ms, "", entry_op + 1, slices)
 
 
 def _obstacle(connection: sqlite3.Connection, account: Account, journal: str, epoch: int, op: int) -> str:
     """Why this journal may be granted nothing at all: "", or a reason of `Grant`."""
     if not journals.is_current(connection, journal, epoch):
         return "stale"
-    entry = account.leases.get(journal)
-    owner, stored_op, dead = (epoch, 0, False) if entry is None else (entry.owner_epoch, entry.op, entry.dead)
-    if dead or owner != epoch or stored_op != op:
+    if is_stale(account.leases.get(journal), epoch, op):
         return "stale"
-    if account.parked is None and accounts.is_damaged(account):
-        accounts.park(connection, account.user, accounts.FOREIGN_WRITE)
+    if account.parked is None and is_damaged(account):
+        accounts.park(connection, account.user, FOREIGN_WRITE)
         return "parked"
-    if account.parked is not None:
-        return "parked"
-    if len(account.reserved) >= limits.quarantined_per_user_max:
-        return "quarantined"
-    return "" if account.is_active else "inactive"
-
-
-def _why_nothing(account: Account, wallet: str, now_ms: int) -> str:
-    left = [lot for lot in account.lots if lot.pool in WALLETS[wallet] and lot.left_pico > 0]
-    if left and all(is_expired(lot.expires_at_ms, now_ms) for lot in left):
-        return "expired"
-    return "short"
-
-
-def _answer(
-    account: Account, wallet: str, now_ms: int, reason: str, op: int, slices: Sequence[LotAmount]
-) -> Grant:
-    expiry = {lot.lot: lot.expires_at_ms for lot in account.lots}
-    return Grant(
-        reason=reason,
-        op=op,
-        added=tuple((part, expiry[part.lot]) for part in slices),
-        remaining_pico=remaining_pico(account, wallet, now_ms),
-        available_pico=available_pico(account, wallet, now_ms) - sum(part.amount_pico for part in slices),
-        written_off_pico=account.written_off_pico,
-    )
+    return why_no_grant(account)
 
 
 def add(connection: sqlite3.Connection, user: str, journal: str, parts: Sequence[LotAmount]) -> None:
@@ -116,7 +97,7 @@ def give_back(
         "SELECT 1 FROM leases WHERE user = ? AND journal = ? AND owner_epoch = ? AND op = ? AND dead = 0",
         (user, journal, epoch, op),
     ).fetchone()
-    if entry is None or not _covers(lease_lots(connection, user, journal), amounts):
+    if entry is None or not covers(lease_lots(connection, user, journal), amounts):
         return None
     take(connection, user, journal, amounts)
     connection.executemany(
@@ -126,15 +107,6 @@ def give_back(
     connection.execute("UPDATE leases SET op = op + 1 WHERE user = ? AND journal = ?", (user, journal))
     connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
     return op + 1
-
-
-def _covers(lots: dict[str, int], amounts: Sequence[LotAmount]) -> bool:
-    asked: dict[str, int] = {}
-    for part in amounts:
-        if part.amount_pico < 0:
-            return False
-        asked[part.lot] = asked.get(part.lot, 0) + part.amount_pico
-    return all(lots.get(lot, 0) >= amount for lot, amount in asked.items())
 
 
 def lease_lots(connection: sqlite3.Connection, user: str, journal: str) -> dict[str, int]:

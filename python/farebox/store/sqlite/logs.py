@@ -6,15 +6,15 @@ money. Rollups are added once per journal position (hole 27).
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from farebox.base.records import Settlement
 from farebox.base.units import usd_from_pico
+from farebox.store import log_rows
+from farebox.store.booking_rules import output_tokens
 from farebox.store.sqlite.connection import is_row_error, savepoint
-from farebox.store.sqlite.rows import output_tokens
 
 _COLUMNS = (
     "exchange, user, key, model, upstream, upstream_model, upstream_request, wire_format, input_tokens,"
@@ -24,7 +24,6 @@ _COLUMNS = (
 )
 _INSERT = f"INSERT OR IGNORE INTO request_logs ({_COLUMNS}) VALUES ({', '.join('?' * 28)})"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM request_logs"  # noqa: S608
-_HOUR_MS = 3_600_000
 
 
 def log(
@@ -91,15 +90,7 @@ def _detail(record: Settlement) -> str:
     """The rare members; an ordinary exchange has none but its start."""
     if not (record.flags or record.others or record.variant or record.quarantine or record.free):
         return f'{{"startedMs":{record.started_ms}}}' if record.started_ms else "{}"
-    members = {
-        "flags": record.flags,
-        "others": record.others,
-        "variant": record.variant,
-        "quarantine": record.quarantine,
-        "free": record.free,
-        "startedMs": record.started_ms,
-    }
-    return orjson.dumps({name: value for name, value in members.items() if value}).decode()
+    return orjson.dumps(log_rows.detail(record)).decode()
 
 
 def request_log(connection: sqlite3.Connection, exchange: str) -> Mapping[str, object] | None:
@@ -139,7 +130,7 @@ def _described(row: tuple[Any, ...]) -> Mapping[str, object]:
         "statusCode": row[16],
         "latencyMs": row[17],
         "isSuccess": 200 <= row[16] < 300,
-        "createdAt": datetime.fromtimestamp(row[19] / 1000, UTC),
+        "createdAt": log_rows.date(row[19]),
         "upstreamModel": row[5],
         "upstreamRequestId": row[6],
         "wireFormat": row[7],
@@ -183,20 +174,11 @@ def roll_up(
     )
     if raised.rowcount != 1:
         return
-    sums: dict[tuple[int, str, str, str], list[int]] = {}
-    for record in records:
-        hour_ms = record.ended_ms - record.ended_ms % _HOUR_MS
-        cell = sums.setdefault((hour_ms, record.user, record.model, record.wallet), [0] * 5)
-        cell[0] += 1
-        cell[1] += not 200 <= record.status < 300
-        cell[2] += record.input_total
-        cell[3] += output_tokens(record)
-        cell[4] += 0 if record.quarantine else record.amount_pico
     connection.executemany(
         """INSERT INTO rollups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
            requests = requests + excluded.requests, failures = failures + excluded.failures,
            input_tokens = input_tokens + excluded.input_tokens,
            output_tokens = output_tokens + excluded.output_tokens,
            charge_pico = charge_pico + excluded.charge_pico""",
-        [(journal, *where, *cell) for where, cell in sums.items()],
+        [(journal, *where, *cell) for where, cell in log_rows.cells(records).items()],
     )

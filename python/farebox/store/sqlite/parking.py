@@ -5,29 +5,22 @@ Promises: a parked record is kept for ever, resolved or not, so that its replay 
 one transaction that frees what was reserved, writes the rows of the exchange and says who did it.
 """
 
-import dataclasses
 import sqlite3
-import zlib
 from collections.abc import Mapping
-from typing import Final
 
-from farebox.base.errors import UsageError
-from farebox.base.records import Account, LeaseEntry, LotAmount, Settlement
-from farebox.ledger.settlement import late_split
+from farebox.base.records import Account, Settlement
 from farebox.store.base import Booked
+from farebox.store.booking_rules import (
+    CONFLICT,
+    check_resolution,
+    described,
+    final_settlement,
+    parked_name,
+    reserved_parts,
+    resolved_split,
+)
+from farebox.store.lease_rules import is_damaged
 from farebox.store.sqlite import accounts, feed, rows
-
-QUARANTINE: Final = "quarantine"
-"""Cannot be priced or trusted; its hold is reserved."""
-ACCOUNT: Final = "account"
-"""The account is parked, damaged or unknown."""
-POISON: Final = "poison"
-"""A value of the record cannot be stored."""
-CONFLICT: Final = "conflict"
-"""Other content under the id of an exchange that is booked: an alarm; nothing may be overwritten."""
-
-_RESERVED: Final = "reserved"
-"""Stands for the journal where reserved money takes the place of a lease."""
 
 
 def park(
@@ -41,7 +34,7 @@ def park(
 ) -> None:
     """Keep a record for an operator; the same one again changes nothing."""
     payload = record.encode()
-    name = record.exchange if kind != CONFLICT else f"{record.exchange}-{zlib.crc32(payload):08x}"
+    name = parked_name(record, kind)
     connection.execute(
         """INSERT OR IGNORE INTO parked_settlements
            (id, exchange, user, kind, reason, settlement, journal, epoch, parked_ms)
@@ -63,7 +56,7 @@ def is_same(connection: sqlite3.Connection, record: Settlement) -> bool | None:
 def waiting(connection: sqlite3.Connection) -> list[Mapping[str, object]]:
     """What awaits an operator, oldest first; `id` is what `resolve` takes."""
     found = connection.execute(
-        """SELECT id, exchange, user, kind, reason, settlement, journal, parked_ms, (SELECT
+        """SELECT id, kind, reason, settlement, journal, parked_ms, (SELECT
         coalesce(sum(amount_pico), 0) FROM reserved WHERE reserved.user = parked_settlements.user AND
         reserved.exchange = parked_settlements.id) FROM parked_settlements WHERE resolved_ms IS NULL ORDER BY
         sequence
@@ -73,33 +66,10 @@ def waiting(connection: sqlite3.Connection) -> list[Mapping[str, object]]:
 
 
 def _described(
-    name: str,
-    exchange: str,
-    user: str,
-    kind: str,
-    reason: str,
-    payload: bytes,
-    journal: str,
-    parked_ms: int,
-    reserved_pico: int,
+    name: str, kind: str, reason: str, payload: bytes, journal: str, parked_ms: int, reserved_pico: int
 ) -> Mapping[str, object]:
     record = Settlement.decode(payload)
-    return {
-        "id": name,
-        "exchange": exchange,
-        "user": user,
-        "kind": kind,
-        "reason": reason,
-        "journal": journal,
-        "parked_ms": parked_ms,
-        "wallet": record.wallet,
-        "model": record.model,
-        "evidence": record.evidence,
-        "counts": dict(record.counts),
-        "amount_pico": record.amount_pico,
-        "reserved_pico": reserved_pico,
-        "settlement": record,
-    }
+    return described(name, kind, reason, record, journal, parked_ms, reserved_pico)
 
 
 def resolve(
@@ -112,15 +82,12 @@ def resolve(
     if row is None:
         return None
     kind, record = row[0], Settlement.decode(row[1])
-    if amount_pico is not None and (amount_pico < 0 or kind == CONFLICT):
-        raise UsageError(_cannot(name, amount_pico))
     account = accounts.load(connection, record.user)
-    if account is None and amount_pico is not None:
-        raise UsageError(f"{name}: no such user: {record.user}; create the account, or void the exchange")
+    check_resolution(name, kind, record, amount_pico, account)
     if account is not None and kind != CONFLICT:
-        if account.parked is not None or accounts.is_damaged(account):
+        if account.parked is not None or is_damaged(account):
             return Booked.PARKED
-        _settle(connection, account, _final(record, kind, amount_pico or 0), now_ms)
+        _settle(connection, account, final_settlement(record, kind, amount_pico or 0), now_ms)
     connection.execute(
         "UPDATE parked_settlements SET resolved_ms = ?, resolved_by = ?, resolved_pico = ? WHERE id = ?",
         (now_ms, actor, amount_pico, name),
@@ -131,38 +98,12 @@ def resolve(
     return Booked.BOOKED
 
 
-def _cannot(name: str, amount_pico: int) -> str:
-    if amount_pico < 0:
-        return f"{name}: a charge cannot be negative; credit the user with an adjustment instead"
-    return (
-        f"{name}: the exchange is booked already; void this copy, and correct the balance with an adjustment"
-    )
-
-
-def _final(record: Settlement, kind: str, amount_pico: int) -> Settlement:
-    """The settlement the operator decided on; counts that could not be stored are left out."""
-    unstorable = kind == POISON
-    return dataclasses.replace(
-        record,
-        amount_pico=amount_pico,
-        takes=(),
-        quarantine="",
-        flags=(*record.flags, "resolved"),
-        counts={} if unstorable else record.counts,
-        others={} if unstorable else record.others,
-        input_total=0 if unstorable else record.input_total,
-    )
-
-
 def _settle(connection: sqlite3.Connection, account: Account, final: Settlement, now_ms: int) -> None:
     """Charge what was reserved first, then what is available; the rest is written off."""
-    reserved = account.reserved.get(final.exchange, {})
-    pools = {lot.lot: lot.pool for lot in account.lots}
-    as_lease = dataclasses.replace(account, leases={_RESERVED: LeaseEntry(_RESERVED, 0, 0, False, reserved)})
-    late = late_split(as_lease, _RESERVED, final, now_ms)
+    late = resolved_split(account, final, now_ms)
     connection.execute("DELETE FROM reserved WHERE user = ? AND exchange = ?", (account.user, final.exchange))
-    effects = rows.Effects(_RESERVED)
-    effects.unlease(account.user, [LotAmount(lot, pools[lot], amount) for lot, amount in reserved.items()])
+    effects = rows.Effects("")
+    effects.unlease(account.user, reserved_parts(account, final.exchange))
     effects.charge(final, late.split, (), late.written_off_pico, now_ms)
     effects.write(connection)
     connection.execute(

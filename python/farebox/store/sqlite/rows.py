@@ -8,16 +8,14 @@ can never swallow money.
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 
 import orjson
 
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import LotAmount, Settlement, Transaction
 from farebox.ledger.settlement import charge_block, rows_of
-
-_LEGACY_POOLS = frozenset({"credits", "refCredits"})
-_NEW_POOL = "creditsNew"
-_NEW_WALLET = "openhands"
+from farebox.store.booking_rules import Counters
 
 _INSERT = """
     INSERT INTO credit_transactions
@@ -30,7 +28,6 @@ _COUNT = """
     credits_new_used_pico = credits_new_used_pico + ?, tokens_user_new = tokens_user_new + ?,
     total_input_tokens = total_input_tokens + ?, total_output_tokens = total_output_tokens + ? WHERE user = ?
 """
-_COUNTERS = 7
 
 Parts = Sequence[LotAmount]
 Sums = defaultdict[tuple[str, str], int]
@@ -68,7 +65,7 @@ class Effects:
         self._left: Sums = defaultdict(int)
         self._leased: Sums = defaultdict(int)
         self._lease: Sums = defaultdict(int)
-        self._counters: dict[str, list[int]] = {}
+        self._counters: dict[str, Counters] = {}
 
     def charge(
         self, settlement: Settlement, split: Parts, from_lease: Parts, written_off_pico: int, now_ms: int
@@ -76,7 +73,7 @@ class Effects:
         """Add one charge: `split` leaves the pools, `from_lease` of it leaves the journal's lease."""
         self._rows += rows_of(settlement, split, written_off_pico, now_ms)
         self._take(settlement.user, split, from_lease, written_off_pico)
-        self._count_tokens(settlement.user, (settlement,))
+        self._counters_of(settlement.user).count_tokens((settlement,))
 
     def charge_leased(self, user: str, settlements: Sequence[Settlement], now_ms: int) -> None:
         """Add charges of one user that his lease pays in full: sums are made before they are looked up."""
@@ -87,36 +84,21 @@ class Effects:
                 taken[lot, pool] += amount
         parts = [LotAmount(lot, pool, amount) for (lot, pool), amount in taken.items()]
         self._take(user, parts, parts, 0)
-        self._count_tokens(user, settlements)
+        self._counters_of(user).count_tokens(settlements)
 
     def _take(self, user: str, split: Parts, from_lease: Parts, written_off_pico: int) -> None:
-        counters = self._counters_of(user)
-        counters[1] += written_off_pico
+        self._counters_of(user).take(split, written_off_pico)
         for lot, pool, amount in split:
             self._pools[user, pool] += amount
             self._left[user, lot] += amount
-            counters[0] += amount
-            if pool in _LEGACY_POOLS:
-                counters[2] += amount
-            elif pool == _NEW_POOL:
-                counters[3] += amount
         for lot, _, amount in from_lease:
             self._lease[user, lot] += amount
             self._leased[user, lot] += amount
 
-    def _count_tokens(self, user: str, settlements: Iterable[Settlement]) -> None:
-        counters = self._counters_of(user)
-        for settlement in settlements:
-            output = output_tokens(settlement)
-            if settlement.wallet == _NEW_WALLET:
-                counters[4] += settlement.input_total + output
-            counters[5] += settlement.input_total
-            counters[6] += output
-
-    def _counters_of(self, user: str) -> list[int]:
+    def _counters_of(self, user: str) -> Counters:
         counters = self._counters.get(user)
         if counters is None:
-            counters = self._counters[user] = [0] * _COUNTERS
+            counters = self._counters[user] = Counters()
         return counters
 
     def unlease(self, user: str, parts: Parts) -> None:
@@ -150,32 +132,12 @@ class Effects:
                WHERE user = ?2 AND pool = ?3""",
             [(amount, *where) for where, amount in self._pools.items()],
         )
-        _update(connection, _COUNT, [(*counters, user) for user, counters in self._counters.items()])
+        _update(connection, _COUNT, [(*astuple(counters), user) for user, counters in self._counters.items()])
 
 
 def _update(connection: sqlite3.Connection, statement: str, values: list[tuple[object, ...]]) -> None:
     if values and connection.executemany(statement, values).rowcount != len(values):
         raise InvariantBrokenError(f"a row to be charged is missing: {statement.partition(' SET ')[0]}")
-
-
-def output_tokens(settlement: Settlement) -> int:
-    """All output tokens of an exchange, those of other models it used included."""
-    output = settlement.counts.get("output", 0)
-    if settlement.others:
-        output += sum(counts.get("output", 0) for counts in settlement.others.values())
-    return output
-
-
-def is_refusal(settlement: Settlement) -> bool:
-    """Whether nothing was sent and nothing is owed: a log row without a ledger row."""
-    return (
-        settlement.outcome == "refused"
-        and settlement.evidence == "none"
-        and settlement.status >= 400
-        and not settlement.amount_pico
-        and not settlement.takes
-        and not settlement.quarantine
-    )
 
 
 def booked(connection: sqlite3.Connection, exchanges: Iterable[tuple[str, str]]) -> set[str]:

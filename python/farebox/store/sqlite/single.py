@@ -7,9 +7,11 @@ same transaction, and blocks nobody (MONEY section 4, step 3; fault rows S09, S1
 import sqlite3
 
 from farebox.base.errors import InvariantBrokenError
-from farebox.base.records import Account, LotAmount, Settlement
+from farebox.base.records import Account, Settlement
 from farebox.ledger.settlement import late_split
 from farebox.store.base import Booked
+from farebox.store.booking_rules import ACCOUNT, CONFLICT, POISON, QUARANTINE, pays_as_recorded
+from farebox.store.lease_rules import FOREIGN_WRITE, is_damaged
 from farebox.store.sqlite import accounts, feed, leases, parking, rows
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
@@ -22,7 +24,7 @@ def book(connection: sqlite3.Connection, journal: str, epoch: int, record: Settl
     except (sqlite3.Error, OverflowError, UnicodeEncodeError, InvariantBrokenError) as error:
         if not isinstance(error, InvariantBrokenError) and not is_row_error(error):
             raise
-        result, kind, reason = Booked.PARKED, parking.POISON, f"cannot be stored: {error}"
+        result, kind, reason = Booked.PARKED, POISON, f"cannot be stored: {error}"
     if result is Booked.PARKED:
         parking.park(connection, record, kind, reason, journal, epoch, now_ms)
     if result in {Booked.LATE, Booked.PARKED}:
@@ -41,32 +43,29 @@ def _book(
         return _again(same)
     account = accounts.load(connection, record.user)
     if account is None:
-        return Booked.PARKED, parking.ACCOUNT, "no such user"
-    if account.parked is None and accounts.is_damaged(account):
-        accounts.park(connection, record.user, accounts.FOREIGN_WRITE)
-        return Booked.PARKED, parking.ACCOUNT, accounts.FOREIGN_WRITE
+        return Booked.PARKED, ACCOUNT, "no such user"
+    if account.parked is None and is_damaged(account):
+        accounts.park(connection, record.user, FOREIGN_WRITE)
+        return Booked.PARKED, ACCOUNT, FOREIGN_WRITE
     if account.parked is not None:
-        return Booked.PARKED, parking.ACCOUNT, account.parked
+        return Booked.PARKED, ACCOUNT, account.parked
     if record.quarantine:
         _reserve(connection, account, journal, record, now_ms)
-        return Booked.PARKED, parking.QUARANTINE, record.quarantine
+        return Booked.PARKED, QUARANTINE, record.quarantine
     return _charge(connection, account, journal, record, now_ms), "", ""
 
 
 def _again(same: bool) -> tuple[Booked, str, str]:
     if same:
         return Booked.DUPLICATE, "", ""
-    return Booked.PARKED, parking.CONFLICT, "this exchange is booked or parked already with other content"
+    return Booked.PARKED, CONFLICT, "this exchange is booked or parked already with other content"
 
 
 def _charge(
     connection: sqlite3.Connection, account: Account, journal: str, record: Settlement, now_ms: int
 ) -> Booked:
     effects = rows.Effects(journal)
-    lots = _live_lots(account, journal)
-    if sum(part.amount_pico for part in record.takes) == record.amount_pico and _fits(
-        account, lots, record.takes
-    ):
+    if pays_as_recorded(account, journal, record):
         effects.charge(record, record.takes, record.takes, 0, now_ms)
         effects.write(connection)
         return Booked.BOOKED
@@ -75,20 +74,6 @@ def _charge(
     effects.write(connection)
     connection.execute("UPDATE leases SET op = op + 1 WHERE user = ? AND journal = ?", (record.user, journal))
     return Booked.LATE
-
-
-def _live_lots(account: Account, journal: str) -> dict[str, int]:
-    entry = account.leases.get(journal)
-    return {} if entry is None or entry.dead else dict(entry.lots)
-
-
-def _fits(account: Account, lots: dict[str, int], takes: tuple[LotAmount, ...]) -> bool:
-    pools = {lot.lot: lot.pool for lot in account.lots}
-    for lot, pool, amount in takes:
-        lots[lot] = lots.get(lot, 0) - amount
-        if amount <= 0 or lots[lot] < 0 or pools.get(lot) != pool:
-            return False
-    return True
 
 
 def _reserve(
