@@ -103,3 +103,11 @@ account_cache_entries_max = 200_000
 unknown_key_cache_entries_max = 10_000
 unknown_key_cache_s = 5.0
 requests_per_minute = 600
+
+# Import and export
+legacy_document_bytes_max = 48 * 2**20
+legacy_array_bytes_max = 256 * 2**20
+import_users_page = 500
+import_rows_page = 5000
+import_named_max = 1000
+export_page_rows = 1000

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
+from farebox.store.openings import OldLog, Opening, OpeningResult
 
 
 class Booked(Enum):
@@ -301,7 +302,32 @@ class Store(WorkerStore, Protocol):
         `due_before_ms` leaves those whose `due_ms` has come. `limit` is capped at `limits.records_page_max`.
         """
 
+    # -- import ----------------------------------------------------------------------------------------------
+    async def open_accounts(
+        self, openings: Sequence[Opening], now_ms: int, *, dry_run: bool = False
+    ) -> list[OpeningResult]:
+        """Make accounts with opening balances, or add those to accounts that are there, in one transaction.
+
+        No user twice in one call. `dry_run` gives the same results and changes nothing.
+        """
+
+    async def import_keys(self, keys: Sequence[tuple[KeyRecord, int]]) -> int:
+        """Insert keys with their dates of creation (ms); known digests and unknown users are left out. How
+        many are new.
+        """
+
+    async def import_logs(self, logs: Sequence[OldLog]) -> set[str]:
+        """Insert request logs of the replaced system by id; the ids that were there already."""
+
     # -- reading ---------------------------------------------------------------------------------------------
+    async def lifetime(self, user: str) -> Mapping[str, int] | None:
+        """A user's lifetime counters under the replaced system's names, money as pico-USD; None: no such
+        user.
+        """
+
+    async def logs_after(self, exchange: str, limit: int) -> list[Mapping[str, object]]:
+        """Request-log rows of all users by exchange id, from behind `exchange` on."""
+
     async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
         """Ledger rows of a user, newest first."""
 

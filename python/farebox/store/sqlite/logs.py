@@ -111,6 +111,12 @@ def request_logs(
     return [_described(row) for row in found]
 
 
+def logs_after(connection: sqlite3.Connection, exchange: str, limit: int) -> list[Mapping[str, object]]:
+    """Rows of all users by exchange id, from behind `exchange` on."""
+    found = connection.execute(_SELECT + " WHERE exchange > ? ORDER BY exchange LIMIT ?", (exchange, limit))
+    return [_described(row) for row in found]
+
+
 def _described(row: tuple[Any, ...]) -> Mapping[str, object]:
     """The replaced system's names first, then ours; money as exact USD strings, dates in UTC."""
     detail = orjson.loads(row[26])

@@ -11,11 +11,13 @@ from pathlib import Path
 from farebox.base import limits
 from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
 from farebox.store.base import Booked, Change, Event, EventResult, JournalState, Record
+from farebox.store.openings import OldLog, Opening, OpeningResult
 from farebox.store.sqlite import (
     accounts,
     booking,
     events,
     feed,
+    importing,
     journals,
     leases,
     logs,
@@ -172,6 +174,18 @@ class SQLiteStore:
             records.records, kind, user, status, reference, due_before_ms, before, limit
         )
 
+    # -- import ----------------------------------------------------------------------------------------------
+    async def open_accounts(
+        self, openings: Sequence[Opening], now_ms: int, *, dry_run: bool = False
+    ) -> list[OpeningResult]:
+        return await self._writer.run(importing.open_accounts, openings, now_ms, dry_run)
+
+    async def import_keys(self, keys: Sequence[tuple[KeyRecord, int]]) -> int:
+        return await self._writer.run(importing.import_keys, keys)
+
+    async def import_logs(self, logs: Sequence[OldLog]) -> set[str]:
+        return await self._writer.run(importing.import_logs, logs)
+
     # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
         return await self._reader.run(reading.transactions, user, limit, before)
@@ -189,6 +203,9 @@ class SQLiteStore:
         self, user: str, limit: int, before_ms: int | None = None
     ) -> list[Mapping[str, object]]:
         return await self._reader.run(logs.request_logs, user, limit, before_ms)
+
+    async def logs_after(self, exchange: str, limit: int) -> list[Mapping[str, object]]:
+        return await self._scanner.run(logs.logs_after, exchange, limit)
 
     # -- prices, quarantine, changes -------------------------------------------------------------------------
     async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:

@@ -1,0 +1,105 @@
+"""`farebox import-legacy` and `farebox rollback-legacy`: from the system this replaces, and back to it."""
+
+import asyncio
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+
+from farebox.base.clock import wall_ms
+from farebox.base.errors import UsageError
+from farebox.credits.import_legacy import Import
+from farebox.credits.import_report import ImportReport
+from farebox.run.cli_output import answer, table
+from farebox.run.cli_place import (
+    ConfigOption,
+    JsonOption,
+    Place,
+    StoreOption,
+    actor,
+    place_of,
+    sqlite_path,
+    with_store,
+)
+from farebox.run.cli_progress import OnProgress, progress
+from farebox.store.base import Store
+from farebox.store.legacy import open_source
+from farebox.store.legacy.source import LegacySource
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("import-legacy")(import_legacy)
+
+
+def import_legacy(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A mongodump or export folder, or mongodb://HOST/DATABASE."),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")
+    ] = False,
+    admin: Annotated[
+        list[str] | None, typer.Option(help="A user who becomes an administrator; may be repeated.")
+    ] = None,
+    usd_per_credit: Annotated[str, typer.Option(help="What a credit of users_credits is worth.")] = "",
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Bring users, keys, balances, logs and payments of the replaced system over; safe to repeat.
+
+    Exit status 1 when something has to be looked at: it is named, everything else is imported.
+    """
+    place = place_of(config, store)
+    opened = open_source(source)
+    try:
+        report = _imported(place, opened, dry_run, frozenset(admin or ()), _rate(usd_per_credit))
+    finally:
+        opened.close()
+    _show(report, as_json)
+    return 1 if report.problems_total or not report.adds_up() else 0
+
+
+def _imported(
+    place: Place, source: LegacySource, dry_run: bool, admins: frozenset[str], rate: Decimal | None
+) -> ImportReport:
+    report = ImportReport(dry_run)
+
+    async def run(store: Store | None, on_progress: OnProgress) -> None:
+        await Import(store, source, report, wall_ms(), admins, rate, on_progress).run()
+        if store is not None and not dry_run:
+            details = {"counts": report.counts, "problems": report.problems_total}
+            await store.audit(actor(), "import.legacy", source.name, details, wall_ms())
+
+    path = sqlite_path(place.url)
+    with progress() as on_progress:
+        if dry_run and path is not None and not path.exists():
+            asyncio.run(run(None, on_progress))
+        else:
+            with_store(place, lambda s: run(s, on_progress), create=True)
+    return report
+
+
+def _rate(text: str) -> Decimal | None:
+    if not text:
+        return None
+    try:
+        rate = Decimal(text)
+    except InvalidOperation:
+        rate = Decimal(0)
+    if not rate.is_finite() or rate <= 0:
+        raise UsageError(f"{text!r} is no rate; write what one credit is worth in USD, like 0.01")
+    return rate
+
+
+def _show(report: ImportReport, as_json: bool) -> None:
+    columns = ("", "count", "source USD", "booked", "booked before", "held back", "rounding", "adds up")
+    sums = table("", columns, report.rows(), right=columns[1:7])
+    counts = "  ".join(f"{what}: {number}" for what, number in sorted(report.counts.items()))
+    lines = [*(f"note: {note}" for note in report.notes), *report.problems]
+    if report.problems_total > len(report.problems):
+        lines.append(f"... and {report.problems_total - len(report.problems)} more")
+    title = "nothing was changed: this is what an import would do" if report.dry_run else "imported"
+    answer(report.to_plain(), as_json, title, sums, counts, *lines)

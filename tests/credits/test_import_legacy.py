@@ -1,0 +1,375 @@
+"""Import: every balance and log arrives to the pico, once; what is damaged is named."""
+
+import gzip
+import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import bson
+import pytest
+from bson import Decimal128, Int64, ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credits.legacy_data import LegacyData, write_bson, write_dump
+from farebox.base.errors import UsageError
+from farebox.base.keys import key_digest
+from farebox.credits.import_legacy import Import
+from farebox.credits.import_report import ImportReport
+from farebox.ledger.conservation import differences
+from farebox.ledger.opening import exact_pico
+from farebox.store.legacy import open_source
+from farebox.store.sqlite import SQLiteStore
+
+NOW = 1_770_000_000_000
+DATE = datetime(2026, 2, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+async def store(tmp_path):
+    opened = SQLiteStore(tmp_path / "store.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def dump(tmp_path):
+    """A function that writes collections into a dump folder."""
+    folder = tmp_path / "dump" / "fproxy"
+    folder.mkdir(parents=True)
+
+    def write(**collections: list[dict[str, Any]]) -> str:
+        for name, documents in collections.items():
+            write_bson(folder / f"{name}.bson", iter(documents))
+        return str(folder.parent)
+
+    return write
+
+
+async def run(store: SQLiteStore | None, folder: str, *, dry_run: bool = False, **more: Any) -> ImportReport:
+    source = open_source(folder)
+    report = ImportReport(dry_run)
+    await Import(store, source, report, NOW, **more).run()
+    source.close()
+    assert report.adds_up()
+    return report
+
+
+async def sound(store: SQLiteStore) -> None:
+    """M1 and M2 of every user."""
+    async for account in store.accounts():
+        found = await store.account_with_rows(account.user)
+        assert found is not None
+        assert differences(*found) == []
+
+
+async def pools(store: SQLiteStore, user: str) -> dict[str, int]:
+    account = await store.account(user)
+    assert account is not None
+    return {pool: amount for pool, amount in account.balances.items() if amount}
+
+
+async def test_M1_an_import_adds_up_to_an_independent_sum(store, tmp_path):
+    sums = write_dump(tmp_path / "dump", LegacyData(1300, 7000))
+    report = await run(store, str(tmp_path / "dump"))
+    booked = dict.fromkeys(sums.pools, 0)
+    async for account in store.accounts():
+        for pool in booked:
+            booked[pool] += account.balances[pool]
+    assert booked == sums.pools
+    assert {pool: found.booked for pool, found in report.pools.items()} == sums.pools
+    logs, after = 0, ""
+    while page := await store.logs_after(after, 1000):
+        logs += sum(exact_pico(float(row["creditsCost"]))[0] for row in page)
+        after = page[-1]["_id"]
+    assert (logs, report.logs.booked) == (sums.logs, sums.logs)
+    assert (report.counts["keys read"], report.problems) == (sums.keys, [])
+    await sound(store)
+
+
+async def test_M4_a_repeated_import_changes_nothing(store, tmp_path):
+    sums = write_dump(tmp_path / "dump", LegacyData(40, 90))
+    await run(store, str(tmp_path / "dump"))
+    before = [await store.account_with_rows(a.user) async for a in store.accounts()]
+    again = await run(store, str(tmp_path / "dump"))
+    assert [await store.account_with_rows(a.user) async for a in store.accounts()] == before
+    assert again.counts == {"users unchanged": 40, "keys read": sums.keys, "keys new": 0}
+    assert sum(found.booked for found in (*again.pools.values(), again.logs)) == 0
+    assert again.logs.before == sums.logs
+
+
+async def test_M4_an_interrupted_import_is_finished_by_the_next(store, tmp_path):
+    sums = write_dump(tmp_path / "dump", LegacyData(1100, 30))
+
+    def stop(collection: str, done: int, size: int) -> None:
+        if done > 0.7 * size:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await run(store, str(tmp_path / "dump"), on_progress=stop)
+    report = await run(store, str(tmp_path / "dump"))
+    assert report.counts["users unchanged"] == 500
+    assert report.counts["users created"] == 600
+    assert {pool: found.booked + found.before for pool, found in report.pools.items()} == sums.pools
+    await sound(store)
+
+
+async def test_a_dry_run_says_what_would_happen_and_changes_nothing(store, dump):
+    folder = dump(usersNew=[{"_id": "alice", "credits": 5.5, "apiKey": "sk-trollllm-1"}])
+    for opened in (store, None):
+        report = await run(opened, folder, dry_run=True)
+        assert (report.counts["users created"], report.pools["credits"].booked) == (1, 5_500_000_000_000)
+    assert await store.account("alice") is None
+    assert await store.key(key_digest("sk-trollllm-1")) is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [
+        (math.nan, "credits is nan"),
+        (math.inf, "credits is inf"),
+        (-0.01, "credits is negative"),
+        ("12.5", "credits is a text"),
+        (True, "credits is true or false"),
+        ([1], "credits is a list"),
+        (1e9, "more than an account can hold"),
+        (Decimal128("NaN"), "credits is NaN"),
+    ],
+)
+async def test_a_balance_that_is_no_amount_parks_its_user_and_nobody_else(store, dump, amount, said):
+    wrong = {"_id": "mallory", "credits": amount, "creditsNew": 3.0, "apiKey": "sk-trollllm-m"}
+    folder = dump(usersNew=[wrong, {"_id": "alice", "credits": 1.0}])
+    report = await run(store, folder)
+    (named,) = report.problems
+    assert named.startswith("user mallory: parked")
+    assert said in named
+    assert report.pools["creditsNew"].held_back == 3 * 10**12
+    assert (await store.account("mallory")).parked.startswith("import: ")
+    assert await pools(store, "mallory") == {}
+    assert await pools(store, "alice") == {"credits": 10**12}
+    again = await run(store, folder)
+    assert again.problems == [named]
+    mended = dump(usersNew=[{**wrong, "credits": 2.0}])
+    report = await run(store, mended)
+    assert report.counts["users added"] == 1
+    assert (await store.account("mallory")).parked is None
+    assert await pools(store, "mallory") == {"credits": 2 * 10**12, "creditsNew": 3 * 10**12}
+    await sound(store)
+
+
+async def test_noise_below_half_a_pico_is_nothing_and_is_shown(store, dump):
+    folder = dump(usersNew=[{"_id": "alice", "credits": -2.8e-17, "creditsNew": 0.1 + 0.2}])
+    report = await run(store, folder)
+    assert await pools(store, "alice") == {"creditsNew": 300_000_000_000}
+    assert report.pools["credits"].rounding == Fraction(-2.8e-17) * 10**12
+    rows = await store.transactions("alice", 5)
+    assert [row.cause for row in rows] == [
+        "opening balance: 0.30000000000000004 in usersNew, rounded by -4.4e-17 USD"
+    ]
+
+
+async def test_dates_flags_and_counters_come_along(store, dump):
+    user = {
+        "_id": "alice",
+        "credits": 5,
+        "expiresAt": DATE,
+        "creditsNew": Int64(2),
+        "expiresAtNew": None,
+        "refCredits": Decimal128("0.5"),
+        "creditsUsed": 7.25,
+        "tokensUserNew": 12.0,
+        "totalInputTokens": math.nan,
+        "isActive": False,
+        "role": "admin",
+    }
+    report = await run(store, dump(usersNew=[user, {**user, "_id": "root"}]), admins=frozenset({"root"}))
+    account = await store.account("alice")
+    ends = {lot.pool: lot.expires_at_ms for lot in account.lots}
+    assert ends == {"credits": int(DATE.timestamp() * 1000), "creditsNew": None, "refCredits": None}
+    assert account.is_active is False
+    counters = await store.lifetime("alice")
+    assert (counters["creditsUsed_pico"], counters["tokensUserNew"]) == (7_250_000_000_000, 12)
+    assert counters["totalInputTokens"] == 0
+    assert report.counts["administrators imported as users"] == 1
+
+
+async def test_M11_old_keys_keep_working_as_digests_and_rotated_ones_do_not(store, dump, tmp_path):
+    keys = {
+        "own": "sk-trollllm-" + "a" * 64,
+        "rotated": "sk-trollllm-" + "b" * 64,
+        "made by an admin": "sk-troll-" + "c" * 24,
+        "off": "sk-troll-" + "d" * 24,
+    }
+    rows = [
+        {"_id": keys["own"], "name": "alice"},
+        {"_id": keys["rotated"], "name": "alice", "isActive": True},
+        {"_id": keys["made by an admin"], "name": "alice", "planExpiresAt": DATE},
+        {"_id": keys["off"], "name": "alice", "isActive": False},
+        {"_id": "sk-troll-nobody", "name": "nobody"},
+        {"name": "alice"},
+    ]
+    folder = dump(usersNew=[{"_id": "alice", "credits": 1.0, "apiKey": keys["own"]}], user_keys=rows)
+    report = await run(store, folder)
+    active = {}
+    for name, text in keys.items():
+        found = await store.key(key_digest(text))
+        active[name] = found is not None and found.key_active
+    assert active == {"own": True, "rotated": False, "made by an admin": True, "off": False}
+    assert report.problems == ["user_keys: skipped: a key without its text or its owner"]
+    await store.close()
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("store.db*"))
+    assert not any(text.encode() in stored for text in keys.values())
+
+
+async def test_a_user_of_both_systems_has_one_account(store, dump):
+    await store.create_user("alice", "user", "test", NOW)
+    folder = dump(
+        usersNew=[{"_id": "alice", "credits": 2.0}, {"_id": "bob", "credits": 1.0}],
+        users_credits=[
+            {"user_id": "alice", "credits_monthly": 300, "credits_permanent": 50, "total_earned": 900},
+            {"user_id": "carol", "balance": 120},
+            {"user_id": "Dave", "credits_monthly": 1},
+        ],
+    )
+    with pytest.raises(UsageError, match="--usd-per-credit"):
+        await run(store, folder)
+    report = await run(store, folder, usd_per_credit=Decimal("0.01"))
+    assert await pools(store, "alice") == {
+        "credits": 2 * 10**12,
+        "credits_monthly": 3 * 10**12,
+        "credits_permanent": 5 * 10**11,
+    }
+    assert await pools(store, "carol") == {"credits_permanent": 12 * 10**11}
+    assert (await store.lifetime("alice"))["total_earned_pico"] == 9 * 10**12
+    assert report.counts["users added"] == 2
+    assert "'Dave' is no user name" in report.problems[0]
+    await sound(store)
+
+
+async def test_M4_a_source_that_changed_since_is_named_and_not_booked_again(store, dump):
+    await run(store, dump(usersNew=[{"_id": "alice", "credits": 5.0}]))
+    report = await run(store, dump(usersNew=[{"_id": "alice", "credits": 4.0}, {"_id": "alice"}]))
+    assert await pools(store, "alice") == {"credits": 5 * 10**12}
+    assert report.pools["credits"].held_back == 4 * 10**12
+    assert report.problems == [
+        "usersNew alice: skipped: the source names this user twice",
+        "user alice: imported before with another balance; nothing changed, `farebox wallet adjust` "
+        "corrects it",
+    ]
+
+
+async def test_a_balance_at_the_old_rate_waits_for_an_operator(store, dump):
+    folder = dump(
+        usersNew=[{"_id": "alice", "credits": 5.0, "migration": False}, {"_id": "bob", "migration": False}]
+    )
+    report = await run(store, folder)
+    assert "rate migration" in report.problems[0]
+    assert (await store.account("bob")).parked is None
+
+
+async def test_logs_come_with_their_wallet_and_a_digest(store, dump):
+    log = {"_id": ObjectId("1" * 24), "userId": "alice", "userKeyId": "secret", "createdAt": DATE}
+    folder = dump(
+        usersNew=[{"_id": "alice"}],
+        request_logs=[
+            {**log, "creditsCost": 0.25, "trollKeyId": "openhands:k", "model": "m", "isSuccess": True},
+            {**log, "_id": ObjectId("2" * 24), "creditsCost": 1, "creditType": "openhands"},
+            {**log, "_id": ObjectId("3" * 24), "creditsCost": math.nan},
+            {**log, "_id": ObjectId("4" * 24), "createdAt": None},
+        ],
+    )
+    report = await run(store, folder)
+    newest, oldest = await store.logs_after("", 9), await store.request_log("1" * 24)
+    assert [row["creditType"] for row in newest] == ["ohmygpt", "openhands"]
+    assert (oldest["creditsCost"], oldest["upstream"], oldest["createdAt"]) == ("0.25", "openhands", DATE)
+    assert oldest["userKeyId"] == key_digest("secret")
+    assert report.problems == [
+        f"request_logs {'3' * 24}: skipped: creditsCost is nan",
+        f"request_logs {'4' * 24}: skipped: no date",
+    ]
+
+
+async def test_an_export_in_json_gives_the_same(store, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    lines = [
+        '{"_id": "alice", "credits": {"$numberDouble": "0.1"}, "expiresAt": {"$date": "2026-02-02"}}',
+        '{"_id": "bob", "credits": {"$numberDecimal": "2.5"}, "expiresAt": {"$date": {"$numberInt": "5"}}}',
+        '{"_id": "carol", "credits": NaN}',
+        '{"_id": "dave", "credits": ',
+        '["no document"]',
+        '{"_id": "erin", "createdAt": {"$date": "nonsense"}}',
+        "",
+        '{"_id": "frank", "credits": {"$numberLong": "3"}, "x": [{"$oid": "5"}]}',
+    ]
+    with gzip.open(folder / "usersNew.json.gz", "wt") as file:
+        file.write("\n".join(lines))
+    (folder / "friend_keys.ndjson").write_text("{}\n")
+    report = await run(store, str(folder))
+    assert await pools(store, "alice") == {"credits": 10**11}
+    assert await pools(store, "bob") == {"credits": 25 * 10**11}
+    assert await pools(store, "frank") == {"credits": 3 * 10**12}
+    assert [problem.partition(" cannot")[0] for problem in report.problems] == [
+        "usersNew: usersNew.json.gz line 4",
+        "usersNew: usersNew.json.gz line 5",
+        "usersNew: usersNew.json.gz line 6",
+        "user carol: parked: import: credits is nan",
+    ]
+    assert report.notes[0].startswith("friend_keys is not imported")
+
+
+async def test_an_export_that_is_one_array_is_read_too(store, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "usersNew.json").write_text(json.dumps([{"_id": "alice", "credits": 1.5}]))
+    await run(store, str(folder))
+    assert await pools(store, "alice") == {"credits": 15 * 10**11}
+
+
+def whole(documents: list[dict[str, Any]]) -> bytes:
+    return b"".join(bson.encode(document) for document in documents)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("usersNew.bson", whole([{"_id": "alice"}])[:-3], "in the middle of a document at byte 0"),
+        ("usersNew.bson", whole([{"_id": "alice"}]) + b"\x03\x00\x00\x00", "damaged at byte 20"),
+        ("usersNew.bson", b"\xff\xff\xff\x7f" * 3, "damaged at byte 0"),
+        ("usersNew.bson.gz", gzip.compress(whole([{"_id": "alice"}]))[:-9], "damaged"),
+        ("usersNew.json", b"[1,", "no JSON"),
+        ("other.json", b"{}", "neither usersNew nor users_credits"),
+        ("README", b"", "no collection"),
+    ],
+)
+async def test_a_damaged_source_is_refused_by_name(store, tmp_path, name, content, said):
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        await run(store, str(folder))
+
+
+async def test_a_damaged_document_between_others_is_named(store, tmp_path):
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    broken = bytearray(bson.encode({"_id": "carol", "x": "yyyy"}))
+    broken[4] = 0x7E
+    parts = (bson.encode({"_id": "alice", "credits": 1.0}), bytes(broken), bson.encode({"_id": "bob"}))
+    (folder / "usersNew.bson").write_bytes(b"".join(parts))
+    report = await run(store, str(folder))
+    assert [account.user async for account in store.accounts()] == ["alice", "bob"]
+    assert report.problems[0].startswith("usersNew: usersNew.bson byte 37 cannot be read")
+
+
+@given(st.floats(min_value=0, max_value=9e6, allow_nan=False))
+def test_the_nearest_pico_is_at_most_half_a_pico_away(amount):
+    pico, rest = exact_pico(amount)
+    assert abs(rest) <= Fraction(1, 2)
+    assert pico + rest == Fraction(amount) * 10**12
+    if amount < 4000:
+        assert float(Fraction(pico, 10**12)) == pytest.approx(amount, abs=1e-12)
