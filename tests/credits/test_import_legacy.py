@@ -257,8 +257,7 @@ async def test_M4_a_source_that_changed_since_is_named_and_not_booked_again(stor
     assert report.pools["credits"].held_back == 4 * 10**12
     assert report.problems == [
         "usersNew alice: skipped: the source names this user twice",
-        "user alice: imported before with another balance; nothing changed, `farebox wallet adjust` "
-        "corrects it",
+        "user alice: imported before with another balance, which stays; see `farebox wallet adjust`",
     ]
 
 

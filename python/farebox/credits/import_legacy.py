@@ -139,8 +139,7 @@ class Import:
             self.report.problem(f"user {user}: his account is parked; `farebox verify` says why")
         elif result is OpeningResult.DIFFERENT:
             self.report.problem(
-                f"user {user}: imported before with another balance; nothing changed, "
-                "`farebox wallet adjust` corrects it"
+                f"user {user}: imported before with another balance, which stays; see `farebox wallet adjust`"
             )
 
     def _count_role(self, document: Document) -> None:
