@@ -192,3 +192,16 @@ async def test_a_purchase_without_an_end_renews_without_an_end(scene):
     await scene.credit("alice", 5, "creditsNew", expires=scene.NOW + 10)
     await apply(scene, Event((credit(scene, pool="creditsNew"),), renews=("creditsNew",)))
     assert {lot.expires_at_ms for lot in (await scene.store.account("alice")).lots} == {None}
+
+
+async def test_P2_a_payment_keeps_the_balances_its_transaction_saw(scene):
+    await scene.user("alice")
+    await scene.credit("alice", 70, "creditsNew")
+    await scene.credit("alice", 9, "creditsNew", expires=scene.NOW + 1)
+    paid = credit(scene, amount=scene.USD, pool="creditsNew")
+    records = (RecordChange.insert(payment(status="credited")), RecordChange.insert(payment("p:2")))
+    event = Event((paid,), records=records, balance_of="creditsNew")
+    assert await apply(scene, event, now=scene.NOW + 5) is EventResult.DONE
+    kept = (await scene.store.record("payment", "sepay:1")).document
+    assert (kept["creditsBefore"], kept["creditsAfter"]) == ("0.00000000007", "1.00000000007")
+    assert "creditsAfter" not in (await scene.store.record("payment", "p:2")).document

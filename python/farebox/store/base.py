@@ -109,6 +109,8 @@ class Event:
     `records` are changes of its own state (a payment's, a subscription's …), in the same transaction; an
     event may consist of them alone. `renews`: pools this event credits whose unexpired lots all last until
     `expires_at_ms` from now on, where they would end before (a purchase that resets the whole pool's date).
+    `balance_of`: a pool whose balance before and after, as the first row's user has it inside the
+    transaction, is kept in the first record's document as `creditsBefore` and `creditsAfter`.
     """
 
     rows: tuple[Transaction, ...]
@@ -117,6 +119,7 @@ class Event:
     actor: str = ""
     records: tuple[RecordChange, ...] = ()
     renews: tuple[str, ...] = ()
+    balance_of: str = ""
 
 
 class EventResult(Enum):

@@ -5,11 +5,13 @@ and no oversized document gets into a store.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
+from farebox.base.units import usd_from_pico
 from farebox.store.base import RECORD_KINDS, Event, EventResult, Record, RecordChange
 
 
@@ -52,6 +54,24 @@ def document_text(record: Record) -> str:
     if len(text) > limits.record_bytes_max:
         raise InvariantBrokenError(f"{name}: larger than {limits.record_bytes_max} bytes")
     return text.decode()
+
+
+def with_balances(event: Event, after_pico: int) -> tuple[RecordChange, ...]:
+    """The event's record changes; the first with the balance of `balance_of` as the event found and left it.
+
+    `after_pico`: that balance of the first row's user, the event's rows included.
+    """
+    user = event.rows[0].user
+    moved_pico = sum(
+        row.amount_pico for row in event.rows if row.user == user and row.pool == event.balance_of
+    )
+    first = event.records[0]
+    balances = {
+        "creditsBefore": usd_from_pico(after_pico - moved_pico),
+        "creditsAfter": usd_from_pico(after_pico),
+    }
+    record = replace(first.record, document={**first.record.document, **balances})
+    return (replace(first, record=record), *event.records[1:])
 
 
 def event_name(event: Event) -> str:

@@ -17,7 +17,7 @@ from farebox.base.records import Account, LotAmount, Transaction
 from farebox.ledger.lots import lots_to_renew
 from farebox.ledger.settlement import expiry_rows, plan_event
 from farebox.store import event_rules
-from farebox.store.base import Event, EventResult
+from farebox.store.base import Event, EventResult, RecordChange
 from farebox.store.event_rules import (
     ShortError,
     StoredRow,
@@ -27,7 +27,7 @@ from farebox.store.event_rules import (
     signed,
 )
 from farebox.store.lease_rules import FOREIGN_WRITE, is_damaged
-from farebox.store.record_rules import audit_entry, event_name
+from farebox.store.record_rules import audit_entry, event_name, with_balances
 from farebox.store.sqlite import accounts, feed, records, rows
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
@@ -54,7 +54,7 @@ def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> Ev
         with savepoint(connection):
             for user in users:
                 _apply_to(connection, user, event, now_ms)
-            records.write(connection, event.records)
+            records.write(connection, _changes(connection, event))
     except ShortError:
         return EventResult.SHORT
     except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
@@ -128,6 +128,14 @@ def _apply_to(connection: sqlite3.Connection, user: str, event: Event, now_ms: i
     _renew(connection, user, event, now_ms)
     connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
     feed.append(connection, "user", user)
+
+
+def _changes(connection: sqlite3.Connection, event: Event) -> tuple[RecordChange, ...]:
+    """The event's record changes, with the balances it says to keep."""
+    if not event.balance_of:
+        return event.records
+    account = _loaded(connection, event.rows[0].user)
+    return with_balances(event, account.balances.get(event.balance_of, 0))
 
 
 def _renew(connection: sqlite3.Connection, user: str, event: Event, now_ms: int) -> None:
