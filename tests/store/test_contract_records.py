@@ -205,3 +205,16 @@ async def test_P2_a_payment_keeps_the_balances_its_transaction_saw(scene):
     kept = (await scene.store.record("payment", "sepay:1")).document
     assert (kept["creditsBefore"], kept["creditsAfter"]) == ("0.00000000007", "1.00000000007")
     assert "creditsAfter" not in (await scene.store.record("payment", "p:2")).document
+
+
+async def test_what_one_event_brings_to_two_pools_may_end_at_two_times(scene):
+    await scene.user("alice")
+    bonus = scene.row("alice", "earned_bonus", "refCredits", 5, (LotAmount("6" * 24, "refCredits", 5),))
+    event = Event(
+        (credit(scene, pool="creditsNew"), bonus),
+        expires_at_ms=scene.NOW + 700,
+        expires_by_pool={"refCredits": None},
+    )
+    assert await apply(scene, event) is EventResult.DONE
+    ends = {lot.pool: lot.expires_at_ms for lot in (await scene.store.account("alice")).lots}
+    assert ends == {"creditsNew": scene.NOW + 700, "refCredits": None}

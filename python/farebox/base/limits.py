@@ -98,6 +98,16 @@ audit_page_rows = 500
 findings_max = 1000
 adopt_wait_s = 60.0
 
+# Purchases and the console
+orders_open_per_user_max = 20
+payment_amount_max = 10**13
+webhook_body_bytes_max = 256 * 2**10
+console_body_bytes_max = 64 * 2**10
+console_text_chars_max = 500
+console_page_max = 200
+console_requests_open_max = 64
+admin_token_cache_s = 1.0
+
 # Accounts and rates
 account_cache_entries_max = 200_000
 unknown_key_cache_entries_max = 10_000

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from farebox.base import limits as bounds
+from farebox.config.credits_document import CreditsEntry
 from farebox.config.exact import ExactDecimal, Seconds
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -188,3 +189,4 @@ class Document(_Entry):
     lease_wait_s: Annotated[Seconds, Field(ge=0, le=60)] = bounds.lease_wait_s
     request_log_ttl_days: Annotated[int, Field(ge=1, le=3650)] = bounds.request_log_ttl_days
     console: ConsoleEntry = ConsoleEntry()
+    credits: CreditsEntry = CreditsEntry()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from farebox.base.units import pico_from_usd
+from farebox.config.credits import credits_settings
 from farebox.config.document import Document, EndpointEntry, ModelEntry
 from farebox.config.exact import read_document
 from farebox.config.parts import endpoint_table, store_settings
@@ -27,6 +28,7 @@ SHARED_KEYS = (
     "lease_wait_s",
     "request_log_ttl_days",
     "console",
+    "credits",
 )
 """Keys that belong to the whole process set: files that are served together must agree on them."""
 
@@ -176,5 +178,6 @@ def _settings(documents: list[tuple[Document, Problems]], services: list[Service
         request_log_ttl_days=document.request_log_ttl_days,
         console_host=document.console.host,
         console_port=document.console.port,
+        credits=credits_settings(document.credits, problems),
         warnings=tuple(warning for _, found in documents for warning in found.warnings),
     )

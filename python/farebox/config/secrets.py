@@ -43,6 +43,27 @@ def store_url(store: StoreSettings, file: Path, environment: Mapping[str, str] =
         raise ConfigError([Problem(file, "store", str(error.args[0]))]) from None
 
 
+def payment_secrets(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, Secret]:
+    """Payment provider -> the secret its deliveries are checked with. Raises ConfigError, all at once."""
+    sepay, stripe = settings.credits.sepay, settings.credits.stripe
+    places = {
+        "sepay": sepay.api_key if sepay is not None else None,
+        "stripe": stripe.webhook_secret if stripe is not None else None,
+    }
+    found: dict[str, Secret] = {}
+    missing: list[Problem] = []
+    for provider, place in places.items():
+        if place is None:
+            continue
+        try:
+            found[provider] = _read(place.variable, place.file, environment)
+        except LookupError as error:
+            missing.append(Problem(settings.services[0].file, f"credits.{provider}", str(error.args[0])))
+    if missing:
+        raise ConfigError(missing)
+    return found
+
+
 def _credential(endpoint: Endpoint, environment: Mapping[str, str]) -> Secret | None:
     if endpoint.api_key_env is None and endpoint.api_key_file is None:
         return None

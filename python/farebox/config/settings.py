@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from farebox.base.redaction import Secret
+from farebox.config.credits import CreditsSettings
 from farebox.config.problems import Problem
 
 WIRE_FORMATS = ("chat", "completions", "responses", "embeddings", "messages", "count_tokens")
@@ -169,6 +170,7 @@ class Settings:
     request_log_ttl_days: int
     console_host: str
     console_port: int
+    credits: CreditsSettings
     warnings: tuple[Problem, ...]
 
     def service(self, name: str) -> Service | None:

@@ -11,7 +11,7 @@ again), StoreRefusedError (unusable as it is).
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, Protocol
 
@@ -111,6 +111,7 @@ class Event:
     `expires_at_ms` from now on, where they would end before (a purchase that resets the whole pool's date).
     `balance_of`: a pool whose balance before and after, as the first row's user has it inside the
     transaction, is kept in the first record's document as `creditsBefore` and `creditsAfter`.
+    `expires_by_pool`: pools whose new lots end at another time than `expires_at_ms`.
     """
 
     rows: tuple[Transaction, ...]
@@ -120,6 +121,11 @@ class Event:
     records: tuple[RecordChange, ...] = ()
     renews: tuple[str, ...] = ()
     balance_of: str = ""
+    expires_by_pool: Mapping[str, int | None] = field(default_factory=dict)
+
+    def expiry_ms(self, pool: str) -> int | None:
+        """When what this event brings to a pool ends."""
+        return self.expires_by_pool.get(pool, self.expires_at_ms)
 
 
 class EventResult(Enum):

@@ -142,10 +142,11 @@ def _renew(connection: sqlite3.Connection, user: str, event: Event, now_ms: int)
     """Let the unexpired lots of pools this event credits last as long as what it brings."""
     credited = {row.pool for row in event.rows if row.user == user and row.amount_pico > 0}
     for pool in credited.intersection(event.renews):
-        lots = lots_to_renew(_loaded(connection, user), pool, event.expires_at_ms, now_ms)
+        expires_ms = event.expiry_ms(pool)
+        lots = lots_to_renew(_loaded(connection, user), pool, expires_ms, now_ms)
         connection.executemany(
             "UPDATE lots SET expires_at_ms = ? WHERE user = ? AND lot = ?",
-            [(event.expires_at_ms, user, lot) for lot in lots],
+            [(expires_ms, user, lot) for lot in lots],
         )
 
 
@@ -180,7 +181,7 @@ def _move(connection: sqlite3.Connection, user: str, part: LotAmount, event: Eve
     if changed.rowcount == 0:
         connection.execute(
             "INSERT INTO lots (user, lot, pool, left_pico, expires_at_ms, source) VALUES (?, ?, ?, ?, ?, ?)",
-            (user, part.lot, part.pool, part.amount_pico, event.expires_at_ms, event.source),
+            (user, part.lot, part.pool, part.amount_pico, event.expiry_ms(part.pool), event.source),
         )
 
 
@@ -193,5 +194,5 @@ def _count_earned(connection: sqlite3.Connection, row: Transaction, event: Event
         columns = _VALIDITY[row.pool]
         connection.execute(
             f"UPDATE users SET {columns[0]} = ?, {columns[1]} = ? WHERE user = ?",  # noqa: S608 - names of our own
-            (row.created_ms, event.expires_at_ms, row.user),
+            (row.created_ms, event.expiry_ms(row.pool), row.user),
         )
