@@ -92,7 +92,7 @@ async def test_claims_lower_what_can_be_granted(scene, by_hand):
     await scene.user("alice")
     part = await scene.credit("alice", 100)
     await scene.journal()
-    by_hand("INSERT INTO claims VALUES ('alice', 'r1', 'credits', NULL, 70)")
+    by_hand("INSERT INTO claims (user, reference, pool, amount_pico) VALUES ('alice', 'r1', 'credits', 70)")
     assert (await grant(scene, need=31, want=31)).reason == "short"
     by_hand("UPDATE claims SET lot = ? WHERE user = 'alice'", part.lot)
     answer = await grant(scene, need=30, want=100)

@@ -131,7 +131,7 @@ async def test_an_account_with_everything_in_it_crosses_the_wire_equal(host, sce
     await scene.journal()
     (part,) = await scene.lease("alice", 500)
     await scene.book(scene.settlement("alice", 0, (part._replace(amount_pico=200),), quarantine="unpriced"))
-    by_hand("INSERT INTO claims VALUES ('alice', 'r1', 'credits', NULL, 5)")
+    by_hand("INSERT INTO claims (user, reference, pool, amount_pico) VALUES ('alice', 'r1', 'credits', 5)")
     account = await host.remote.account("alice")
     assert account == await host.store.account("alice")
     assert account.reserved

@@ -14,9 +14,10 @@ import pytest
 
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError, StoreDownError, StoreRefusedError, StoreUnknownError
+from farebox.base.records import Claim
 from farebox.store import open_store
 from farebox.store.base import Event, EventResult
-from farebox.store.sqlite import SQLiteStore, events, logs, schema
+from farebox.store.sqlite import SQLiteStore, logs, moves, schema
 from farebox.store.sqlite.connection import Lane, fault, is_row_error, savepoint
 
 PYTHON = Path(__file__).resolve().parents[2] / "python"
@@ -218,6 +219,12 @@ async def test_S19_a_newer_schema_is_refused(path, by_hand):
 
 def as_version_1(by_hand):
     by_hand("DROP TABLE records")
+    by_hand("DROP TABLE claims")
+    by_hand(
+        "CREATE TABLE claims (user TEXT NOT NULL, reference TEXT NOT NULL, pool TEXT NOT NULL, lot TEXT, "
+        "amount_pico INTEGER NOT NULL, PRIMARY KEY (user, reference)) STRICT, WITHOUT ROWID"
+    )
+    by_hand("INSERT INTO claims VALUES ('alice', 'r1', 'credits', NULL, 5)")
     by_hand("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
 
 
@@ -227,6 +234,7 @@ async def test_S19_a_file_of_the_first_version_is_brought_up_to_date(path, by_ha
     store = SQLiteStore(path)
     await store.open()
     assert await store.records("payment", limit=1) == []
+    assert await store.claims(9) == [("alice", Claim("r1", "credits", None, 5))]
     await store.close()
     assert by_hand("SELECT value FROM meta WHERE name = 'schema_version'") == [(str(schema.VERSION),)]
 
@@ -234,7 +242,7 @@ async def test_S19_a_file_of_the_first_version_is_brought_up_to_date(path, by_ha
 async def test_S19_an_interrupted_upgrade_leaves_the_old_version(path, by_hand, monkeypatch):
     await opens(path)
     as_version_1(by_hand)
-    monkeypatch.setattr(schema, "_STEPS", {2: (*schema._STEPS[2], "CREATE NONSENSE")})
+    monkeypatch.setattr(schema, "_STEPS", schema._STEPS | {2: (*schema._STEPS[2], "CREATE NONSENSE")})
     with pytest.raises(StoreDownError, match="syntax"):
         await opens(path)
     assert by_hand("SELECT value FROM meta WHERE name = 'schema_version'") == [("1",)]
@@ -343,7 +351,7 @@ def test_a_savepoint_does_not_mind_a_transaction_that_is_gone():
 
 async def test_a_user_who_vanishes_inside_a_transaction_is_a_broken_invariant(store):
     with pytest.raises(InvariantBrokenError, match="vanished"):
-        await store._writer.run(events._loaded, "ghost")
+        await store._writer.run(moves.loaded, "ghost")
 
 
 def test_poison_is_told_from_trouble_of_the_store():

@@ -11,7 +11,8 @@ import pytest
 
 from farebox.base import frames, limits
 from farebox.base.errors import StoreConflictError, StoreDownError, StoreUnknownError
-from farebox.base.records import Void
+from farebox.base.records import LotAmount, Transaction, Void
+from farebox.store.base import Event, EventResult
 from farebox.store.remote import RemoteStore
 from farebox.writer.service import Writer
 from farebox.writer.verify import verify
@@ -230,6 +231,25 @@ async def test_hole_17_an_account_that_changed_since_it_was_read_waits_for_the_n
 
     assert await sweep_expired_lots(Stale(), later) == 0  # type: ignore[arg-type]
     assert (await world.store.account("alice")).balances["credits"] == 10 * USD
+
+
+async def test_hole_51_a_claim_whose_collector_died_is_collected_by_every_writer(
+    world: Any, root: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(limits, "claims_interval_s", 0.02)
+    await world.user("alice", 0)
+    refund = Transaction("alice", "refund", "r1", "credits", -3 * USD, (), "dispute", world.NOW)
+    assert await world.store.apply_event(Event((refund,), claims=True), world.NOW) is EventResult.DONE
+    writer = Writer(world.store, root, wall_ms=lambda: world.NOW)
+    running = asyncio.create_task(writer.run())
+    lot = LotAmount("9" * 24, "credits", 10 * USD)
+    bought = Transaction("alice", "earned_purchase", "p1", "credits", 10 * USD, (lot,), "test", world.NOW)
+    assert await world.store.apply_event(Event((bought,)), world.NOW) is EventResult.DONE
+    while await world.store.claims(1):
+        await asyncio.sleep(0.02)
+    assert (await world.store.account("alice")).balances["credits"] == 7 * USD
+    writer.stop()
+    await running
 
 
 async def test_what_comes_before_damage_is_booked_before_the_damage_is_told(

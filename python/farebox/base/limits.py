@@ -97,6 +97,8 @@ tidy_interval_s = 300.0
 audit_page_rows = 500
 findings_max = 1000
 adopt_wait_s = 60.0
+claims_interval_s = 1.0
+claims_per_round_max = 1000
 
 # Purchases and the console
 orders_open_per_user_max = 20

@@ -49,12 +49,22 @@ class Lot:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Money a debit waits for; a claim without a lot covers its whole pool."""
+    """Money a debit waits for: while it stands nobody is granted it (MONEY section 5).
+
+    A claim without a lot covers its whole pool, one with a lot that lot only. `type` is the type of the
+    ledger rows with which it is collected part by part; empty: one event of this reference takes all of it
+    at once. Of two claims on the same money the older (`since_ms`, then reference) goes first. At `ends_ms`
+    it is dropped, met or not, in case its collector died; None: it stands until it is met.
+    """
 
     reference: str
     pool: str
     lot: str | None
     amount_pico: int
+    type: str = ""
+    cause: str = ""
+    since_ms: int = 0
+    ends_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

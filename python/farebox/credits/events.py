@@ -52,7 +52,8 @@ def transfer_event(
     actor: str,
     now_ms: int,
 ) -> Event | None:
-    """Move credit between users or pools; None when the giver has less unleased money than that.
+    """Move credit between users or pools; None when the giver has less unleased money than that; his claim
+    of this reference counts as free.
 
     The lots given are named, so that the receiver's lot can end when the first of them would have: a transfer
     never lengthens the life of credit.
@@ -61,7 +62,7 @@ def transfer_event(
     _check(to_pool, amount_pico)
     if (giver.user, pool) == (receiver, to_pool):
         raise UsageError("a transfer needs another user or another pool to go to")
-    taken = take_in_order(pool_parts(giver, pool, now_ms), amount_pico)
+    taken = take_in_order(pool_parts(giver, pool, now_ms, reference), amount_pico)
     if sum(part.amount_pico for part in taken) != amount_pico:
         return None
     amounts = tuple(part._replace(amount_pico=-part.amount_pico) for part in taken)

@@ -48,8 +48,8 @@ def choose_slices(
 
 
 def free_parts(account: Account, wallet: str, now_ms: int, ignore_claim: str = "") -> list[LotAmount]:
-    """Every lot's free money in spending order, after claims; the claim `ignore_claim` does not bind its
-    collector.
+    """Every lot's free money in spending order, after claims; the claim `ignore_claim` and those after it
+    do not bind its collector.
     """
     return [part for pool in WALLETS[wallet] for part in pool_parts(account, pool, now_ms, ignore_claim)]
 
@@ -65,6 +65,28 @@ def pool_parts(account: Account, pool: str, now_ms: int, ignore_claim: str = "")
             parts.append(LotAmount(lot.lot, pool, capacity - covered_pico))
     parts.reverse()
     return parts
+
+
+def lot_parts(account: Account, pool: str, lot: str, now_ms: int, ignore_claim: str = "") -> list[LotAmount]:
+    """One lot's free money after claims on that lot; empty when it has expired."""
+    return [
+        LotAmount(lot, pool, capacity)
+        for one, capacity in _capacities(account, pool, now_ms, ignore_claim)
+        if one.lot == lot and capacity
+    ]
+
+
+def covers(account: Account, pool: str, named: Iterable[LotAmount], now_ms: int, ignore_claim: str) -> bool:
+    """Whether these amounts of a pool's lots are unleased, and what claims ask for is left; expired money is
+    claimed by nobody.
+    """
+    unleased = {lot.lot: lot.left_pico - lot.leased_pico for lot in account.lots if lot.pool == pool}
+    capacities = {lot.lot: capacity for lot, capacity in _capacities(account, pool, now_ms, ignore_claim)}
+    unexpired_pico = sum(part.amount_pico for part in named if part.lot in capacities)
+    limit_pico = sum(capacities.values()) - _pool_claims_pico(account, pool, ignore_claim)
+    return unexpired_pico <= max(0, limit_pico) and all(
+        part.amount_pico <= capacities.get(part.lot, unleased.get(part.lot, 0)) for part in named
+    )
 
 
 def take_in_order(parts: Iterable[LotAmount], amount_pico: int) -> tuple[LotAmount, ...]:
@@ -123,4 +145,14 @@ def _pool_claims_pico(account: Account, pool: str, ignore_claim: str = "") -> in
 
 
 def _binding(claims: Iterable[Claim], pool: str, ignore_claim: str) -> list[Claim]:
-    return [claim for claim in claims if claim.pool == pool and claim.reference != ignore_claim]
+    """Claims on a pool that somebody must leave alone: all, or for a claim's own collector the older ones.
+
+    Were two collectors bound by each other's claims, neither would ever take anything.
+    """
+    mine = [claim for claim in claims if claim.pool == pool]
+    own = next((_age(claim) for claim in mine if claim.reference == ignore_claim), None)
+    return mine if own is None else [claim for claim in mine if _age(claim) < own]
+
+
+def _age(claim: Claim) -> tuple[int, str]:
+    return (claim.since_ms, claim.reference)

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import WALLETS, Account, Lot, LotAmount, Settlement, Transaction
-from farebox.ledger.lots import available_pico, free_parts, is_expired, pool_parts, spend_order, take_in_order
+from farebox.ledger.lots import (
+    available_pico,
+    covers,
+    free_parts,
+    is_expired,
+    pool_parts,
+    spend_order,
+    take_in_order,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ def plan_event(account: Account, row: Transaction, now_ms: int) -> tuple[LotAmou
     """The lots (positive amounts) an event's row moves; None: SHORT, too little unleased money.
 
     A credit names its lots. A debit takes the unleased money of the lots it names, expired or not, or of its
-    pool earliest expiry first; claims of others bind it, its own claim (by reference) does not. Raises
+    pool earliest expiry first; older claims of others bind it, its own claim (by reference) does not. Raises
     InvariantBrokenError on a row whose lots do not add up to its amount or lie in another pool.
     """
     named = merged(part._replace(amount_pico=abs(part.amount_pico)) for part in row.lots)
@@ -125,9 +133,7 @@ def plan_event(account: Account, row: Transaction, now_ms: int) -> tuple[LotAmou
     if row.amount_pico >= 0:
         return named
     if named:
-        unleased = {lot.lot: lot.left_pico - lot.leased_pico for lot in account.lots if lot.pool == row.pool}
-        covered = all(part.amount_pico <= unleased.get(part.lot, 0) for part in named)
-        return named if covered else None
+        return named if covers(account, row.pool, named, now_ms, row.reference) else None
     taken = take_in_order(pool_parts(account, row.pool, now_ms, row.reference), -row.amount_pico)
     return taken if _sum(taken) == -row.amount_pico else None
 

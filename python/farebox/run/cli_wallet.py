@@ -3,19 +3,17 @@
 reference changes nothing, and running workers hear of it at once.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 
-from farebox.base.clock import monotonic_s, wall_ms
+from farebox.base.clock import wall_ms
 from farebox.base.errors import InvariantBrokenError, UsageError
-from farebox.base.ids import new_journal_id, new_lot_id
-from farebox.base.limits import lease_wait_s
-from farebox.base.records import WALLETS, Account
+from farebox.base.ids import new_lot_id
+from farebox.base.records import WALLETS, Account, Claim
 from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.credits.accounts import unknown_user
+from farebox.credits.debits import debit
 from farebox.credits.events import adjustment_event, grant_event, transfer_event
 from farebox.run.cli_output import answer, moment, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
@@ -23,8 +21,6 @@ from farebox.run.durations import expiry_ms
 from farebox.store.base import Event, EventResult, Store
 
 wallet_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
-RECALL_ROUNDS_S = 0.1
 
 UserArgument = Annotated[str, typer.Argument(metavar="USER")]
 PoolOption = Annotated[str, typer.Option(help="credits, refCredits, creditsNew, credits_permanent, ...")]
@@ -121,7 +117,12 @@ def wallet_transfer(
         if reference and await _is_moved(s, user, pool, named, amount_pico):
             return EventResult.DUPLICATE
         to = to_pool or pool
-        return await _debit(s, user, lambda: _transfer_once(s, user, receiver, pool, to, amount_pico, named))
+        return await debit(
+            s,
+            user,
+            Claim(named, pool, None, amount_pico),
+            lambda: _transfer_once(s, user, receiver, pool, to, amount_pico, named),
+        )
 
     result = with_store(place_of(config, store), move)
     _report(result, user, named, amount_pico, as_json)
@@ -167,7 +168,8 @@ def _book(place: Any, event: Event, reference: str, as_json: bool) -> None:
     async def apply(s: Store) -> EventResult:
         if row.amount_pico > 0:
             return await _applied(s, event)
-        return await _debit(s, row.user, lambda: _applied(s, event))
+        claim = Claim(reference, row.pool, None, -row.amount_pico)
+        return await debit(s, row.user, claim, lambda: _applied(s, event))
 
     _report(with_store(place, apply), row.user, reference, row.amount_pico, as_json)
 
@@ -180,25 +182,6 @@ async def _applied(store: Store, event: Event) -> EventResult:
     if result is EventResult.DONE:
         for user in dict.fromkeys(row.user for row in event.rows):
             await store.append_change("user", user)
-    return result
-
-
-async def _debit(store: Store, user: str, attempt: Callable[[], Awaitable[EventResult]]) -> EventResult:
-    """Try a debit; while workers lease the money, ask for it back and try again for as long as a lease may
-    wait.
-    """
-    result = await attempt()
-    if result is not EventResult.SHORT:
-        return result
-    asker, ends_s = new_journal_id(), monotonic_s() + 2 * lease_wait_s
-    await store.want(user, asker, True)
-    try:
-        await store.append_change("want", user, asker)
-        while result is EventResult.SHORT and monotonic_s() < ends_s:
-            await asyncio.sleep(RECALL_ROUNDS_S)
-            result = await attempt()
-    finally:
-        await store.want(user, asker, False)
     return result
 
 
@@ -274,6 +257,14 @@ def wallet_document(account: Account) -> dict[str, Any]:
         "reserved": {
             exchange: {lot: usd_from_pico(amount) for lot, amount in lots.items()}
             for exchange, lots in account.reserved.items()
+        },
+        "claims": {
+            claim.reference: {
+                "pool": claim.pool,
+                "lot": claim.lot,
+                "amount": usd_from_pico(claim.amount_pico),
+            }
+            for claim in account.claims
         },
         "written_off": usd_from_pico(account.written_off_pico),
     }

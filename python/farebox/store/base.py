@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, Protocol
 
-from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
+from farebox.base.records import Account, Claim, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
 from farebox.store.openings import OldLog, Opening, OpeningResult
 
 
@@ -106,6 +106,11 @@ class Event:
 
     A positive row creates or tops up the lots it names (`expires_at_ms` applies to new lots); a negative one
     takes from unleased money of its lots, or of the pool's lots earliest expiry first when it names none.
+
+    `claims`: a debit never falls short. Its row books what is there now, with what it asked for in its charge
+    (`asked_pico`); the rest becomes a claim of the row's reference, on the one lot the row names or else on
+    its pool, which `Store.collect` takes as it comes free.
+
     `records` are changes of its own state (a payment's, a subscription's …), in the same transaction; an
     event may consist of them alone. `renews`: pools this event credits whose unexpired lots all last until
     `expires_at_ms` from now on, where they would end before (a purchase that resets the whole pool's date).
@@ -122,6 +127,7 @@ class Event:
     renews: tuple[str, ...] = ()
     balance_of: str = ""
     expires_by_pool: Mapping[str, int | None] = field(default_factory=dict)
+    claims: bool = False
 
     def expiry_ms(self, pool: str) -> int | None:
         """When what this event brings to a pool ends."""
@@ -290,6 +296,29 @@ class Store(WorkerStore, Protocol):
         DUPLICATE: there is nothing to accept. SHORT: less was left than leases hold: end or return them
         first.
         """
+
+    # -- claims ----------------------------------------------------------------------------------------------
+    async def set_claim(self, user: str, claim: Claim) -> bool:
+        """Keep money for a debit that fell short: it is granted to nobody, and leases of it are recalled.
+
+        The event of the claim's reference is not bound by it, and ends it. A claim of that reference that
+        is there already stays as it is. False: no such user. Raises InvariantBrokenError when that is
+        another debit's.
+        """
+
+    async def collect(self, user: str, reference: str, now_ms: int) -> int | None:
+        """One transaction towards a claim's end; what it still asks for, or None: it is over.
+
+        Takes what it can reach now, as a row `{reference}:{rev}` of its type (a claim without a type: only
+        its event takes). Over: met, past its `ends_ms`, or its lot has neither free nor leased money left.
+        Recalls again where what it asks for is leased. A parked account is left alone.
+        """
+
+    async def drop_claim(self, user: str, reference: str) -> None:
+        """End a claim, met or not; nothing where there is none."""
+
+    async def claims(self, limit: int) -> list[tuple[str, Claim]]:
+        """Claims with their users, those longest there first: whoever looks after them may have died."""
 
     # -- records ---------------------------------------------------------------------------------------------
     async def record(self, kind: str, id_: str) -> Record | None:

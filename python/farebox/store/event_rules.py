@@ -45,6 +45,16 @@ class StoredRow(NamedTuple):
 
     amount_pico: int
     lots: tuple[LotAmount, ...]
+    asked_pico: int | None = None
+    """What a debit that claims asked for: it took what was there then."""
+
+    def says(self, row: Transaction) -> bool:
+        """Whether it is this row."""
+        if self.asked_pico is not None:
+            return self.asked_pico == -row.amount_pico
+        return self.amount_pico == row.amount_pico and (
+            not row.lots or self.lots == signed(row, merged(row.lots))
+        )
 
 
 def is_booked(wanted: Sequence[Transaction], stored: Mapping[str, StoredRow]) -> bool:
@@ -56,7 +66,7 @@ def is_booked(wanted: Sequence[Transaction], stored: Mapping[str, StoredRow]) ->
     if not there:
         return False
     for row, found in there:
-        if found.amount_pico != row.amount_pico or (row.lots and found.lots != signed(row, merged(row.lots))):
+        if not found.says(row):
             raise InvariantBrokenError(
                 f"M4: row {row.id} is booked already with other content; nothing was changed"
             )

@@ -30,7 +30,7 @@ from farebox.writer.adopt import adopt
 from farebox.writer.apply import JournalApplier
 from farebox.writer.dead_letter import DeadLetters
 from farebox.writer.journals import JournalSource, dead_letter_path, journal_paths
-from farebox.writer.sweep import expire_request_logs, sweep_expired_lots
+from farebox.writer.sweep import collect_claims, expire_request_logs, sweep_expired_lots
 
 _log = logging.getLogger(__name__)
 _CHANGES_PAGE: Final = 1000
@@ -82,6 +82,7 @@ class Writer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._apply_until_stopped(), name="apply")
                 tasks.create_task(self._tell_changes_until_stopped(), name="changes")
+                tasks.create_task(self._collect_until_stopped(), name="claims")
                 tasks.create_task(self._tidy_until_stopped(), name="tidy")
             with contextlib.suppress(FaultError, TimeoutError):
                 async with asyncio.timeout(limits.shutdown_drain_s):
@@ -234,6 +235,11 @@ class Writer:
             self._changes_seen = changes[-1].number
 
     # -- tidying ---------------------------------------------------------------------------------------------
+
+    async def _collect_until_stopped(self) -> None:
+        while not self._stopping.is_set():
+            await self._try(lambda: collect_claims(self._store, self._wall_ms()))
+            await self._pause(limits.claims_interval_s)
 
     async def _tidy_until_stopped(self) -> None:
         while not self._stopping.is_set():

@@ -1,8 +1,9 @@
-"""What the writer tidies between bookings: expired lots and old request logs.
+"""What the writer tidies between bookings: claims, expired lots and old request logs.
 
 Promises: only unleased money of a lot past its expiry is taken, once (`ledger` names the rows, the store
 books them as an event); an account that changed meanwhile is left for the next sweep. Nothing here is needed
-for correct balances: grants and purchases look at expiry themselves.
+for correct balances: grants and purchases look at expiry themselves. A claim outlives whoever made it: every
+host's writer goes on collecting what is there (hole 51).
 """
 
 import logging
@@ -27,6 +28,16 @@ async def sweep_expired_lots(store: Store, now_ms: int) -> int:
             swept += 1
             _log.info("%s: %d expired lots swept", account.user, len(rows))
     return swept
+
+
+async def collect_claims(store: Store, now_ms: int) -> int:
+    """Take what claims can reach now, and end those that are over; how many ended."""
+    ended = 0
+    for user, claim in await store.claims(limits.claims_per_round_max):
+        if await store.collect(user, claim.reference, now_ms) is None:
+            ended += 1
+            _log.info("%s: claim %s has ended", user, claim.reference)
+    return ended
 
 
 async def expire_request_logs(store: Store, now_ms: int) -> int:

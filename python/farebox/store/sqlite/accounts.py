@@ -33,7 +33,9 @@ def load(connection: sqlite3.Connection, user: str) -> Account | None:
         "SELECT lot, pool, left_pico, leased_pico, expires_at_ms, source FROM lots WHERE user = ?", (user,)
     )
     claims = connection.execute(
-        "SELECT reference, pool, lot, amount_pico FROM claims WHERE user = ?", (user,)
+        """SELECT reference, pool, lot, amount_pico, type, cause, since_ms, ends_ms FROM claims
+           WHERE user = ? ORDER BY since_ms, reference""",
+        (user,),
     )
     wants = connection.execute("SELECT journal FROM wants WHERE user = ?", (user,))
     return Account(

@@ -8,34 +8,21 @@ that nothing revives it (hole 17).
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 import orjson
 
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import Account, LotAmount, Transaction
+from farebox.ledger.claims import ASKED, claim_of, collected, opening_row
 from farebox.ledger.lots import lots_to_renew
-from farebox.ledger.settlement import expiry_rows, plan_event
+from farebox.ledger.settlement import plan_event
 from farebox.store import event_rules
 from farebox.store.base import Event, EventResult, RecordChange
-from farebox.store.event_rules import (
-    ShortError,
-    StoredRow,
-    adopted_rows,
-    counts_as_earned,
-    dates_its_pool,
-    signed,
-)
+from farebox.store.event_rules import ShortError, StoredRow, adopted_rows
 from farebox.store.lease_rules import FOREIGN_WRITE, is_damaged
 from farebox.store.record_rules import audit_entry, event_name, with_balances
-from farebox.store.sqlite import accounts, feed, records, rows
+from farebox.store.sqlite import accounts, claims, feed, moves, records
 from farebox.store.sqlite.connection import is_row_error, savepoint
-
-_VALIDITY: Final = {
-    "credits": ("purchased_at_ms", "expires_at_ms"),
-    "creditsNew": ("purchased_at_new_ms", "expires_at_new_ms"),
-}
-"""Pool -> the columns with the dates of its last purchase, which readers of the replaced system show."""
 
 
 def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> EventResult:
@@ -92,11 +79,13 @@ def _is_booked(connection: sqlite3.Connection, wanted: Sequence[Transaction]) ->
 
 def _stored(connection: sqlite3.Connection, row: Transaction) -> StoredRow | None:
     found = connection.execute(
-        "SELECT amount_pico, lots FROM credit_transactions WHERE id = ?", (row.id,)
+        "SELECT amount_pico, lots, charge FROM credit_transactions WHERE id = ?", (row.id,)
     ).fetchone()
     if found is None:
         return None
-    return StoredRow(found[0], tuple(LotAmount(*part) for part in orjson.loads(found[1])))
+    amount_pico, lots, charge = found
+    asked_pico = orjson.loads(charge)[ASKED] if charge else None
+    return StoredRow(amount_pico, tuple(LotAmount(*part) for part in orjson.loads(lots)), asked_pico)
 
 
 def _obstacle(connection: sqlite3.Connection, users: Sequence[str]) -> EventResult | None:
@@ -115,16 +104,10 @@ def _obstacle(connection: sqlite3.Connection, users: Sequence[str]) -> EventResu
 
 def _apply_to(connection: sqlite3.Connection, user: str, event: Event, now_ms: int) -> None:
     """Expire what is due for one user, then apply his rows in order."""
-    due = expiry_rows(_loaded(connection, user), now_ms)
-    for row in due:
-        _apply_row(connection, row, row.lots, event)
-    done = {row.id for row in due}
+    done = moves.expire_due(connection, moves.loaded(connection, user), now_ms)
     for row in event.rows:
         if row.user == user and row.id not in done:
-            parts = plan_event(_loaded(connection, user), row, now_ms)
-            if parts is None:
-                raise ShortError
-            _apply_row(connection, row, parts, event)
+            _apply(connection, row, event, now_ms)
     _renew(connection, user, event, now_ms)
     connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
     feed.append(connection, "user", user)
@@ -134,8 +117,31 @@ def _changes(connection: sqlite3.Connection, event: Event) -> tuple[RecordChange
     """The event's record changes, with the balances it says to keep."""
     if not event.balance_of:
         return event.records
-    account = _loaded(connection, event.rows[0].user)
+    account = moves.loaded(connection, event.rows[0].user)
     return with_balances(event, account.balances.get(event.balance_of, 0))
+
+
+def _apply(connection: sqlite3.Connection, row: Transaction, event: Event, now_ms: int) -> None:
+    account = moves.loaded(connection, row.user)
+    if event.claims and row.amount_pico < 0:
+        _take_or_claim(connection, account, row, now_ms)
+        return
+    parts = plan_event(account, row, now_ms)
+    if parts is None:
+        raise ShortError
+    moves.apply_row(connection, row, parts, event.expiry_ms(row.pool), event.source)
+    if row.amount_pico < 0:
+        claims.drop(connection, row.user, row.reference)
+
+
+def _take_or_claim(connection: sqlite3.Connection, account: Account, row: Transaction, now_ms: int) -> None:
+    """Book what a debit can take now; the rest becomes its claim."""
+    claim = claim_of(row, now_ms)
+    taken = collected(account, claim, now_ms)
+    booked = opening_row(row, taken)
+    moves.apply_row(connection, booked, booked.lots)
+    if taken.asked_pico:
+        claims.set_claim(connection, row.user, replace(claim, amount_pico=taken.asked_pico))
 
 
 def _renew(connection: sqlite3.Connection, user: str, event: Event, now_ms: int) -> None:
@@ -143,56 +149,8 @@ def _renew(connection: sqlite3.Connection, user: str, event: Event, now_ms: int)
     credited = {row.pool for row in event.rows if row.user == user and row.amount_pico > 0}
     for pool in credited.intersection(event.renews):
         expires_ms = event.expiry_ms(pool)
-        lots = lots_to_renew(_loaded(connection, user), pool, expires_ms, now_ms)
+        lots = lots_to_renew(moves.loaded(connection, user), pool, expires_ms, now_ms)
         connection.executemany(
             "UPDATE lots SET expires_at_ms = ? WHERE user = ? AND lot = ?",
             [(expires_ms, user, lot) for lot in lots],
-        )
-
-
-def _loaded(connection: sqlite3.Connection, user: str) -> Account:
-    account = accounts.load(connection, user)
-    if account is None:
-        raise InvariantBrokenError(f"user {user} vanished inside a transaction")
-    return account
-
-
-def _apply_row(
-    connection: sqlite3.Connection, row: Transaction, parts: Sequence[LotAmount], event: Event
-) -> None:
-    moved = signed(row, parts)
-    rows.insert(connection, [replace(row, lots=moved)])
-    for part in moved:
-        _move(connection, row.user, part, event)
-    connection.execute(
-        """UPDATE pools SET balance_pico = balance_pico + ?1, seen_pico = seen_pico + ?1
-           WHERE user = ?2 AND pool = ?3""",
-        (row.amount_pico, row.user, row.pool),
-    )
-    if counts_as_earned(row):
-        _count_earned(connection, row, event)
-
-
-def _move(connection: sqlite3.Connection, user: str, part: LotAmount, event: Event) -> None:
-    changed = connection.execute(
-        "UPDATE lots SET left_pico = left_pico + ? WHERE user = ? AND lot = ? AND pool = ?",
-        (part.amount_pico, user, part.lot, part.pool),
-    )
-    if changed.rowcount == 0:
-        connection.execute(
-            "INSERT INTO lots (user, lot, pool, left_pico, expires_at_ms, source) VALUES (?, ?, ?, ?, ?, ?)",
-            (user, part.lot, part.pool, part.amount_pico, event.expiry_ms(part.pool), event.source),
-        )
-
-
-def _count_earned(connection: sqlite3.Connection, row: Transaction, event: Event) -> None:
-    connection.execute(
-        "UPDATE users SET total_earned_pico = total_earned_pico + ? WHERE user = ?",
-        (row.amount_pico, row.user),
-    )
-    if dates_its_pool(row):
-        columns = _VALIDITY[row.pool]
-        connection.execute(
-            f"UPDATE users SET {columns[0]} = ?, {columns[1]} = ? WHERE user = ?",  # noqa: S608 - names of our own
-            (row.created_ms, event.expiry_ms(row.pool), row.user),
         )

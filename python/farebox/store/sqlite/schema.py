@@ -13,7 +13,7 @@ from typing import Final
 from farebox.base import limits
 from farebox.base.errors import StoreRefusedError
 
-VERSION: Final = 2
+VERSION: Final = 3
 _OLDEST_LIBRARY: Final = (3, 37, 0)
 """First release of SQLite with STRICT tables."""
 
@@ -106,6 +106,10 @@ _TABLES: Final = (
         pool TEXT NOT NULL,
         lot TEXT,
         amount_pico INTEGER NOT NULL CHECK (amount_pico > 0),
+        type TEXT NOT NULL DEFAULT '',
+        cause TEXT NOT NULL DEFAULT '',
+        since_ms INTEGER NOT NULL DEFAULT 0,
+        ends_ms INTEGER,
         PRIMARY KEY (user, reference)
     ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE wants (
@@ -234,8 +238,17 @@ _TABLES: Final = (
     *_RECORDS,
 )
 
-_STEPS: Final[Mapping[int, tuple[str, ...]]] = {2: _RECORDS}
-"""Version -> the statements that make it of the version before."""
+_STEPS: Final[Mapping[int, tuple[str, ...]]] = {
+    2: _RECORDS,
+    3: (
+        "ALTER TABLE claims ADD COLUMN type TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE claims ADD COLUMN cause TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE claims ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE claims ADD COLUMN ends_ms INTEGER",
+    ),
+}
+"""Version -> the statements that make it of the version before; they only add, so that an older process may
+still be running."""
 
 
 def check_library(path: Path) -> None:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from farebox.base import limits
-from farebox.base.records import Account, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
+from farebox.base.records import Account, Claim, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
 from farebox.store.base import Booked, Change, Event, EventResult, JournalState, Record
 from farebox.store.openings import OldLog, Opening, OpeningResult
 from farebox.store.sqlite import (
     accounts,
     booking,
+    claims,
     events,
     feed,
     importing,
@@ -154,6 +155,19 @@ class SQLiteStore:
 
     async def adopt_balances(self, user: str, actor: str, now_ms: int) -> EventResult:
         return await self._writer.run(events.adopt_balances, user, actor, now_ms)
+
+    # -- claims ----------------------------------------------------------------------------------------------
+    async def set_claim(self, user: str, claim: Claim) -> bool:
+        return await self._writer.run(claims.set_claim, user, claim)
+
+    async def collect(self, user: str, reference: str, now_ms: int) -> int | None:
+        return await self._writer.run(claims.collect, user, reference, now_ms)
+
+    async def drop_claim(self, user: str, reference: str) -> None:
+        await self._writer.run(claims.drop, user, reference)
+
+    async def claims(self, limit: int) -> list[tuple[str, Claim]]:
+        return await self._reader.run(claims.oldest, limit)
 
     # -- records ---------------------------------------------------------------------------------------------
     async def record(self, kind: str, id_: str) -> Record | None:
