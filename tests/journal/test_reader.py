@@ -196,3 +196,25 @@ def test_a_deletion_that_fails_is_an_error(
 
 def test_ended_payloads_begin_with_their_exchange() -> None:
     assert ended("e1").startswith(b'["e1"')
+
+
+def test_J14_a_journal_whose_applied_segments_went_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader synced and deleted what the header of the next segment did not know to be synced."""
+    monkeypatch.setattr("farebox.base.limits.segment_bytes_max", 100)
+    rig = Rig(tmp_path)
+    rig.begin()
+    for name in ("e1", "e2"):
+        rig.append(kinds.VOID, name)
+    rig.turn()
+    last_pos = rig.appender.last_pos
+    reader = Reader(rig.directory)
+    assert reader.read(0)[-1].pos == last_pos
+    assert reader.read(last_pos) == []
+    for _ in range(3):
+        reader.delete(last_pos)
+        rig.stop()
+        assert rig.begin().last_pos == last_pos
+        assert reader.read(last_pos) == []
+    assert not rig.segment(1).exists()

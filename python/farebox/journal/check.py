@@ -96,8 +96,8 @@ class _Walk:
             if header is None:
                 end = _End(self.pos, 0, "the segment's header is torn")
             else:
-                if index == 0:
-                    self.pos = header.last_pos
+                if index == 0:  # what stood before it has gone, so it was applied, and synced before that
+                    self.pos = self.synced_pos = header.last_pos
                 self.synced_pos = max(self.synced_pos, header.synced_pos)
                 end = self.frames(data, header)
             here, index = index, self.next_after(index)

@@ -6,8 +6,8 @@ named `allowed` into that folder; else it refuses to start. Without the variable
 
 A file in the folder arms the point of its name, at any time, in whichever process gets there first. It holds
 an action and options: `kill`, `stop` (SIGSTOP), `delay 500` (milliseconds), `raise StoreDownError`, `raise
-OSError EIO`; `skip=2` lets the first two pass, `times=20` does it twenty times. Each time is a line in
-`fired`.
+OSError EIO`, or `pass`, which only counts; `skip=2` lets the first two pass, `times=20` does it twenty times.
+Each time is a line in `fired`.
 """
 
 import asyncio
@@ -191,12 +191,11 @@ def _wrapped(function: Callable[..., Any], point: Point, directory: Path) -> Cal
     def plain(*arguments: Any, **named: Any) -> Any:
         if point.where == "before":
             reach.now()
-        elif point.where == "within" and reach.is_armed():
-            owner, descriptor, data, *rest = arguments
-            arguments = (owner, descriptor, data[: len(data) // 2], *rest)
+            return function(*arguments, **named)
+        if point.where == "within":
+            return reach.within(function, *arguments, **named)
         result = function(*arguments, **named)
-        if point.where != "before":
-            reach.now()
+        reach.now()
         return result
 
     return plain
@@ -210,25 +209,29 @@ class _Reach:
         self._directory = directory
         self._armed = directory / point.name
 
-    def is_armed(self) -> bool:
-        return self._armed.exists()
-
     def now(self) -> None:
         """Act, if this is the time; delays block the thread."""
-        delay_s = self._act()
-        if delay_s:
-            time.sleep(delay_s)
+        time.sleep(self._act(self._claim()))
 
     async def wait(self) -> None:
         """Act, if this is the time; delays let others run."""
-        delay_s = self._act()
+        delay_s = self._act(self._claim())
         if delay_s:
             await asyncio.sleep(delay_s)
 
-    def _act(self) -> float:
-        """Kill, stop or raise; the seconds to wait otherwise."""
+    def within(
+        self, write: Callable[..., int], files: object, descriptor: int, data: bytes, offset: int
+    ) -> int:
+        """Write all, or if this is the time only half, and act then."""
         order = self._claim()
-        if order is None:
+        is_whole = order is None or order == ["pass"]
+        written = write(files, descriptor, data if is_whole else data[: len(data) // 2], offset)
+        time.sleep(self._act(order))
+        return written
+
+    def _act(self, order: list[str] | None) -> float:
+        """Kill, stop or raise; the seconds to wait otherwise."""
+        if order is None or order == ["pass"]:
             return 0.0
         action, *arguments = order
         _log.critical("failpoint %s: %s", self._name, " ".join(order))

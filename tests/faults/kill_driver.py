@@ -1,0 +1,181 @@
+"""A journal left by a dead worker is brought to its end by processes that are killed at failpoints.
+
+    python kill_driver.py FOLDER < cases.json > results.json
+
+Each case starts from the same store and journal: settled exchanges that are not booked, exchanges that a
+crash cut off at every stage, a torn tail, leased money. A process recovers, books, credits a payment and
+retires the journal; wherever its failpoint kills it, the next one begins anew, as a supervisor would. The
+processes are forks of this one, which has loaded everything and holds no thread: a life costs little.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from farebox.base import frames, limits
+from farebox.base.records import LotAmount, Transaction
+from farebox.journal import open_journal, prices_payload, progress_payload, sent_payload
+from farebox.meter import to_plain
+from farebox.meter.price_book import new_price_book
+from farebox.run import failpoints
+from farebox.store.base import Event
+from farebox.writer.adopt import adopt
+from farebox.writer.journals import journal_paths
+from farebox.writer.recovery import recover
+from farebox.writer.service import Writer
+from farebox.writer.verify import verify
+from writer.conftest import NOW, USD, World
+
+BOOK = new_price_book({"model-1": {"lines": {"input": "3", "output": "15"}, "multiplier": "1.05"}}, 1, 0)
+LIVES_MAX = 60
+LATER = NOW + 60_000
+
+
+def main(folder: Path) -> None:
+    limits.segment_bytes_max = 900
+    limits.apply_interval_s = limits.changes_poll_interval_s = 0.002
+    in_child(lambda: crash(folder / "start"))
+    for case in json.loads(sys.stdin.read()):
+        name = "-".join(str(case[word]) for word in ("point", "skip", "times"))
+        place = folder / name.replace(".", "-")
+        shutil.copytree(folder / "start", place)
+        sys.stdout.write(json.dumps({**case, **run(place, case)}) + "\n")
+        sys.stdout.flush()
+        shutil.rmtree(place)
+
+
+def run(place: Path, case: dict[str, Any]) -> dict[str, Any]:
+    """Lives one after another until one reaches its end; what they leave."""
+    points = place / "failpoints"
+    points.mkdir()
+    (points / failpoints.PERMIT).touch()
+    for point in [case["point"]] if case["point"] else [point.name for point in failpoints.POINTS]:
+        (points / point).write_text(f"{case['action']} skip={case['skip']} times={case['times']}")
+    environment = {failpoints.VARIABLE: str(points)}
+    lives = 1
+    while not in_child(lambda: live(place, environment)):
+        lives += 1
+        if lives > LIVES_MAX:
+            return {"lives": lives, "state": None, "fired": {}}
+    in_child(lambda: look(place))
+    fired = points / failpoints.FIRED
+    names = Counter(line.split()[0] for line in fired.read_text().splitlines()) if fired.exists() else {}
+    return {"lives": lives, "state": json.loads((place / "state.json").read_text()), "fired": dict(names)}
+
+
+def in_child(work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    """Run `work` in a process of its own; whether it reached its end (False: it was killed)."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            asyncio.run(work())
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(ended)
+    if code > 0:
+        raise SystemExit(f"a process failed with status {code}; its traceback is above")
+    return code == 0
+
+
+# -- lives ---------------------------------------------------------------------------------------------------
+async def crash(place: Path) -> None:
+    """A worker's last traces: see the module."""
+    place.mkdir()
+    world = World(place / "store.db")
+    await world.store.open()
+    for user in ("alice", "bob", "idle"):
+        await world.user(user, 10)
+    journal = await world.journal(place / "journals")
+    for user in ("alice", "bob", "idle"):
+        await world.lease(user, 5, journal=journal.id)
+    journal.append(frames.PRICES, prices_payload(1, orjson.dumps(to_plain(BOOK))))
+    for user in ("alice", "bob", "alice"):
+        world.put(journal, world.settlement(user, USD // 2))
+    opened = [world.settlement(user, USD) for user in ("alice", "bob", "alice", "bob")]
+    for one in opened:
+        journal.append(frames.OPEN, world.opened(one, USD).encode())
+    for one in opened[1:]:
+        journal.append(frames.SENT, sent_payload(one.exchange))
+    journal.append(frames.PROGRESS, progress_payload(opened[2].exchange, 100))
+    await asyncio.sleep(0.05)
+    journal.close()
+    await world.store.close()
+    last = sorted(journal.directory.glob("*.segment"))[-1]
+    last.write_bytes(last.read_bytes() + b"half of a frame")
+
+
+async def live(place: Path, environment: dict[str, str]) -> None:
+    """One process's life: recover, book, credit; then, as if no worker came, retire."""
+    failpoints.weave(environment)
+    world = World(place / "store.db")
+    await world.store.open()
+    root = place / "journals"
+    for directory in journal_paths(root):
+        await recovered(world, directory)
+    writer = Writer(world.store, root, wall_ms=lambda: LATER)
+    await writer.drain()
+    running = asyncio.create_task(writer.run())
+    lots = (LotAmount("feed" * 6, "credits", USD),)
+    row = Transaction("bob", "earned_purchase", "payment-1", "credits", USD, lots, "test", NOW)
+    await world.store.apply_event(Event((row,), None, "test", "test"), NOW)
+    for directory in journal_paths(root):
+        assert await adopt(directory, world.store, "host", wall_ms=lambda: LATER)
+    writer.stop()
+    await running
+    await world.store.close()
+
+
+async def recovered(world: World, directory: Path) -> None:
+    loop = asyncio.get_running_loop()
+    journal = open_journal(directory)
+    try:
+        await recover(
+            journal,
+            world.store,
+            now_ms=LATER,
+            host="host",
+            schedule=loop.call_soon,
+            wake=loop.call_soon_threadsafe,
+        )
+    finally:
+        journal.close()
+
+
+async def look(place: Path) -> None:
+    """Write down what the store holds in the end, without what counts lives (epochs, positions)."""
+    world = World(place / "store.db")
+    await world.store.open()
+    report = await verify(world.store, place / "journals")
+    states = {state.state for state in await world.store.journal_states()}
+    await world.store.close()
+    state = world.dump()
+    del state["journals"]
+    found = {
+        "differences": report.differences,
+        "pending": report.pending,
+        "journals": sorted(states),
+        "folders": sorted(path.name[16:] for path in (place / "journals").iterdir()),
+        "store": state,
+    }
+    (place / "state.json").write_text(json.dumps(found, default=str))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        main(Path(sys.argv[1]))
