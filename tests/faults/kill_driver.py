@@ -42,8 +42,11 @@ LATER = NOW + 60_000
 
 
 def main(folder: Path) -> None:
+    for point in failpoints.POINTS:  # loads their modules once, for all lives
+        failpoints.resolve(point)
     limits.segment_bytes_max = 900
     limits.apply_interval_s = limits.changes_poll_interval_s = 0.002
+    (folder / "start").mkdir()
     in_child(lambda: crash(folder / "start"))
     for case in json.loads(sys.stdin.read()):
         name = "-".join(str(case[word]) for word in ("point", "skip", "times"))
@@ -83,6 +86,7 @@ def in_child(work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
             status = 0
         except BaseException:
             traceback.print_exc()
+            raise
         finally:
             sys.stderr.flush()
             os._exit(status)
@@ -96,7 +100,6 @@ def in_child(work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
 # -- lives ---------------------------------------------------------------------------------------------------
 async def crash(place: Path) -> None:
     """A worker's last traces: see the module."""
-    place.mkdir()
     world = World(place / "store.db")
     await world.store.open()
     for user in ("alice", "bob", "idle"):
@@ -116,7 +119,7 @@ async def crash(place: Path) -> None:
     await asyncio.sleep(0.05)
     journal.close()
     await world.store.close()
-    last = sorted(journal.directory.glob("*.segment"))[-1]
+    last = max(journal.directory.glob("*.segment"))
     last.write_bytes(last.read_bytes() + b"half of a frame")
 
 
