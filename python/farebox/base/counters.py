@@ -6,6 +6,7 @@ see a value a moment late, never a torn one (aligned 8-byte stores).
 """
 
 import mmap
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,7 @@ NAMES: Final = (
 )
 INDEX: Final = {name: index for index, name in enumerate(NAMES)}
 _SIZE = 8 * len(NAMES)
+_VALUE_MASK = (1 << 63) - 1
 
 
 class Counters:
@@ -69,6 +71,21 @@ def _shared_map(path: Path) -> mmap.mmap:
     path.write_bytes(bytes(_SIZE))
     with path.open("r+b") as file:
         return mmap.mmap(file.fileno(), _SIZE)
+
+
+def retire_counters(path: Path, into: Path) -> None:
+    """Add the totals of a worker that is gone to those before it, and remove its file: sums never fall.
+
+    What it had open is open no more.
+    """
+    totals = read_counters(into) if into.exists() else dict.fromkeys(NAMES, 0)
+    for name, value in read_counters(path).items():
+        if name.endswith("_total"):
+            totals[name] = (totals[name] + value) & _VALUE_MASK
+    fresh = into.with_suffix(".new")
+    fresh.write_bytes(struct.pack(f"{len(NAMES)}q", *totals.values()))
+    path.unlink()
+    fresh.replace(into)
 
 
 def read_counters(path: Path) -> dict[str, int]:

@@ -110,6 +110,13 @@ console_page_max = 200
 console_requests_open_max = 64
 admin_token_cache_s = 1.0
 
+# Supervisor and its children
+control_line_bytes_max = 2**20
+control_answer_s = 10.0
+heartbeat_interval_s = 0.5
+hung_after_s = 5.0
+replacement_start_s = 60.0
+
 # Accounts and rates
 account_cache_entries_max = 200_000
 unknown_key_cache_entries_max = 10_000

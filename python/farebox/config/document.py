@@ -170,6 +170,10 @@ class Document(_Entry):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
     host: str = "127.0.0.1"
     port: Port
+    worker_sockets: str | None = Field(
+        default=None,
+        description="Folder for a unix socket of each worker, NAME-0.sock on, for a proxy in front",
+    )
     endpoints: list[EndpointEntry]
     models: list[ModelEntry]
     user_agent: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")] = "farebox/0.1.0"

@@ -128,6 +128,7 @@ def _service(document: Document, problems: Problems) -> Service:
         file=problems.file,
         host=document.host,
         port=document.port,
+        worker_sockets=Path(document.worker_sockets) if document.worker_sockets else None,
         endpoints=endpoints,
         models=model_table(dict(enumerate(document.models)), named, problems),
         user_agent=document.user_agent,

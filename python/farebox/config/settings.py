@@ -125,12 +125,16 @@ class ModelTable:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One configuration file: a port, the endpoints behind it, the models it sells."""
+    """One configuration file: a port, the endpoints behind it, the models it sells.
+
+    `worker_sockets`: the folder in which each worker has a unix socket as well, for a proxy in front.
+    """
 
     name: str
     file: Path
     host: str
     port: int
+    worker_sockets: Path | None
     endpoints: Mapping[str, Endpoint]
     models: ModelTable
     user_agent: str

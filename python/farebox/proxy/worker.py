@@ -79,7 +79,6 @@ class Worker:
         store: WorkerStore,
         journal: Journal,
         counters: Counters,
-        pools: Mapping[tuple[str, str], Pool],
         *,
         loop: asyncio.AbstractEventLoop,
         lease_wait_s: float,
@@ -94,7 +93,7 @@ class Worker:
         self.draining = False
         self.closed = False
         self.ready: Callable[[], str] = lambda: ""
-        self._pools = pools
+        self._pools: Mapping[tuple[str, str], Pool] = {}
         self.new_id = ExchangeIds().new
         self.rates = RateLimiter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,6 +120,11 @@ class Worker:
         self.counters[INDEX[name]] += 1
 
     # -- services --------------------------------------------------------------------------------------------
+    def use_pools(self, pools: Mapping[tuple[str, str], Pool]) -> None:
+        """Take these connections, by service and endpoint, for the services offered from now on."""
+        self._pools = pools
+        self._pool_by_endpoint = {}
+
     def offer(self, service: Service, book: PriceBook) -> None:
         """Make a service's prices and endpoints known; call before its first request."""
         names = {name: row.id for row in service.models for name in (*row.ids, row.upstream_model)}

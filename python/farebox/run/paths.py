@@ -31,6 +31,21 @@ def counters_files(settings: Settings) -> list[Path]:
     return sorted((settings.data_dir / "run").glob("worker-*.counters"))
 
 
+def control_socket(settings: Settings, worker: int) -> Path:
+    """The unix socket on which one worker answers its supervisor (see run/control.py)."""
+    return settings.data_dir / "run" / f"worker-{worker}.sock"
+
+
+def retired_counters_file(settings: Settings) -> Path:
+    """What workers that were replaced had counted; it is summed with the others."""
+    return settings.data_dir / "run" / "worker-retired.counters"
+
+
+def config_copies(settings: Settings) -> Path:
+    """The folder with copies of the configuration that is in force."""
+    return settings.data_dir / "run" / "config"
+
+
 def writer_status_file(settings: Settings) -> Path:
     """The writer's status as JSON, written about once a second."""
     return settings.data_dir / "run" / "writer.json"

@@ -13,6 +13,9 @@ import uvloop
 from farebox.base.errors import FareboxError
 from farebox.base.log import set_up_logging
 
+SUPERVISOR_VARIABLE = "FAREBOX_SUPERVISOR"
+"""Environment variable with the process id of the supervisor that started this process."""
+
 _log = logging.getLogger("farebox.process")
 _YOUNG_OBJECTS = 50_000
 _PARENT_CHECK_S = 0.5
@@ -53,13 +56,14 @@ class StopSignals:
     """SIGTERM and SIGINT: the first asks to drain, the second to stop at once.
 
     The supervisor's death asks to drain, too: nothing would be restarted, and a new one needs the sockets.
+    It may have died before this process came to look, so it says who it is (`SUPERVISOR_VARIABLE`).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.drain = asyncio.Event()
         self.now = asyncio.Event()
         self._loop = loop
-        self._parent = os.getppid()
+        self._parent = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
         self._look_for_parent()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._received)

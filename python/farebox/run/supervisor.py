@@ -1,144 +1,181 @@
 """`farebox serve`: binds the sockets, keeps them, and keeps a writer, workers and a console running behind
 them.
 
-A child that dies is started again, after a pause that grows while it keeps dying. SIGTERM or Ctrl-C drains
-the workers first and then the writer, so that everything settled is booked; a second one cuts.
+A child that dies is started again, after a pause that grows while it keeps dying; a worker that hangs is
+killed first. Signals: SIGTERM or Ctrl-C drains the workers and then the writer, so that everything settled is
+booked, and a second one cuts. SIGHUP takes prices, models, limits, endpoints and credentials from the files
+anew, on all workers or on none. SIGUSR2 replaces the workers one after the other by processes of the code
+that is installed now.
 """
 
+import itertools
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from farebox.base import limits
-from farebox.base.errors import UsageError
+from farebox.base.counters import retire_counters
+from farebox.base.errors import FareboxError, UsageError
 from farebox.base.log import set_up_logging
 from farebox.config.load import load
 from farebox.config.secrets import credentials, store_url
-from farebox.config.settings import Service, Settings
+from farebox.config.settings import Settings
 from farebox.config.table import check_table
-from farebox.run.paths import counters_files, prepare, writer_socket
+from farebox.run import notify
+from farebox.run.children import Child
+from farebox.run.control import ask
+from farebox.run.listeners import Listeners, listen
+from farebox.run.paths import (
+    control_socket,
+    counters_file,
+    counters_files,
+    prepare,
+    retired_counters_file,
+    writer_socket,
+)
+from farebox.run.snapshot import Snapshot
+from farebox.run.workforce import Workforce
 
 _log = logging.getLogger("farebox.supervisor")
 
 _POLL_S = 0.05
-_PAUSE_FIRST_S = 0.1
-_PAUSE_MAX_S = 2.0
-_HEALTHY_AFTER_S = 10.0
 _WRITER_START_S = 30.0
 _CONSOLE_AFTER_S = 0.5
 """The console may load once the workers have: they serve sooner."""
 _STOP_S = limits.shutdown_drain_s + 15.0
-_BACKLOG = 2048
+_PROGRESS_EVERY_S = 5.0
+_ALIVE_EVERY_S = 1.0
 
 
-@dataclass(slots=True)
-class Child:
-    """One process that is kept running."""
-
-    name: str
-    command: list[str]
-    descriptors: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-    started_s: float = 0.0
-    pause_s: float = 0.0
-    start_at_s: float = 0.0
-
-    def start(self) -> None:
-        """Start it now."""
-        self.started_s = time.monotonic()
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-            [sys.executable, "-m", *self.command], pass_fds=self.descriptors, start_new_session=True
-        )
-
-    def try_to_start(self) -> None:
-        """Start it, or try again later when the system has no room for another process."""
-        try:
-            self.start()
-        except OSError as error:
-            self.start_at_s = time.monotonic() + _PAUSE_MAX_S
-            _log.error("%s cannot be started: %s", self.name, error)
-
-    def look(self) -> None:
-        """Notice its death, and start it again when its pause is over."""
-        now_s = time.monotonic()
-        if self.process is not None:
-            status = self.process.poll()
-            if status is None:
-                return
-            lived_s = now_s - self.started_s
-            self.pause_s = (
-                _PAUSE_FIRST_S
-                if lived_s > _HEALTHY_AFTER_S
-                else min(_PAUSE_MAX_S, max(_PAUSE_FIRST_S, self.pause_s * 2))
-            )
-            self.start_at_s = now_s + self.pause_s
-            self.process = None
-            _log.error(
-                "%s ended with status %d; starting it again in %.1f s", self.name, status, self.pause_s
-            )
-        if now_s >= self.start_at_s:
-            self.try_to_start()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal if it runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
-    def runs(self) -> bool:
-        """Whether it is alive."""
-        return self.process is not None and self.process.poll() is None
-
-
-@dataclass(slots=True)
 class Supervisor:
-    """The children, in the order in which they start."""
+    """The children of one deployment and what the operator asks of them."""
 
-    writer: Child
-    workers: list[Child]
-    console: Child
-    stops: int = field(default=0)
+    def __init__(self, settings: Settings, paths: list[Path], listeners: Listeners, workers: int) -> None:
+        self._settings = settings
+        self._snapshot = Snapshot(settings, paths)
+        self._listeners = listeners
+        self._count = workers
+        self._numbers: Iterator[int] = itertools.count()
+        self._stops = 0
+        self._asked: set[int] = set()
+        self._ready_told = False
+        self._alive_told_s = 0.0
+        self.writer = Child("writer", lambda: ["farebox.run.writer_process", *self._files()])
+        self.console = Child("console", lambda: ["farebox.run.console_process", *self._files()])
+        self.workforce = Workforce(self._new_worker, self._retired)
 
-    def children(self) -> list[Child]:
-        """All of them."""
-        return [self.writer, *self.workers, self.console]
-
-    def request_stop(self, number: int, frame: object) -> None:
-        """Signal handler: the first stop drains, the second cuts."""
-        del number, frame
-        self.stops += 1
-
-    def run(self, ready: Callable[[], bool]) -> int:
-        """Keep everything running until asked to stop."""
+    def run(self) -> int:
+        """Keep everything running until asked to stop; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.request_stop)
-        for child in [self.writer, *self.workers]:
-            child.start()
-        if not self._writer_came_up(ready):
-            self.stop(self.workers)
-            self.stop([self.writer])
+            signal.signal(number, self._stop_asked)
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, self._change_asked)
+        self.writer.start()
+        self.workforce.start(self._count)
+        if not self._writer_came_up():
+            self._stop(self.workforce.children)
+            self._stop(lambda: [self.writer])
             return 1
         self.console.start_at_s = time.monotonic() + _CONSOLE_AFTER_S
-        while not self.stops:
-            for child in self.children():
-                child.look()
+        while not self._stops:
+            self._look()
             time.sleep(_POLL_S)
         _log.info("stopping: draining the workers (again to cut)")
-        self.stop(self.workers)
-        self.stop([self.writer, self.console])
+        notify.notify("STOPPING=1", "STATUS=draining")
+        self._stop(self.workforce.children)
+        self._stop(lambda: [self.writer, self.console])
         _log.info("stopped")
         return 0
 
-    def _writer_came_up(self, ready: Callable[[], bool]) -> bool:
+    # -- while it runs ---------------------------------------------------------------------------------------
+    def _look(self) -> None:
+        self.writer.look()
+        self.console.look()
+        self.workforce.look()
+        if signal.SIGHUP in self._asked:
+            self._asked.discard(signal.SIGHUP)
+            self._reload()
+        if signal.SIGUSR2 in self._asked:
+            self._asked.discard(signal.SIGUSR2)
+            self.workforce.replace_all()
+        if not self._ready_told and self.workforce.serving():
+            self._ready_told = True
+            _log.info("ready: %d workers serve", self._count)
+            notify.notify("READY=1", f"STATUS={self._count} workers serve")
+        if time.monotonic() - self._alive_told_s >= _ALIVE_EVERY_S:
+            self._alive_told_s = time.monotonic()
+            notify.notify("WATCHDOG=1")
+
+    def _new_worker(self, slot: int) -> Child:
+        number = next(self._numbers)
+        descriptors = [[each.fileno() for each in service] for service in self._listeners.of_slot(slot)]
+        listening = ";".join(",".join(map(str, each)) for each in descriptors)
+        return Child(
+            f"worker {number}",
+            lambda: ["farebox.run.worker_process", str(number), listening, *self._files()],
+            tuple(itertools.chain.from_iterable(descriptors)),
+            control_socket(self._settings, number),
+        )
+
+    def _retired(self, child: Child) -> None:
+        _log.info("%s has gone", child.name)
+        number = int(child.name.removeprefix("worker "))
+        if counters_file(self._settings, number).exists():
+            retire_counters(counters_file(self._settings, number), retired_counters_file(self._settings))
+
+    def _files(self) -> list[str]:
+        return [str(path) for path in self._snapshot.files]
+
+    # -- what the operator asks ------------------------------------------------------------------------------
+    def _stop_asked(self, number: int, frame: object) -> None:
+        del number, frame
+        self._stops += 1
+
+    def _change_asked(self, number: int, frame: object) -> None:
+        del frame
+        self._asked.add(number)
+
+    def _reload(self) -> None:
+        """Put the files in force as they are now: on every worker, or on none with the reason told."""
+        notify.reloading()
+        try:
+            settings = self._snapshot.next(self._settings)
+        except (FareboxError, OSError) as error:
+            _log.error("the configuration stays as it was: %s", error)
+            notify.notify("READY=1")
+            return
+        refusals = self._tell_workers()
+        if refusals:
+            self._snapshot.go_back()
+            self._tell_workers()
+            _log.error("the configuration stays as it was: %s", "; ".join(refusals))
+        else:
+            self._snapshot.keep()
+            self._settings = settings
+            _log.info("the configuration was read anew")
+            announce(settings)
+        notify.notify("READY=1")
+
+    def _tell_workers(self) -> list[str]:
+        """Tell every worker that runs which files are in force; what each that cannot serve them said."""
+        refusals = []
+        for child in self.workforce.children():
+            if child.control is None or child.state() != "serving":
+                continue
+            answer = ask(child.control, {"do": "reload", "files": self._files()}, limits.control_answer_s)
+            if "error" in answer:
+                refusals.append(f"{child.name}: {answer['error']}")
+        return refusals
+
+    # -- start and stop --------------------------------------------------------------------------------------
+    def _writer_came_up(self) -> bool:
         """Wait for the writer; the workers load meanwhile. False, with the reason said, when it fails."""
         deadline_s = time.monotonic() + _WRITER_START_S
-        while not ready() and not self.stops:
+        ready = writer_socket(self._settings)
+        while not ready.exists() and not self._stops:
             if not self.writer.runs():
                 _log.critical("the writer could not start; see its message above")
                 return False
@@ -148,21 +185,27 @@ class Supervisor:
             time.sleep(_POLL_S)
         return True
 
-    def stop(self, children: list[Child]) -> None:
+    def _stop(self, children: Callable[[], list[Child]]) -> None:
         """Ask children to end, insist on a second request, kill what does not end in time."""
-        seen = self.stops
-        for child in children:
+        seen = self._stops
+        for child in children():
             child.signal(signal.SIGTERM)
-        deadline_s = time.monotonic() + _STOP_S
-        while any(child.runs() for child in children):
-            if self.stops > seen:
-                seen = self.stops
-                for child in children:
+        started_s = said_s = time.monotonic()
+        deadline_s = started_s + _STOP_S
+        while running := [child for child in children() if child.runs()]:
+            now_s = time.monotonic()
+            if self._stops > seen:
+                seen = self._stops
+                for child in running:
                     child.signal(signal.SIGTERM)
-            if time.monotonic() > deadline_s:
-                for child in children:
+            if now_s > deadline_s:
+                for child in running:
                     child.signal(signal.SIGKILL)
                 deadline_s += _STOP_S
+            if now_s - said_s >= _PROGRESS_EVERY_S:
+                said_s = now_s
+                names = ", ".join(child.name for child in running)
+                _log.info("still draining after %.0f s: %s", now_s - started_s, names)
             time.sleep(_POLL_S)
 
 
@@ -177,51 +220,20 @@ def serve(paths: list[Path], *, workers: int | None = None) -> int:
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
         raise UsageError(f"data_dir {settings.data_dir} cannot be used: {reason}") from None
-    listeners = [_bound(service) for service in settings.services]
-    _announce(settings)
+    count = workers or settings.workers or os.cpu_count() or 1
+    listeners = listen(settings, count)
+    announce(settings)
     for stale in counters_files(settings):
         stale.unlink(missing_ok=True)
     writer_socket(settings).unlink(missing_ok=True)
-    files = [str(path.absolute()) for path in paths]
-    descriptors = tuple(listener.fileno() for listener in listeners)
-    count = workers or settings.workers or os.cpu_count() or 1
-    supervisor = Supervisor(
-        writer=Child("writer", ["farebox.run.writer_process", *files]),
-        workers=[
-            Child(
-                f"worker {number}",
-                ["farebox.run.worker_process", str(number), ",".join(map(str, descriptors)), *files],
-                descriptors,
-            )
-            for number in range(count)
-        ],
-        console=Child("console", ["farebox.run.console_process", *files]),
-    )
     try:
-        return supervisor.run(writer_socket(settings).exists)
+        return Supervisor(settings, paths, listeners, count).run()
     finally:
-        for listener in listeners:
-            listener.close()
+        listeners.close()
 
 
-def _bound(service: Service) -> socket.socket:
-    try:
-        listener = socket.create_server((service.host, service.port), backlog=_BACKLOG)
-    except OSError as error:
-        raise UsageError(
-            f"{service.file}: port {service.port} on {service.host} cannot be bound: {_reason(error)}; "
-            "stop what uses it or change `port`"
-        ) from None
-    listener.set_inheritable(True)
-    return listener
-
-
-def _reason(error: OSError) -> str:
-    """What the system says, without what the socket module adds to it."""
-    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
-
-
-def _announce(settings: Settings) -> None:
+def announce(settings: Settings) -> None:
+    """Log every warning and each model's upstream, wallet, pools and prices."""
     for warning in settings.warnings:
         _log.warning("%s", warning)
     for row in check_table(settings):

@@ -17,19 +17,16 @@ from farebox.base import clock, limits
 from farebox.base.counters import Counters
 from farebox.base.errors import FaultError, Refusal, Refused, StoreDownError, StoreUnknownError
 from farebox.config.load import load
-from farebox.config.secrets import credentials
-from farebox.config.settings import Endpoint as EndpointSettings
-from farebox.config.settings import Service, Settings
+from farebox.config.settings import Settings
 from farebox.journal.journal import Journal, take
-from farebox.meter import plain_models
-from farebox.proxy.service import ServiceHandler, compile_book
 from farebox.proxy.worker import Worker
-from farebox.run.paths import counters_file, writer_socket
+from farebox.run.control import Answer, Command, ControlServer
+from farebox.run.paths import control_socket, counters_file, writer_socket
 from farebox.run.process import StopSignals, first_of, run, tune_garbage_collection
+from farebox.run.serving import Serving
 from farebox.store.remote import RemoteStore
 from farebox.wire.incoming import Incoming
 from farebox.wire.server import Server
-from farebox.wire.upstream import Endpoint, Pool, verifying_tls
 from farebox.writer.recovery import Recovered, recover
 
 _log = logging.getLogger("farebox.worker")
@@ -37,14 +34,18 @@ _RETRY_S = 0.25
 _JOURNAL_CHECK_S = 1.0
 
 
-async def main(number: int, descriptors: list[int], config: list[Path]) -> int:
-    """Serve until told to stop."""
+async def main(number: int, descriptors: list[list[int]], config: list[Path]) -> int:
+    """Serve until told to stop. `descriptors`: the listening sockets of each service."""
     settings = load(config)
     loop = asyncio.get_running_loop()
     signals = StopSignals(loop)
+    life = _Life()
+    control = ControlServer(control_socket(settings, number), life.commands())
+    await control.start()
     servers = [Server(_not_ready) for _ in settings.services]
-    for server, descriptor in zip(servers, descriptors, strict=True):
-        await server.start(socket.socket(fileno=descriptor))
+    for server, own in zip(servers, descriptors, strict=True):
+        for descriptor in own:
+            await server.start(socket.socket(fileno=descriptor))
     pushes = _Pushes()
     store = RemoteStore(writer_socket(settings), pushes)
     await store.open()
@@ -57,22 +58,61 @@ async def main(number: int, descriptors: list[int], config: list[Path]) -> int:
         worker = _worker(settings, store, journal, counters, loop)
         worker.leases.remember_unbooked(recovered.unapplied)
         pushes.to(worker)
-        for server, service in zip(servers, settings.services, strict=True):
-            server.handle = ServiceHandler(worker, service, await _book(store, service))
+        serving = Serving(worker, servers, store)
+        await serving.put_in_force(settings)
         beats = _Beats(store, journal)
         worker.ready = beats.trouble
         worker.spawn(beats.run())
         tune_garbage_collection()
+        life.serve(worker, serving)
         _log.info("worker %d serves with journal %s, epoch %d", number, journal.id, journal.epoch)
-        await first_of(signals.drain.wait, lambda: _journal_broken(journal))
+        await first_of(signals.drain.wait, life.retire.wait, lambda: _journal_broken(journal))
+        if life.retire.is_set():
+            await _retire(servers, signals)
         await _stop(worker, servers, signals)
         return 0 if journal.broken is None else 1
     finally:
         for server in servers:
             await server.close()
+        await control.close()
         journal.close()
         await store.close()
         counters.close()
+
+
+class _Life:
+    """What the supervisor may ask over the control socket, and what this worker says of itself."""
+
+    def __init__(self) -> None:
+        self.retire = asyncio.Event()
+        self._state = "starting"
+        self._worker: Worker | None = None
+        self._serving: Serving | None = None
+
+    def serve(self, worker: Worker, serving: Serving) -> None:
+        """From now on requests are served."""
+        self._worker, self._serving = worker, serving
+        self._state = "serving"
+
+    def commands(self) -> dict[str, Command]:
+        """What the control socket answers."""
+        return {"ping": self._ping, "reload": self._reload, "retire": self._retire}
+
+    async def _ping(self, request: Mapping[str, Any]) -> Answer:
+        del request
+        return {"state": self._state, "open": len(self._worker.exchanges) if self._worker is not None else 0}
+
+    async def _reload(self, request: Mapping[str, Any]) -> Answer:
+        if self._serving is None:
+            return {"error": "it is still starting; ask again"}
+        await self._serving.put_in_force(load([Path(name) for name in request["files"]]))
+        return {"state": self._state}
+
+    async def _retire(self, request: Mapping[str, Any]) -> Answer:
+        del request
+        self._state = "retiring"
+        self.retire.set()
+        return {"state": self._state}
 
 
 class _Pushes:
@@ -129,49 +169,14 @@ def _worker(
     counters: Counters,
     loop: asyncio.AbstractEventLoop,
 ) -> Worker:
-    secrets = credentials(settings)
-    pools = {
-        (service.name, endpoint.name): Pool(
-            _endpoint(service, endpoint, secrets.get((service.name, endpoint.name))), loop
-        )
-        for service in settings.services
-        for endpoint in service.endpoints.values()
-    }
     return Worker(
         store,
         journal,
         counters,
-        pools,
         loop=loop,
         lease_wait_s=settings.lease_wait_s,
         written_off_pico_max=min(service.written_off_per_user_pico_max for service in settings.services),
     )
-
-
-def _endpoint(service: Service, endpoint: EndpointSettings, credential: Any) -> Endpoint:
-    return Endpoint(
-        name=endpoint.name,
-        scheme="https" if endpoint.tls else "http",
-        host=endpoint.host,
-        port=endpoint.port,
-        path_prefix=endpoint.prefix,
-        credential=credential,
-        credential_style="x-api-key" if endpoint.auth == "x-api-key" else "bearer",
-        user_agent=service.user_agent,
-        connect_timeout_s=endpoint.connect_timeout_s,
-        first_byte_timeout_s=endpoint.first_byte_timeout_s,
-        idle_stream_timeout_s=endpoint.idle_timeout_s,
-        total_timeout_s=endpoint.total_timeout_s,
-        tls=verifying_tls(str(endpoint.ca_file) if endpoint.ca_file else None) if endpoint.tls else None,
-    )
-
-
-async def _book(store: RemoteStore, service: Service) -> Any:
-    """The service's price book under the version number the store gives its content."""
-    now_ms = clock.wall_ms()
-    draft = compile_book(service, 0, now_ms)
-    version = await store.put_price_book({"models": plain_models(draft.models)}, draft.content_hash, now_ms)
-    return compile_book(service, version, now_ms)
 
 
 # -- while serving -------------------------------------------------------------------------------------------
@@ -211,6 +216,16 @@ async def _journal_broken(journal: Journal) -> None:
 
 
 # -- stop ----------------------------------------------------------------------------------------------------
+async def _retire(servers: list[Server], signals: StopSignals) -> None:
+    """A successor serves: take no more connections and end what is open, however long it runs."""
+    _log.info("retiring: %d exchanges still run", sum(server.open_count for server in servers))
+
+    async def ended() -> None:
+        await asyncio.gather(*(server.drain(limits.upstream_total_timeout_s) for server in servers))
+
+    await first_of(ended, signals.drain.wait)
+
+
 async def _stop(worker: Worker, servers: list[Server], signals: StopSignals) -> None:
     """Let running exchanges end, at most for a while or until told again; settle what is left."""
     worker.draining = True
@@ -231,7 +246,7 @@ if __name__ == "__main__":
         run(
             main(
                 int(sys.argv[1]),
-                [int(part) for part in sys.argv[2].split(",")],
+                [[int(part) for part in service.split(",")] for service in sys.argv[2].split(";")],
                 [Path(name) for name in sys.argv[3:]],
             )
         )

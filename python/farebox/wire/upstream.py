@@ -340,7 +340,7 @@ class Pool:
         now_s = self.loop.time()
         for connection in tuple(self._open):
             connection.check(now_s, self.endpoint)
-        if self._open and not self._closed:
+        if self._open:
             self._sweep_handle = self.loop.call_later(self._sweep_interval_s, self._sweep)
 
     def close(self) -> None:
