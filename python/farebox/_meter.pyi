@@ -4,6 +4,7 @@ Nothing here does I/O, keeps global state or holds money as a float. Every funct
 (immutable, so it is safe to read with the interpreter lock released) and raises only the errors named.
 """
 
+from collections.abc import Sequence
 from typing import Final, final
 
 __all__ = [
@@ -18,15 +19,19 @@ __all__ = [
     "Head",
     "HeadError",
     "Pipe",
+    "PlainCharge",
     "PlainTerms",
     "Price",
     "PriceError",
     "Reading",
     "Scan",
     "ScanError",
+    "SettlementWording",
+    "encode_frames",
     "format_pico",
     "parse_head",
     "parse_pico",
+    "plain_charge",
     "scan",
 ]
 
@@ -287,6 +292,67 @@ class PlainTerms:
     ):
         """amount_pico, counts, others (none), input_total, evidence, flags, variant and quarantine (empty),
         `kind=count@price` of each line, serving model, raw usage: the fields of a `Verdict`."""
+
+@final
+class SettlementWording:
+    """What all exchanges of one model on one route have in common, for their records."""
+
+    def __new__(
+        cls,
+        wallet: str,
+        model: str,
+        wire_format: str,
+        price_version: int,
+        multiplier: str,
+        upstream: str,
+        free: bool,
+        upstream_model_characters_max: int,
+    ) -> SettlementWording: ...
+
+@final
+class PlainCharge:
+    """The exact charge of a plain answer: a `Verdict` (evidence exact, base prices, one model), compiled."""
+
+    amount_pico: int
+    counts: dict[str, int]
+    input_total: int
+    flags: tuple[str, ...]
+    used: str
+    """`kind=count@price` of each line."""
+    upstream_model: str
+    raw_usage: str
+
+    def settlement(
+        self,
+        wording: SettlementWording,
+        exchange: str,
+        user: str,
+        key: str,
+        takes: tuple[tuple[str, str, int], ...],
+        remaining_pico: int | None,
+        outcome: str,
+        status: int,
+        upstream_request: str,
+        stream: bool,
+        started_ms: int,
+        first_byte_ms: int,
+        ended_ms: int,
+    ) -> tuple[bytes, str]:
+        """The wire form of the exchange's `Settlement`, and its log line. Raises OverflowError for amounts
+        beyond 2^63."""
+
+def plain_charge(terms: PlainTerms, pipe: Pipe) -> PlainCharge | None:
+    """The charge of a tap's answer, if it is plain: final usage of one model at the base price."""
+
+def encode_frames(
+    records: Sequence[tuple[int, bytes, *tuple[object, ...]]],
+    journal: int,
+    first_pos: int,
+    synced_pos: int,
+    before_crc: int,
+) -> tuple[bytes, int]:
+    """Journal frames of records (kind, payload, ...) at positions that follow each other, and the CRC of the
+    last."""
 
 def parse_pico(amount: str) -> int:
     """USD decimal string to pico-USD; exact. Raises PriceError on more than 12 decimals, exponents beyond

@@ -74,6 +74,8 @@ pub mod tree;
 pub mod usage;
 
 pub mod head;
+pub mod journal;
 pub mod money;
 pub mod price;
 pub mod scan;
+pub mod settlement;

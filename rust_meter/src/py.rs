@@ -3,6 +3,7 @@
 mod admission;
 mod body;
 mod plain;
+mod settlement;
 
 use pyo3::prelude::*;
 
@@ -11,5 +12,6 @@ use pyo3::prelude::*;
 fn _meter(module: &Bound<'_, PyModule>) -> PyResult<()> {
     body::add_body(module)?;
     admission::add_admission(module)?;
-    plain::add_plain(module)
+    plain::add_plain(module)?;
+    settlement::add_settlement(module)
 }

@@ -45,6 +45,7 @@ class Rig:
         self.appender = Appender(
             self.files, self.directory, self.turns.append, durable=durable, dirty=self.sync.dirty
         )
+        self.tail = self.appender.tail
         self.sync._appender = self.appender
         self.appender.begin(self.epoch, found.synced_pos, found.unsynced)
         return found
@@ -69,10 +70,10 @@ class Rig:
 
     def stop(self) -> None:
         """The process dies: descriptors are closed, nothing is written."""
-        for descriptor in (*self.appender._retiring, *self.appender._abandoned, self.appender._descriptor):
+        for descriptor in (*self.tail._retiring, *self.tail._abandoned, self.tail._descriptor):
             if descriptor >= 0:
                 self.files.close(descriptor)
-        self.appender._descriptor = -1
+        self.tail._descriptor = -1
 
     def records(self) -> list[Frame]:
         """Every record a restarted process would see."""

@@ -231,8 +231,8 @@ def test_J24_an_unknown_kind_of_record_is_refused_not_skipped(rig: Rig) -> None:
     write(rig, "a", synced=True)
     rig.stop()
     appender = rig.appender
-    frames = [(99, appender.last_pos + 1, b"new")]
-    data, _ = encode(frames, number_of(rig.directory.name), 0, appender._crc)
+    frames = [(99, appender.tail.last_pos + 1, b"new")]
+    data, _ = encode(frames, number_of(rig.directory.name), 0, appender.tail._crc)
     with rig.segment(1).open("ab") as file:
         file.write(data)
     with pytest.raises(JournalDamagedError, match="kind 99"):
@@ -243,8 +243,8 @@ def test_J21_a_gap_in_positions_ends_the_good_part(rig: Rig) -> None:
     write(rig, "a", synced=True)
     rig.stop()
     appender = rig.appender
-    frames = [(kinds.VOID, appender.last_pos + 2, ended("a"))]
-    data, _ = encode(frames, number_of(rig.directory.name), 0, appender._crc)
+    frames = [(kinds.VOID, appender.tail.last_pos + 2, ended("a"))]
+    data, _ = encode(frames, number_of(rig.directory.name), 0, appender.tail._crc)
     with rig.segment(1).open("ab") as file:
         file.write(data)
     assert len(rig.records()) == 1

@@ -144,7 +144,7 @@ def test_J27_hole_34_after_a_failed_sync_records_move_and_positions_stay(rig: Ri
     rig.sync_round()
     rig.sync_round()
     assert files.syncs.count(failing) == 1
-    assert rig.appender.synced_pos == rig.appender.last_pos == before[-1].pos
+    assert rig.tail.synced_pos == rig.tail.last_pos == before[-1].pos
     rig.append(kinds.OPEN, "e4")
     rig.turn()
     assert rig.records()[:3] == before
@@ -157,7 +157,7 @@ def test_J27_when_the_new_segment_fails_too_the_journal_stops(rig: Rig, files: F
     rig.turn()
     files.on_sync = lambda _path: disk_error()
     rig.sync_round()
-    assert rig.appender.broken is not None
+    assert rig.tail.broken is not None
     with pytest.raises(JournalError):
         rig.append(kinds.SETTLE, "e1")
     rig.sync_round()
@@ -291,7 +291,7 @@ def test_J37_power_cuts_at_any_time_lose_no_synced_record(
         files.on_sync = lambda _path: disk_error() if rng.random() < 0.1 else None
         for _ in range(rng.randint(0, 25)):
             number += 1
-            if rig.appender.broken is not None:
+            if rig.tail.broken is not None:
                 break
             rig.append(
                 rng.choice([kinds.VOID, kinds.SETTLE]),
@@ -303,8 +303,8 @@ def test_J37_power_cuts_at_any_time_lose_no_synced_record(
             if rng.random() < 0.3:
                 rig.sync_round()
                 shown = {one.pos: one.payload for one in rig.records()}
-                synced.update({pos: shown[pos] for pos in shown if pos <= rig.appender.synced_pos})
-        rig.appender._descriptor = -1
+                synced.update({pos: shown[pos] for pos in shown if pos <= rig.tail.synced_pos})
+        rig.tail._descriptor = -1
         files.crash(rig.directory, rng)
         found = {one.pos: one.payload for one in rig.records()}
         assert list(found) == sorted(found)

@@ -178,7 +178,7 @@ def test_M3_an_end_never_stands_before_its_open(tmp_path: Path, monkeypatch: pyt
     assert not scan(rig.directory).opens
     rig.append(kinds.OPEN, "e2")
     rig.turn()
-    while rig.appender._opens[b"e2"].sequence == 2:
+    while rig.appender._opens["e2"].sequence == 2:
         rig.append(kinds.SETTLE, "zz")
         rig.turns.pop(0)()
     rig.append(kinds.SETTLE, "e2")

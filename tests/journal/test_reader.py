@@ -85,7 +85,7 @@ def test_the_reader_follows_into_new_segments(rig: Rig, monkeypatch: pytest.Monk
     write(rig, *(f"e{index}" for index in range(9)), kind=kinds.SETTLE)
     assert rig.segment(3).exists()
     assert drain(reader) == [f"e{index}" for index in range(9)]
-    rig.segment(rig.appender._sequence + 1).write_bytes(b"torn")
+    rig.segment(rig.tail.sequence + 1).write_bytes(b"torn")
     assert reader.read(reader._last_pos) == []
 
 
@@ -154,7 +154,7 @@ def test_hole_23_a_segment_goes_when_applied_and_its_open_records_are_carried(
     assert found.opens["x1"].sent
     assert found.opens["x1"].progress == 5
     assert found.prices == {7: b'{"a":1}'}
-    assert found.last_pos == rig.appender.last_pos
+    assert found.last_pos == rig.tail.last_pos
     again = Reader(rig.directory, rig.files)
     assert drain(again)[-1] == "17"
 

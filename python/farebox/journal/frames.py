@@ -1,4 +1,4 @@
-"""One frame of the journal, to bytes and back (MONEY section 7). Pure.
+"""One frame of the journal, to bytes (by the compiled module) and back (MONEY section 7). Pure.
 
 Layout, little-endian: payload length u32, kind u8, journal u64, pos u64, synced_pos u64, CRC of the frame
 before u32, own CRC-32 u32 over all of that and the payload, payload. 37 bytes around each payload.
@@ -8,10 +8,11 @@ before ties it to its place, so that old content of a disk is never read as a re
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from farebox._meter import encode_frames
 from farebox.base import frames as kinds
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
@@ -22,8 +23,6 @@ _HEAD_AND_CRC: Final = struct.Struct("<IBQQQII")
 _JOURNAL_AT: Final = 5
 OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
 
-_pack_head = _HEAD.pack
-_pack_crc = _CRC.pack
 _new_tuple = tuple.__new__
 
 
@@ -66,16 +65,17 @@ def check_length(kind: int, payload: bytes) -> None:
 def encode(
     frames: Iterable[tuple[int, int, bytes]], journal: int, synced_pos: int, before_crc: int
 ) -> tuple[bytes, list[int]]:
-    """Bytes of frames (kind, position, payload) that stand behind each other, and each one's CRC."""
+    """Bytes of frames (kind, position, payload) that stand behind each other, and each one's CRC.
+
+    Positions may skip; where they do not, `encode_frames` of the compiled module takes a whole list at once.
+    """
     parts: list[bytes] = []
-    crcs: list[int] = []
-    crc = before_crc
+    crcs = [before_crc]
     for kind, pos, payload in frames:
-        head = _pack_head(len(payload), kind, journal, pos, synced_pos, crc)
-        crc = crc32(payload, crc32(head))
-        parts += (head, _pack_crc(crc), payload)
+        data, crc = encode_frames([(kind, payload)], journal, pos, synced_pos, crcs[-1])
+        parts.append(data)
         crcs.append(crc)
-    return b"".join(parts), crcs
+    return b"".join(parts), crcs[1:]
 
 
 def decode(data: bytes, offset: int, journal: int) -> Read | Broken:
@@ -120,6 +120,27 @@ def decode_run(data: bytes, journal: int, before_crc: int, last_pos: int) -> tup
         found.append(_new_tuple(Frame, (kind, pos, payload)))
         start, before_crc, last_pos = end, crc, pos
     return found, start, before_crc
+
+
+def frames_in(data: bytes, journal: int) -> Iterator[Frame]:
+    """The frames of bytes that were encoded here; they need not follow each other."""
+    read = decode(data, 0, journal)
+    while isinstance(read, Read):
+        yield read.frame
+        read = decode(data, read.end, journal)
+
+
+def whole_part(data: bytes, written: int, before_crc: int) -> tuple[int, int, int]:
+    """Of encoded frames of which the first `written` bytes are there: how many are whole, their length, the
+    last one's CRC (`before_crc` where none is whole).
+    """
+    whole, length, crc = 0, 0, before_crc
+    while length + OVERHEAD_BYTES <= written:
+        payload_bytes, *_, frame_crc = _HEAD_AND_CRC.unpack_from(data, length)
+        if length + OVERHEAD_BYTES + payload_bytes > written:
+            break
+        whole, length, crc = whole + 1, length + OVERHEAD_BYTES + payload_bytes, frame_crc
+    return whole, length, crc
 
 
 def latest_synced(data: bytes, offset: int, journal: int) -> int:

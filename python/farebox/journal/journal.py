@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from farebox.base.errors import InvariantBrokenError, JournalError, JournalLockedError
+from farebox.base.frames import SETTLE
 from farebox.journal.appender import Appender, Schedule, Then
 from farebox.journal.check import cut_tail
 from farebox.journal.files import Files
@@ -83,9 +84,13 @@ class Journal:
         """Queue a record for this turn's write (see Appender.append)."""
         (self._appender or self._begun()).append(kind, payload, then)
 
-    def append_open(self, opened: bytes, sent: bytes, then: Then) -> None:
+    def append_open(self, exchange: str, opened: bytes, then: Then) -> None:
         """Queue the `open` and `sent` of one exchange (see Appender.append_open)."""
-        (self._appender or self._begun()).append_open(opened, sent, then)
+        (self._appender or self._begun()).append_open(exchange, opened, then)
+
+    def append_settle(self, exchange: str, payload: bytes, then: Then) -> None:
+        """Queue the settlement of one exchange (see Appender.append)."""
+        (self._appender or self._begun()).append_end(SETTLE, exchange, payload, then)
 
     def _begun(self) -> Appender:
         if self._appender is None:
@@ -95,24 +100,24 @@ class Journal:
     @property
     def last_pos(self) -> int:
         """Position of the last record written; in a `then`, at or behind its own record."""
-        return self._begun().last_pos
+        return self._begun().tail.last_pos
 
     @property
     def synced_pos(self) -> int:
         """Every record up to here is on disk: what it freed may go back to the store (hole 24)."""
-        return self._begun().synced_pos
+        return self._begun().tail.synced_pos
 
     @property
     def broken(self) -> Exception | None:
         """Why nothing can be appended any more; None while all is well."""
-        return self._begun().broken
+        return self._begun().tail.broken
 
     def statistics(self) -> dict[str, int]:
         """Counters since begin_epoch, under the names of base/counters.py, and dropped progress records."""
         appender = self._begun()
         return {
-            "journal_bytes_total": appender.bytes_total,
-            "journal_writes_total": appender.writes_total,
+            "journal_bytes_total": appender.tail.bytes_total,
+            "journal_writes_total": appender.tail.writes_total,
             "journal_syncs_total": self._sync.syncs_total if self._sync is not None else 0,
             "progress_dropped_total": appender.progress_dropped_total,
         }
@@ -133,17 +138,18 @@ class Journal:
     def _finish(self, appender: Appender) -> None:
         if self._sync is not None:
             self._sync.stop()
-        last_pos, descriptors = appender.close()
+        descriptors = appender.close()
         try:
             for descriptor in descriptors:
                 self._files.fdatasync(descriptor)
         except OSError as error:
-            appender.fail_waiting()
-            raise JournalError(f"the last sync of journal {self.directory} failed: {error}") from error
+            failure = JournalError(f"the last sync of journal {self.directory} failed: {error}")
+            appender.fail_waiting(failure)
+            raise failure from error
         finally:
             for descriptor in descriptors:
                 self._files.close(descriptor)
-        appender.publish(last_pos)
+        appender.tail.publish(appender.tail.last_pos)
         appender.after_sync()
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from functools import partial
 
 from farebox.base import limits
-from farebox.journal.appender import Appender, Schedule, Written
+from farebox.journal.appender import Appender, Schedule
 from farebox.journal.files import Files
+from farebox.journal.tail import Written
 
 
 class SyncThread:
@@ -62,14 +63,14 @@ class SyncThread:
         moved.
         """
         appender = self._appender
-        if appender is None or appender.broken is not None or self._failed:
+        if appender is None or appender.tail.broken is not None or self._failed:
             return
-        written = appender.take_unsynced()
+        written = appender.tail.take_unsynced()
         if written is None:
             return
         error = self._sync(written)
         if error is None:
-            appender.publish(written.pos)
+            appender.tail.publish(written.pos)
             if self._at_once:
                 self._call(appender.after_sync)
         else:
@@ -78,9 +79,10 @@ class SyncThread:
 
     def _move(self, appender: Appender, error: OSError) -> None:
         """On the loop: write the unsynced records again in a new segment, and sync that."""
-        appender.sync_failed(error)
-        if appender.broken is not None:
-            appender.fail_waiting()
+        tail = appender.tail
+        tail.sync_failed(error)
+        if tail.broken is not None:
+            appender.fail_waiting(tail.broken)
         self._failed = False
         self.dirty()
 

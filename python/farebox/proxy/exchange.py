@@ -21,7 +21,6 @@ from farebox.base.errors import (
     UpstreamTimeoutError,
 )
 from farebox.base.records import Void, opened_payload
-from farebox.journal.payloads import sent_payload
 from farebox.meter import BROKEN, END, OVERSIZE, Pipe, format_pico
 from farebox.proxy.admission import hold_needed_pico
 from farebox.proxy.plain import plain_verdict
@@ -202,9 +201,7 @@ class Exchange:
         )
         try:
             worker.books.record(offer.price_version)
-            worker.journal.append_open(
-                opened, sent_payload(self.id), partial(self._send, connection, head, body)
-            )
+            worker.journal.append_open(self.id, opened, partial(self._send, connection, head, body))
         except FaultError as error:
             connection.release(True)
             self._void("journal failed")

@@ -204,7 +204,7 @@ class Worker:
                 self.spawn(self._record_again(payload, exchange, verdict, record, outcome, now_ms))
                 exchange.settlement_failed(error)
 
-        self.journal.append(frames.SETTLE, payload, written)
+        self.journal.append_settle(exchange.id, payload, written)
 
     async def _record_again(
         self,

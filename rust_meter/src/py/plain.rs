@@ -11,7 +11,7 @@ use crate::plain::{InputBound, Rate, Terms};
 
 /// One model on one wire format.
 #[pyclass(frozen, module = "farebox._meter")]
-struct PlainTerms(Terms);
+pub struct PlainTerms(pub Terms);
 
 /// Bounds in the order of Python's `Ask`.
 type AskParts = (u64, u64, u64, i64, u64);

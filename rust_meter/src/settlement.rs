@@ -1,0 +1,213 @@
+//! The end of a plain exchange in words: its journal record and its log line.
+//!
+//! A record is the JSON array of `farebox.base.records.Settlement`, field by field; Python's `encode` is the
+//! reference, and a property test holds both equal. Nothing is decided here.
+
+use crate::money::format_pico;
+use crate::normal::Counts;
+
+/// What all exchanges of one model on one route have in common.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the names are those of the record")]
+pub struct Wording {
+    pub wallet: String,
+    pub model: String,
+    pub wire_format: String,
+    pub price_version: u64,
+    pub multiplier: String,
+    pub upstream: String,
+    pub free: bool,
+    /// So many characters are kept of the name of the serving model.
+    pub upstream_model_characters_max: usize,
+}
+
+/// What the answer said and what it costs.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the names are those of the record")]
+pub struct Charged {
+    pub amount_pico: i64,
+    pub counts: Counts,
+    pub input_total: u64,
+    pub flags: Vec<&'static str>,
+    pub upstream_model: String,
+    pub raw_usage: String,
+    /// What was used at which price: `input=12@1.25 output=5@10`.
+    pub used: String,
+}
+
+/// A part of the charge: lot, pool and pico-USD.
+pub type Take<'a> = (&'a str, &'a str, i64);
+
+/// One exchange's own facts.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the names are those of the record")]
+pub struct Facts<'a> {
+    pub exchange: &'a str,
+    pub user: &'a str,
+    pub key: &'a str,
+    pub takes: Vec<Take<'a>>,
+    pub outcome: &'a str,
+    pub status: u64,
+    pub upstream_request: &'a str,
+    pub stream: bool,
+    pub started_ms: i64,
+    pub first_byte_ms: i64,
+    pub ended_ms: i64,
+}
+
+/// The record as it stands in the journal.
+pub fn record(wording: &Wording, charged: &Charged, facts: &Facts<'_>) -> Vec<u8> {
+    let mut out = Array(Vec::with_capacity(512));
+    out.text(facts.exchange);
+    out.text(facts.user);
+    out.text(&wording.wallet);
+    out.text(facts.key);
+    out.text(&wording.model);
+    out.text(&wording.wire_format);
+    out.number(i128::from(wording.price_version));
+    out.text(&wording.multiplier);
+    out.text("exact");
+    out.nested(b'[', b']', |inner| charged.flags.iter().for_each(|flag| inner.text(flag)));
+    out.nested(b'{', b'}', |inner| {
+        for (kind, count) in charged.counts.above_zero() {
+            inner.text(kind);
+            inner.after_name();
+            inner.number(i128::from(count));
+        }
+    });
+    out.nested(b'{', b'}', |_| ());
+    out.number(i128::from(charged.input_total));
+    out.text("");
+    out.number(i128::from(charged.amount_pico));
+    out.nested(b'[', b']', |inner| {
+        for (lot, pool, amount_pico) in &facts.takes {
+            inner.nested(b'[', b']', |take| {
+                take.text(lot);
+                take.text(pool);
+                take.number(i128::from(*amount_pico));
+            });
+        }
+    });
+    out.text("");
+    out.text(facts.outcome);
+    out.number(i128::from(facts.status));
+    out.text(&wording.upstream);
+    out.text(beginning(&charged.upstream_model, wording.upstream_model_characters_max));
+    out.text(facts.upstream_request);
+    out.truth(facts.stream);
+    out.number(i128::from(facts.started_ms));
+    out.number(i128::from(facts.first_byte_ms));
+    out.number(i128::from(facts.ended_ms));
+    out.text(&charged.raw_usage);
+    out.truth(wording.free);
+    out.finished()
+}
+
+/// The line for people; `remaining_pico` is the wallet's balance, where it is known.
+pub fn line(wording: &Wording, charged: &Charged, facts: &Facts<'_>, remaining_pico: Option<i64>) -> String {
+    let mut out = String::with_capacity(256);
+    for part in ["settled ", facts.exchange, " user=", facts.user, " model=", &wording.model, " exact "] {
+        out.push_str(part);
+    }
+    let amount = format_pico(i128::from(charged.amount_pico));
+    for part in [facts.outcome, " ", &charged.used, " x", &wording.multiplier, " amount=", &amount, " "] {
+        out.push_str(part);
+    }
+    for (number, (pool, amount_pico)) in by_pool(&facts.takes).into_iter().enumerate() {
+        out.push_str(if number == 0 { "" } else { " " });
+        out.push_str(pool);
+        out.push('=');
+        out.push_str(&format_pico(i128::from(amount_pico)));
+    }
+    out.push_str(" remaining~");
+    match remaining_pico {
+        Some(left_pico) => out.push_str(&format_pico(i128::from(left_pico))),
+        None => out.push('?'),
+    }
+    out.push('\n');
+    out
+}
+
+fn by_pool<'a>(takes: &[Take<'a>]) -> Vec<(&'a str, i64)> {
+    let mut pools: Vec<(&str, i64)> = Vec::with_capacity(takes.len());
+    for (_, pool, amount_pico) in takes {
+        match pools.iter_mut().find(|(known, _)| known == pool) {
+            Some((_, sum_pico)) => *sum_pico = sum_pico.saturating_add(*amount_pico),
+            None => pools.push((pool, *amount_pico)),
+        }
+    }
+    pools
+}
+
+fn beginning(text: &str, characters_max: usize) -> &str {
+    match text.char_indices().nth(characters_max) {
+        Some((end, _)) => text.get(..end).unwrap_or_default(),
+        None => text,
+    }
+}
+
+/// JSON being written: members of the innermost bracket, with commas where they belong.
+struct Array(Vec<u8>);
+
+impl Array {
+    fn separate(&mut self) {
+        if !matches!(self.0.last(), Some(b'[' | b'{' | b':')) {
+            let mark = if self.0.is_empty() { b'[' } else { b',' };
+            self.0.push(mark);
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.separate();
+        self.0.push(b'"');
+        let mut rest = text.as_bytes();
+        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
+            let (plain, special) = rest.split_at(at);
+            self.0.extend_from_slice(plain);
+            match special.split_first() {
+                Some((byte @ (b'"' | b'\\'), after)) => {
+                    self.0.extend_from_slice(&[b'\\', *byte]);
+                    rest = after;
+                }
+                Some((byte, after)) => {
+                    self.0.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+                    rest = after;
+                }
+                None => rest = special,
+            }
+        }
+        self.0.extend_from_slice(rest);
+        self.0.push(b'"');
+    }
+
+    fn after_name(&mut self) {
+        self.0.push(b':');
+    }
+
+    fn number(&mut self, number: i128) {
+        use std::io::Write as _;
+        self.separate();
+        // Writing to a vector cannot fail.
+        let _ = match i64::try_from(number) {
+            Ok(short) => write!(self.0, "{short}"),
+            Err(_) => write!(self.0, "{number}"),
+        };
+    }
+
+    fn truth(&mut self, value: bool) {
+        self.separate();
+        self.0.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    fn nested(&mut self, begin: u8, end: u8, members: impl FnOnce(&mut Self)) {
+        self.separate();
+        self.0.push(begin);
+        members(self);
+        self.0.push(end);
+    }
+
+    fn finished(mut self) -> Vec<u8> {
+        self.0.push(b']');
+        self.0
+    }
+}
