@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "explain": "cli_explain",
     "logs": "cli_explain",
     "transactions": "cli_explain",
+    "export": "cli_export",
     "import-legacy": "cli_legacy",
 }
 """Command -> module of farebox.run that registers it (`register(app)`)."""

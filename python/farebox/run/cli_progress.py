@@ -38,8 +38,8 @@ class _Bars:
     def __call__(self, what: str, done: int, total: int) -> None:
         task = self._tasks.get(what)
         if task is None:
-            task = self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(task, completed=done)
+            task = self._tasks[what] = self._bars.add_task(what, total=total or None)
+        self._bars.update(task, completed=done, total=total or None)
 
 
 class _Lines:
@@ -50,7 +50,7 @@ class _Lines:
         self._said: dict[str, int] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        part = _LINES * done // total if total else _LINES
+        part = _LINES * done // total if total else 0
         if part > self._said.get(what, -1):
             self._said[what] = part
             self._console.print(f"{what}: {100 * part // _LINES} %", markup=False, highlight=False)
