@@ -1,6 +1,7 @@
 """The command `farebox` as a person runs it: a process of its own, on a store of the test's own."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ class Farebox:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {"FAREBOX_STORE": f"sqlite:///{self.path}", "PATH": "/usr/bin:/bin"}
+        environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         command = [sys.executable, "-m", "farebox.run.cli", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 

@@ -18,7 +18,7 @@ def test_M4_a_repeated_grant_credits_once(farebox: Any) -> None:
     assert (
         farebox.document(*GRANT, "5.25", "--reference", "order-1", "--expires", "7d")["result"] == "duplicate"
     )
-    assert "other content" in farebox.refusal(*GRANT, "6", "--reference", "order-1")
+    assert "was used for 5.25 USD" in farebox.refusal(*GRANT, "6", "--reference", "order-1")
     assert farebox.document("wallet", "show", "alice")["pools"]["credits"] == "5.25"
 
 

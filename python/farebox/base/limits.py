@@ -130,3 +130,9 @@ import_users_page = 500
 import_rows_page = 5000
 import_named_max = 1000
 export_page_rows = 1000
+
+# Subscriptions and transfers
+subscription_invoices_kept_max = 60
+stale_retries_max = 8
+reason_chars_max = 300
+wallet_rows_offset_max = 10_000
