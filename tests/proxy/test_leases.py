@@ -78,10 +78,12 @@ class Bank:
         self.made.append(made)
         return made
 
-    async def top_up(self, amount_pico: int, user: str = "alice", expires_at_ms: int | None = None) -> None:
+    async def top_up(
+        self, amount_pico: int, user: str = "alice", expires_at_ms: int | None = None, pool: str = POOL
+    ) -> None:
         self.number += 1
-        lot = LotAmount(f"{self.number:024x}", POOL, amount_pico)
-        row = Transaction(user, "earned_purchase", f"r{self.number}", POOL, amount_pico, (lot,), "test", NOW)
+        lot = LotAmount(f"{self.number:024x}", pool, amount_pico)
+        row = Transaction(user, "earned_purchase", f"r{self.number}", pool, amount_pico, (lot,), "test", NOW)
         assert (
             await self.store.apply_event(Event((row,), expires_at_ms, "t", "t"), NOW - 10) is EventResult.DONE
         )
@@ -201,6 +203,21 @@ async def test_L01_who_waits_is_served_in_order_as_money_comes_free(bank: Bank) 
     leases.void("alice", two)
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3]
+
+
+async def test_a_dry_wallet_holds_up_no_other_of_the_same_user(bank: Bank) -> None:
+    await bank.top_up(100)
+    await bank.top_up(1000, pool="creditsNew")
+    leases = bank.leases(wait_s=30.0)
+    first = await got(leases, 100)
+    waiting = asyncio.create_task(leases.hold("alice", WALLET, 100))
+    while "want" not in bank.shaky.names:
+        await asyncio.sleep(0.01)
+    other = await leases.hold("alice", "openhands", 10)
+    assert isinstance(other, Hold)
+    assert not waiting.done()
+    leases.void("alice", first)
+    assert isinstance(await waiting, Hold)
 
 
 async def test_lease_wait_ends_in_a_shortage_that_says_what_is_held(bank: Bank) -> None:

@@ -139,6 +139,32 @@ async def test_an_account_with_everything_in_it_crosses_the_wire_equal(host, sce
     assert account.leases[scene.J].lots
 
 
+async def test_hole_35_wants_and_the_money_they_bring_are_told_within_the_host_at_once(
+    host, scene, monkeypatch
+):
+    await scene.user("alice", usd=10)
+    await scene.journal()
+    (part,) = await scene.lease("alice", 500)
+    some = part._replace(amount_pico=100)
+    assert await host.remote.give_back("alice", scene.J, 1, 1, [some], scene.NOW) == 2
+    await host.remote.want("alice", scene.K, False)
+    assert not any("change" in push for push in host.pushes)
+    await host.remote.want("alice", scene.K, True)
+    await host.pushed({"change": [0, "want", "alice", scene.K]})
+    assert await host.remote.give_back("alice", scene.J, 1, 2, [some], scene.NOW) == 3
+    await host.pushed({"change": [0, "freed", "alice", ""]})
+    assert await host.remote.give_back("alice", scene.J, 1, 2, [some], scene.NOW) is None
+    monkeypatch.setattr(limits, "lease_wait_s", 0.0)
+    assert await host.remote.give_back("alice", scene.J, 1, 3, [some], scene.NOW) == 4
+    monkeypatch.setattr(limits, "wants_remembered_max", 0)
+    await host.remote.want("bob", scene.K, True)
+    assert [push["change"][1:3] for push in host.pushes if "change" in push] == [
+        ["want", "alice"],
+        ["freed", "alice"],
+        ["want", "bob"],
+    ]
+
+
 async def test_many_calls_at_once_each_get_their_own_answer(host, scene):
     await scene.user("alice", usd=10)
     await scene.journal()

@@ -91,6 +91,7 @@ rpc_pending_max = 10_000
 rpc_connections_max = 256
 rpc_reconnect_max_s = 1.0
 rpc_connect_wait_s = 1.0
+wants_remembered_max = 10_000
 request_log_ttl_days = 30
 dead_letter_bytes_max = 64 * 2**20
 tidy_interval_s = 300.0

@@ -1,6 +1,7 @@
 """What one worker remembers of one user's money: his lease, who waits for it, what is not booked yet.
 
-Plain state of `Leases`, which alone changes it. Amounts are pico-USD, times are the event loop's seconds.
+Plain state of `Leases` and its parts, which alone change it; nothing here asks or awaits. Amounts are
+pico-USD, times are the event loop's seconds.
 """
 
 import asyncio
@@ -30,10 +31,42 @@ class Shortage:
 class Waiter:
     """A request that waits for its hold, at most until `deadline_s`."""
 
-    wallet: str
     amount_pico: int
     deadline_s: float
     future: asyncio.Future[Hold | Shortage]
+
+
+class Queue:
+    """Those who wait for money of one wallet of one user, first come first served. There while anybody waits.
+
+    `short_until_s`: the store had too little just now and need not be asked again before. `changed`: look
+    again.
+    """
+
+    __slots__ = ("changed", "pump", "short_until_s", "waiters", "wallet")
+
+    def __init__(self, wallet: str) -> None:
+        self.wallet = wallet
+        self.waiters: deque[Waiter] = deque()
+        self.changed = asyncio.Event()
+        self.pump: asyncio.Task[None] | None = None
+        self.short_until_s = 0.0
+
+    def queued_pico(self) -> int:
+        """What all who wait ask for."""
+        return sum(waiter.amount_pico for waiter in self.waiters)
+
+    def refuse(self, waiter: Waiter, shortage: Shortage) -> None:
+        """End one wait without money."""
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
+        if not waiter.future.done():
+            waiter.future.set_result(shortage)
+
+    def refuse_all(self, shortage: Shortage) -> None:
+        """End every wait without money."""
+        for waiter in list(self.waiters):
+            self.refuse(waiter, shortage)
 
 
 @dataclass(slots=True, eq=False)
@@ -57,33 +90,32 @@ class UserMoney:
     `unwritten_count` settlements and voids are not in the journal yet, the others are up to `freed_pos`.
     `ahead_holds` is how many holds to lease ahead; it grows while `refilled_s`, the last time, is not long
     ago. `remaining_pico` is each wallet's balance, `available_pico` what nobody had leased when last seen.
+    `queues` are there while somebody waits, by wallet: a dry wallet holds up no other. Others were last asked
+    for this money at `wanted_s` (0: they need not give), and have asked for it until `recalled_until_s`.
     """
 
     __slots__ = (
         "ahead_holds",
         "available_pico",
         "barred",
-        "changed",
         "distrusted",
         "doubtful",
         "freed_pos",
         "known",
         "lease",
         "lock",
-        "pump",
+        "queues",
         "recalled_until_s",
         "refill",
         "refilled_s",
         "remaining_pico",
         "returning",
         "settled_meanwhile",
-        "short_until_s",
         "unbooked",
         "unwritten_count",
         "used_s",
         "user",
-        "waiters",
-        "wanted",
+        "wanted_s",
     )
 
     def __init__(self, user: str, now_s: float) -> None:
@@ -94,9 +126,7 @@ class UserMoney:
         self.distrusted = 0
         self.doubtful = False
         self.lock = asyncio.Lock()
-        self.waiters: deque[Waiter] = deque()
-        self.changed = asyncio.Event()
-        self.pump: asyncio.Task[None] | None = None
+        self.queues: dict[str, Queue] = {}
         self.refill: asyncio.Task[None] | None = None
         self.returning: asyncio.Task[None] | None = None
         self.unbooked: deque[Unbooked] = deque()
@@ -108,6 +138,44 @@ class UserMoney:
         self.unwritten_count = 0
         self.available_pico: dict[str, int] = {}
         self.remaining_pico: dict[str, int] = {}
-        self.short_until_s = 0.0
         self.recalled_until_s = 0.0
-        self.wanted = False
+        self.wanted_s = 0.0
+
+    def mistrust(self) -> None:
+        """The lease in memory may not be what the store has: fence before the next use."""
+        self.distrusted += 1
+        self.known = False
+
+    def serve(self, now_ms: int) -> None:
+        """Give holds to those who wait, in order, while the first one's fits."""
+        if not self.known or self.barred:
+            return
+        for queue in self.queues.values():
+            self._serve(queue, now_ms)
+
+    def _serve(self, queue: Queue, now_ms: int) -> None:
+        waiters = queue.waiters
+        while waiters:
+            waiter = waiters[0]
+            if not waiter.future.done():
+                hold = self.lease.hold(queue.wallet, waiter.amount_pico, now_ms)
+                if hold is None:
+                    return
+                waiter.future.set_result(hold)
+            waiters.popleft()
+
+    def wake(self) -> None:
+        """Something has changed: those who wait look again."""
+        for queue in self.queues.values():
+            queue.changed.set()
+
+    def ask_again(self) -> None:
+        """Money may have come to the store: what it said last is old, those who wait ask now."""
+        self.available_pico.clear()
+        for queue in self.queues.values():
+            queue.short_until_s = 0.0
+            queue.changed.set()
+
+    def shortage(self, wallet: str, reason: str) -> Shortage:
+        """What to tell somebody who gets no hold."""
+        return Shortage(reason, self.remaining_pico.get(wallet, 0), self.lease.held_pico(wallet))

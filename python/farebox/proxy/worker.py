@@ -309,6 +309,8 @@ class Worker:
         elif kind == "user":
             self.accounts.forget_user(subject)
             self.leases.user_changed(subject)
+        elif kind == "freed":
+            self.leases.user_changed(subject)
         elif kind == "want" and journal != self.journal.id:
             self.leases.recall(subject, journal)
         elif kind == "fence" and journal in {"", self.journal.id}:

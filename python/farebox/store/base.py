@@ -153,7 +153,9 @@ class Change:
 
     number: int
     kind: str
-    """user, key, want (another journal is short of his money), fence (this journal's lease is stale)."""
+    """user, key, want (another journal, or with none a debit, is short of his money), fence (this journal's
+    lease is stale); within one host also freed (money of his that was wanted is back in the store).
+    """
     subject: str
     """User name, or key digest."""
     journal: str = ""
@@ -204,7 +206,7 @@ class WorkerStore(Protocol):
         """Raise the entry's op (creating it), then read in the same snapshot; None: no such user."""
 
     async def want(self, user: str, journal: str, wanted: bool) -> None:
-        """Set or clear `wants.{journal}` so that others give back free money."""
+        """Set or clear `wants.{journal}`; each time it is set others are told to give back free money."""
 
     async def leases_of(self, journal: str) -> list[str]:
         """Users with a lease entry of this journal, for recovery."""

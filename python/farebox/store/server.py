@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from farebox.base import limits
+from farebox.base import clock, limits
 from farebox.base.errors import StoreRefusedError, StoreUnknownError
 from farebox.store import wire_form
 from farebox.store.base import WorkerStore
@@ -28,7 +28,7 @@ class StoreServer:
 
     def __init__(self, store: WorkerStore, socket_path: Path | str) -> None:
         self._path = Path(socket_path)
-        self._methods = _methods(store)
+        self._methods = _methods(store, _Wants(self.push))
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,11 +122,20 @@ def _described(error: Exception) -> tuple[str, str]:
     return StoreUnknownError.__name__, f"{type(error).__name__} in the writer; its log has the details"
 
 
-def _methods(store: WorkerStore) -> Mapping[str, Callable[..., Awaitable[object]]]:
+def _methods(store: WorkerStore, wants: "_Wants") -> Mapping[str, Callable[..., Awaitable[object]]]:
     async def give_back(
         user: str, journal: str, epoch: int, op: int, amounts: list[list[Any]], now_ms: int
     ) -> int | None:
-        return await store.give_back(user, journal, epoch, op, wire_form.lot_amounts_from(amounts), now_ms)
+        parts = wire_form.lot_amounts_from(amounts)
+        new_op = await store.give_back(user, journal, epoch, op, parts, now_ms)
+        if new_op is not None:
+            wants.returned(user)
+        return new_op
+
+    async def want(user: str, journal: str, wanted: bool) -> None:
+        await store.want(user, journal, wanted)
+        if wanted:
+            wants.asked(user, journal)
 
     return {
         "claim_epoch": store.claim_epoch,
@@ -135,13 +144,38 @@ def _methods(store: WorkerStore) -> Mapping[str, Callable[..., Awaitable[object]
         "grant": store.grant,
         "give_back": give_back,
         "fence": store.fence,
-        "want": store.want,
+        "want": want,
         "leases_of": store.leases_of,
         "account": store.account,
         "key": store.key,
         "put_price_book": store.put_price_book,
         "price_book": store.price_book,
     }
+
+
+class _Wants:
+    """Carries wants and returns between a host's workers at once; other hosts hear of wants in their poll."""
+
+    def __init__(self, push: Callable[[Mapping[str, object]], None]) -> None:
+        self._push = push
+        self._asked_s: dict[str, float] = {}
+
+    def asked(self, user: str, journal: str) -> None:
+        """A worker is short of this user's money."""
+        if len(self._asked_s) >= limits.wants_remembered_max:
+            self._asked_s.clear()
+        self._asked_s[user] = clock.monotonic_s()
+        self._push({"change": [0, "want", user, journal]})
+
+    def returned(self, user: str) -> None:
+        """Money of this user is back in the store: whoever asked for it not long ago should ask again."""
+        asked_s = self._asked_s.get(user)
+        if asked_s is None:
+            return
+        if clock.monotonic_s() < asked_s + limits.lease_wait_s:
+            self._push({"change": [0, "freed", user, ""]})
+        else:
+            del self._asked_s[user]
 
 
 def _bound(path: Path) -> socket.socket:

@@ -167,10 +167,10 @@ def want(connection: sqlite3.Connection, user: str, journal: str, wanted: bool) 
     if not wanted:
         connection.execute("DELETE FROM wants WHERE user = ? AND journal = ?", (user, journal))
         return
-    known = connection.execute(
+    connection.execute(
         "INSERT OR IGNORE INTO wants SELECT user, ? FROM users WHERE user = ?", (journal, user)
     )
-    if known.rowcount == 1:
+    if connection.execute("SELECT 1 FROM wants WHERE user = ? AND journal = ?", (user, journal)).fetchone():
         feed.append(connection, "want", user, journal)
 
 
