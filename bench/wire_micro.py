@@ -130,7 +130,6 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
     from farebox.base.errors import UpstreamError  # noqa: PLC0415
     from farebox.base.redaction import Secret  # noqa: PLC0415
     from farebox.wire.endpoint import Endpoint, request_head  # noqa: PLC0415
-    from farebox.wire.headers import answer_facts, client_key, require_json  # noqa: PLC0415
     from farebox.wire.incoming import Incoming  # noqa: PLC0415
     from farebox.wire.relay import Collector, Relay  # noqa: PLC0415
     from farebox.wire.routes import match  # noqa: PLC0415
@@ -154,7 +153,7 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
             pipe = Pipe("chat", head.framing, chunked_out=stream)
             receiver: Relay | Collector
             if stream:
-                self.client.start_stream(head.status, answer_facts(head).lines)
+                self.client.start_stream(head.status, head.facts(128)[0])
                 receiver = self.relay = Relay(self.client, self.upstream, pipe, self.hold_point)
             else:
                 receiver = Collector(self.upstream, pipe, self.complete, lambda _: None)
@@ -165,7 +164,7 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
             self.relay.finish()
 
         def complete(self, body: bytes, _: int) -> None:
-            self.client.answer(self.head.status, answer_facts(self.head).lines, body)
+            self.client.answer(self.head.status, self.head.facts(128)[0], body)
 
         def on_data(self, data: bytes) -> None:
             raise NotImplementedError
@@ -180,8 +179,8 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
 
     def handle(incoming: Incoming) -> Awaitable[None] | None:
         match(incoming.method, incoming.path)
-        client_key(incoming.headers, incoming.query)
-        require_json(incoming.headers)
+        incoming.api_key()
+        incoming.require_json()
         body = incoming.body_now()
         connection = pool.take() if body is not None else None
         if body is None or connection is None:
@@ -190,7 +189,7 @@ async def serve_proxy(port: int, upstream_port: int, stream: bool) -> None:  # n
         return None
 
     def forward(incoming: Incoming, body: bytes, connection: Connection) -> None:
-        head = request_head(endpoint, incoming.path, len(body), incoming.raw_headers)
+        head = request_head(endpoint, incoming.path, len(body), incoming.upstream_lines)
         connection.send(head, body, Exchange(incoming, connection))
 
     server = Server(handle)

@@ -1,11 +1,11 @@
-"""Compiled half of the meter: request scan, response head, body pipe, usage reading, exact prices.
+"""Compiled half of the meter: request head and scan, response head, body pipe, usage reading, exact prices.
 
 Nothing here does I/O, keeps global state or holds money as a float. Every function accepts `bytes` only
 (immutable, so it is safe to read with the interpreter lock released) and raises only the errors named.
 """
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 __all__ = [
     "BROKEN",
@@ -31,7 +31,9 @@ __all__ = [
     "format_pico",
     "parse_head",
     "parse_pico",
+    "parse_request",
     "plain_charge",
+    "request_lines",
     "scan",
 ]
 
@@ -112,6 +114,20 @@ def scan(body: bytes, wire_format: str, depth_max: int = 128) -> Scan:
     """Read a request body of `wire_format` (chat, completions, responses, messages, embeddings). Raises
     ScanError."""
 
+PlainHead: TypeAlias = tuple[str, str, str, str | None, bool, bool, bytes, bytes, bytes, int]
+"""Method, path, query, API key (None: to be looked for), declared as JSON, keep-alive, header lines for the
+upstream, the head, the body as far as it came, bytes of the body that are missing."""
+
+def parse_request(data: bytes, body_bytes_max: int) -> PlainHead | None:
+    """Read a client's plain request that starts with `data`; None for whatever is odd, for a general parser.
+
+    Plain: POST or GET of a path, HTTP/1.1, one host, no transfer coding, expectation, upgrade or doubled
+    header that matters, nothing behind the body, which is not longer than `body_bytes_max`.
+    """
+
+def request_lines(raw_headers: Sequence[tuple[bytes, bytes]], path: str) -> bytes:
+    """A client's headers that go to the upstream, as lines; messages routes always name a version."""
+
 @final
 class Head:
     """One parsed response head."""
@@ -125,6 +141,11 @@ class Head:
     keep_alive: bool
     length: int
     """Bytes of the head; the body starts here."""
+
+    def facts(self, request_id_bytes_max: int) -> tuple[bytes, bool, str, str]:
+        """What is passed on, by an allow-list: header lines for the client (streams are marked not to be
+        buffered on the way), whether the body is a stream of events, its content encoding, and the
+        upstream's id of the request for the log (visible ASCII, not longer than stated, else empty)."""
 
 def parse_head(data: bytes, no_body: bool, bytes_max: int, headers_max: int) -> Head | None:
     """Parse a response head; None while incomplete. 1xx heads are returned like others (framing 0). Raises

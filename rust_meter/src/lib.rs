@@ -1,4 +1,4 @@
-//! The compiled meter of Farebox: request scan, response head, body pipe, usage reading, exact prices.
+//! The compiled meter of Farebox: request head and scan, response head, body pipe, usage reading, exact prices.
 //!
 //! Nothing here does I/O, keeps global state, recurses over input, panics on input or holds money as a float.
 //! `py` is the only part that knows Python; without the feature `python` the crate is plain Rust.
@@ -74,8 +74,10 @@ pub mod tree;
 pub mod usage;
 
 pub mod head;
+pub mod head_facts;
 pub mod journal;
 pub mod money;
 pub mod price;
+pub mod request;
 pub mod scan;
 pub mod settlement;

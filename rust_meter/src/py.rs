@@ -4,6 +4,7 @@ mod admission;
 mod body;
 mod plain;
 mod settlement;
+mod wire;
 
 use pyo3::prelude::*;
 
@@ -13,5 +14,6 @@ fn _meter(module: &Bound<'_, PyModule>) -> PyResult<()> {
     body::add_body(module)?;
     admission::add_admission(module)?;
     plain::add_plain(module)?;
-    settlement::add_settlement(module)
+    settlement::add_settlement(module)?;
+    wire::add_wire(module)
 }

@@ -18,7 +18,6 @@ from farebox._meter import BROKEN, END, Head, Pipe
 from farebox.base.errors import UpstreamError
 from farebox.base.redaction import Secret
 from farebox.wire.endpoint import Endpoint, request_head
-from farebox.wire.headers import answer_facts
 from farebox.wire.incoming import Incoming
 from farebox.wire.relay import Collector, Relay
 from farebox.wire.server import Server, ServerOptions
@@ -295,7 +294,7 @@ class BareProxy:
         try:
             connection = self.pool.take() or await self.pool.connect()
             exchange.upstream = connection
-            head = request_head(self.pool.endpoint, incoming.path, len(body), incoming.raw_headers)
+            head = request_head(self.pool.endpoint, incoming.path, len(body), incoming.upstream_lines)
             connection.send(head, body, exchange)
         except UpstreamError as error:
             exchange.on_closed(error)
@@ -317,7 +316,7 @@ class BareExchange:
         self.pipe = Pipe(self.proxy.wire_format, head.framing, chunked_out=chunked)
         receiver: Relay | Collector
         if self.proxy.stream:
-            self.client.start_stream(head.status, answer_facts(head).lines)
+            self.client.start_stream(head.status, head.facts(128)[0])
             receiver = self.relay = Relay(
                 self.client, self.upstream, self.pipe, self.hold_point, self.on_gone
             )
@@ -344,10 +343,10 @@ class BareExchange:
         if state & BROKEN:
             self.client.answer(502, [("Content-Type", "text/plain")], b"broken")
         else:
-            self.client.answer(self.head.status, answer_facts(self.head).lines, body)
+            self.client.answer(self.head.status, self.head.facts(128)[0], body)
 
     def overflow(self, collected: bytes) -> None:
-        self.client.start_stream(self.head.status, answer_facts(self.head).lines)
+        self.client.start_stream(self.head.status, self.head.facts(128)[0])
         self.relay = Relay(self.client, self.upstream, self.pipe, self.hold_point, self.on_gone, framed=False)
         self.upstream.receiver = self.relay
         self.relay.send(collected)

@@ -4,15 +4,10 @@ import pytest
 from aiohttp import hdrs
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farebox._meter import Head, parse_head
+from farebox._meter import Head, parse_head, request_lines
+from farebox.base import limits
 from farebox.base.errors import Refusal, Refused
-from farebox.wire.headers import (
-    answer_facts,
-    client_key,
-    encode_headers,
-    request_lines,
-    require_json,
-)
+from farebox.wire.headers import client_key, encode_headers, require_json
 
 
 def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
@@ -24,6 +19,10 @@ def response_head(*lines: bytes) -> Head:
     head = parse_head(data, False, 65536, 100)
     assert head is not None
     return head
+
+
+def logged_id(head: Head) -> str:
+    return head.facts(limits.upstream_request_id_bytes_max)[3]
 
 
 def refusal_of(*pairs: tuple[str, str], query: str = "") -> Refused:
@@ -110,16 +109,16 @@ def test_H22_H23_only_listed_headers_go_up() -> None:
         (b"Cookie", b"c"),
         (b"User-Agent", b"u"),
     ]
-    assert request_lines(sent, default_anthropic_version=False) == (
+    assert request_lines(sent, "/v1/chat/completions") == (
         b"Accept: text/event-stream\r\nOpenAI-Beta: assistants=v2\r\n"
         b"Anthropic-Beta: one\r\nAnthropic-Beta: two\r\n"
     )
 
 
 def test_messages_routes_always_name_a_version() -> None:
-    assert request_lines([], default_anthropic_version=True) == b"Anthropic-Version: 2023-06-01\r\n"
+    assert request_lines([], "/v1/messages") == b"Anthropic-Version: 2023-06-01\r\n"
     named = [(b"anthropic-version", b"2024-01-01")]
-    assert request_lines(named, default_anthropic_version=True) == b"Anthropic-Version: 2024-01-01\r\n"
+    assert request_lines(named, "/v1/messages") == b"Anthropic-Version: 2024-01-01\r\n"
 
 
 def test_U23_only_listed_headers_come_down() -> None:
@@ -133,7 +132,7 @@ def test_U23_only_listed_headers_come_down() -> None:
         b"OpenAI-Organization: o",
         b"X-RateLimit-Remaining-Tokens: 5",
     )
-    assert answer_facts(head).lines == (
+    assert head.facts(128)[0] == (
         b"Content-Type: text/event-stream; charset=utf-8\r\n"
         b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
         b"Content-Encoding: gzip\r\nRetry-After: 3\r\n"
@@ -141,10 +140,10 @@ def test_U23_only_listed_headers_come_down() -> None:
 
 
 def test_U23_request_id_is_kept_for_the_log_if_it_is_harmless() -> None:
-    assert answer_facts(response_head(b"Request-Id: req_1")).request_id == "req_1"
-    assert answer_facts(response_head(b"X-Request-Id: " + b"x" * 129)).request_id == ""
-    assert answer_facts(response_head(b"X-Request-Id: \xff")).request_id == ""
-    assert answer_facts(response_head()).request_id == ""
+    assert logged_id(response_head(b"Request-Id: req_1")) == "req_1"
+    assert logged_id(response_head(b"X-Request-Id: " + b"x" * 129)) == ""
+    assert logged_id(response_head(b"X-Request-Id: \xff")) == ""
+    assert logged_id(response_head()) == ""
 
 
 @pytest.mark.parametrize(

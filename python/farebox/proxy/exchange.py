@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from farebox.base import limits
 from farebox.base.counters import INDEX
 from farebox.base.errors import (
     FaultError,
@@ -26,7 +27,7 @@ from farebox.proxy.admission import hold_needed_pico
 from farebox.proxy.plain import plain_verdict
 from farebox.proxy.verdict import Ending, Verdict, unjudged, verdict_of
 from farebox.wire.errors import cut_event, error_event, render, upstream_fault
-from farebox.wire.headers import answer_facts, header_value
+from farebox.wire.headers import header_value
 from farebox.wire.relay import Relay, collect
 from farebox.wire.upstream import Connection, Pool, request_head
 
@@ -152,7 +153,7 @@ class Exchange:
         """
         try:
             pool = self.offer.pool
-            head = request_head(pool.endpoint, self.route.path, len(body), self.client.raw_headers)
+            head = request_head(pool.endpoint, self.route.path, len(body), self.client.upstream_lines)
             connection = pool.take()
             if connection is None:
                 return self._begin_on_new(pool, head, body)
@@ -297,14 +298,15 @@ class Exchange:
         now_ms = self.worker.wall_ms()
         self.first_byte_ms = now_ms
         self.worker.counters[_FIRST_BYTE_MS] += now_ms - self.started_ms
-        facts = answer_facts(head)
-        self.upstream_request = facts.request_id
+        lines, event_stream, content_encoding, self.upstream_request = head.facts(
+            limits.upstream_request_id_bytes_max
+        )
         self._head_lines = b"%bx-request-id: %b\r\n%b" % (
-            facts.lines,
+            lines,
             self.id.encode("ascii"),
             self.rate_lines,
         )
-        streamed = facts.event_stream and _FIRST_SUCCESS_STATUS <= status < _FIRST_REDIRECT_STATUS
+        streamed = event_stream and _FIRST_SUCCESS_STATUS <= status < _FIRST_REDIRECT_STATUS
         chunked_out = streamed and self.client.chunked_ok
         try:
             self.tap = Pipe(
@@ -312,7 +314,7 @@ class Exchange:
                 head.framing,
                 chunked_out=chunked_out,
                 strip_usage=self.strip_usage and streamed,
-                content_encoding=facts.content_encoding,
+                content_encoding=content_encoding,
             )
         except ValueError:
             self._fault = UpstreamError(

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from farebox.base import limits
 from farebox.base.errors import Refusal, Refused, UpstreamError
 from farebox.meter import BROKEN, Pipe
 from farebox.wire.errors import render, upstream_fault
-from farebox.wire.headers import answer_facts, header_value
+from farebox.wire.headers import header_value
 from farebox.wire.relay import Collector
 from farebox.wire.upstream import Connection, Pool, request_head
 
@@ -31,7 +32,7 @@ class Forward:
 
     async def begin(self, pool: Pool, body: bytes) -> None:
         """Send it. Raises UpstreamConnectError when nothing could be sent."""
-        head = request_head(pool.endpoint, self._route.path, len(body), self._client.raw_headers)
+        head = request_head(pool.endpoint, self._route.path, len(body), self._client.upstream_lines)
         connection = pool.take() or await pool.connect()
         self._connection = connection
         connection.send(head, body, self)
@@ -69,7 +70,8 @@ class Forward:
             if fault is not None:
                 self._client.answer(*fault)
                 return
-        lines = b"%bx-request-id: %b\r\n" % (answer_facts(head).lines, self._id.encode("ascii"))
+        lines = head.facts(limits.upstream_request_id_bytes_max)[0]
+        lines = b"%bx-request-id: %b\r\n" % (lines, self._id.encode("ascii"))
         self._client.answer(head.status, lines, body)
 
     def _too_large(self, collected: bytes) -> None:

@@ -37,7 +37,6 @@ from farebox.proxy.rates import RateState
 from farebox.proxy.user_money import Shortage
 from farebox.proxy.worker import Worker
 from farebox.wire.errors import JSON_LINE, render
-from farebox.wire.headers import client_key, require_json
 from farebox.wire.incoming import Incoming
 from farebox.wire.routes import Route, family_of, match
 from farebox.wire.upstream import Pool
@@ -164,7 +163,7 @@ class ServiceHandler:
         trouble = worker.ready()
         if trouble:
             raise Refused(Refusal.STORE_UNAVAILABLE, f"Not available: {trouble}.", retry_after_s=5)
-        key = worker.accounts.known(client_key(client.headers, client.query))
+        key = worker.accounts.known(client.api_key())
         if key is None:
             return self._metered_slowly(client, route, exchange_id, started_ms)
         rate_lines = self._admitted(client, key, started_ms)
@@ -221,7 +220,7 @@ class ServiceHandler:
     def _admitted(self, client: Incoming, key: KeyRecord, now_ms: int) -> bytes:
         """Check key, rate and the body's declared type; the answer's rate-limit lines."""
         rate = self._counted(key, now_ms)
-        require_json(client.headers)
+        client.require_json()
         return _RATE_LINES % (rate.limit, rate.remaining, rate.reset_s)
 
     def _offer(self, name: str, route: Route, key: KeyRecord) -> Offer:
@@ -270,7 +269,7 @@ class ServiceHandler:
 
     # -- keys, rates, models ---------------------------------------------------------------------------------
     async def _find_key(self, client: Incoming) -> KeyRecord:
-        digest = key_digest(client_key(client.headers, client.query))
+        digest = key_digest(client.api_key())
         accounts = self._worker.accounts
         key = accounts.get(digest) or await accounts.find(digest, self._worker.loop.time())
         if key is None:
@@ -324,7 +323,7 @@ class ServiceHandler:
     async def _forwarded(self, client: Incoming, route: Route, exchange_id: str) -> None:
         key = await self._find_key(client)
         self._counted(key, self._worker.wall_ms())
-        require_json(client.headers)
+        client.require_json()
         body = await client.body(self._service.body_bytes_max)
         scanned = await _scan_somewhere(body, "messages")
         model = self._model(scanned.model, route, key)

@@ -1,9 +1,11 @@
-"""The client's side of the wire: one HTTP/1.x connection, its parser, its queue of requests, its deadlines.
+"""The client's side of the wire: one HTTP/1.x connection, its parsers, its queue of requests, its deadlines.
 
-aiohttp's request handler brings the parser (llhttp) and its flow control; its task loop, request objects
-and error pages are replaced, so that an exchange costs one task and one write. Promises: requests of a
-connection are answered in their order, one at a time; a request that could be read in two ways is refused
-and ends the connection; a client that leaves never cancels the work done for it.
+What nearly every client sends, a whole plain head in one read while nothing else is under way, is read in one
+compiled call. From the first bytes that are anything else on, the connection belongs to aiohttp's request
+handler with its parser (llhttp) and flow control; its task loop, request objects and error pages are
+replaced, so that an exchange costs no task and one write. Promises: requests of a connection are answered in
+their order, one at a time; a request that could be read in two ways is refused and ends the connection; a
+client that leaves never cancels the work done for it.
 
 A half-close counts as leaving: a client that stops sending in mid-exchange is told apart from one that has
 gone by nothing on the wire.
@@ -23,10 +25,13 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestHandler
 
+from farebox._meter import parse_request
 from farebox.base import limits
 from farebox.base.errors import Refusal, Refused
 from farebox.wire.errors import protocol_fault, render
 from farebox.wire.incoming import Incoming
+from farebox.wire.parsed_request import ParsedRequest
+from farebox.wire.plain_request import PlainRequest
 from farebox.wire.routes import family_of
 
 if TYPE_CHECKING:
@@ -49,6 +54,7 @@ class ClientConnection(RequestHandler):
         "_fault_status",
         "_full",
         "_lingering",
+        "_plain",
         "body_since_s",
         "current",
         "head_since_s",
@@ -77,6 +83,8 @@ class ClientConnection(RequestHandler):
         self._messages: deque[tuple[RawRequestMessage, StreamReader]] = deque()  # type: ignore[assignment]
         self.server = server
         self.current: Incoming | None = None
+        self._plain = True
+        """Nothing was given to aiohttp's parser yet, and requests are still wanted."""
         self.task: asyncio.Task[None] | None = None
         self.peer: object = None
         self._fault_status = 0
@@ -109,6 +117,7 @@ class ClientConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._force_close = True
+        self._plain = False
         self.transport = None
         self._parser = None
         self._messages.clear()
@@ -137,6 +146,22 @@ class ClientConnection(RequestHandler):
             super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
+        if self._plain:
+            current = self.current
+            if current is None:
+                plain = parse_request(data, limits.request_body_plain_bytes_max)
+                if plain is not None:
+                    self.head_since_s = 0.0
+                    self._handle(PlainRequest(self, plain))
+                    return
+            elif isinstance(current, PlainRequest) and current.missing_bytes:
+                data = current.take(data)
+                if not data:
+                    return
+            self._plain = False
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         parser = self._parser
         if self._lingering or self._fault_status or parser is None:
             return
@@ -150,14 +175,13 @@ class ClientConnection(RequestHandler):
         if messages:
             self.head_since_s = 0.0
             if self.current is None and len(messages) == 1 and not self._messages:
-                message, payload = messages[0]
-                self._begin(message, payload)
+                self._begin(*messages[0])
             else:
                 self._queue(messages)
         elif self.current is None:
             if not self.head_since_s and data:
                 self.head_since_s = self.now_s()
-        elif self.body_since_s:
+        elif self.body_since_s and isinstance(self.current, ParsedRequest):
             self._body_fed_bytes += len(data)
             if self.current.framing_wasteful(self._body_fed_bytes):
                 self.current.fail_body(
@@ -175,17 +199,22 @@ class ClientConnection(RequestHandler):
             self._pause_reading_for_buffer()
 
     def _begin(self, message: "RawRequestMessage", payload: "StreamReader") -> None:
-        version = message.version
-        incoming = Incoming(self, message, payload, chunked_ok=version is HttpVersion11)
-        self.current = incoming
+        request = ParsedRequest(self, message, payload)
         self._body_fed_bytes = 0
-        self.server.open_count += 1
-        fault = _ambiguity(message, version)
-        if fault is not None:
-            self._refuse_unreadable(incoming, fault)
-            return
+        fault = _ambiguity(message, message.version)
+        if fault is None:
+            self._handle(request)
+        else:
+            self.current = request
+            self.server.open_count += 1
+            self._refuse_unreadable(request, fault)
+
+    def _handle(self, incoming: Incoming) -> None:
+        server = self.server
+        self.current = incoming
+        server.open_count += 1
         try:
-            pending = self.server.handle(incoming)
+            pending = server.handle(incoming)
         except Exception as error:  # noqa: BLE001 - the edge: whatever failed, the client gets an answer
             self._refuse(incoming, error)
             return
@@ -211,33 +240,37 @@ class ClientConnection(RequestHandler):
             return
         incoming.answer(*render(refused, family_of(incoming.path), ""))
 
-    def exchange_finished(self, keep_alive: bool) -> None:
+    def exchange_finished(self, incoming: Incoming) -> None:
         """The current answer is complete (or cut): go on with the next request, or close."""
         self.server.open_count -= 1
-        if self.current is not None:
-            self.written_before += self.current.bytes_written
+        self.written_before += incoming.bytes_written
         self.current = None
         self.task = None
         if self._force_close or self._parser is None:
             return
-        if not keep_alive or self._close:
+        if not incoming.keep_alive or self._close:
             self._close_gently()
             return
-        self._parser.message_consumed()
+        self.idle_since_s = self._loop.time()
+        if not self._plain:
+            self._next(incoming)
+
+    def _next(self, finished: Incoming) -> None:
+        """Go on with what aiohttp's parser has read, or could not read, meanwhile."""
+        if finished.from_parser and self._parser is not None:
+            self._parser.message_consumed()
         if self._messages:
             self._begin(*self._messages.popleft())
         elif self._fault_status:
             self._write_fault(self._fault_status, _UNREADABLE)
             return
-        else:
-            self.idle_since_s = self._loop.time()
         if self._full and len(self._messages) <= self._msg_queue_resume_size:
             self._refill()
 
     def _refill(self) -> None:
         """Parse requests the parser held back while the queue was full; read on when it is not full again."""
         self._full = False
-        self.data_received(b"")
+        self._parse(b"")
         if not self._full and not self._lingering:
             self._resume_reading_for_buffer()
 
@@ -278,6 +311,7 @@ class ClientConnection(RequestHandler):
         shut first, and what still arrives is dropped until the client closes or the sweep does.
         """
         self._close = True
+        self._plain = False
         if self.transport is None or self._lingering:
             return
         self._lingering = True

@@ -6,13 +6,11 @@ here and nowhere else on the wire.
 """
 
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from farebox.base import limits
 from farebox.base.redaction import Secret
-from farebox.wire.headers import request_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +72,8 @@ def verifying_tls(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def request_head(
-    endpoint: Endpoint, path: str, content_length: int, raw_headers: Sequence[tuple[bytes, bytes]]
-) -> bytes:
-    """The head of a POST to `path` with the client's allowed headers. Never log it: it holds the
+def request_head(endpoint: Endpoint, path: str, content_length: int, lines: bytes) -> bytes:
+    """The head of a POST to `path` with the client's allowed headers as `lines`. Never log it: it holds the
     credential.
     """
-    lines = request_lines(raw_headers, default_anthropic_version=path.startswith("/v1/messages"))
     return b"%b%bContent-Length: %d\r\n\r\n" % (endpoint.head_start(path), lines, content_length)

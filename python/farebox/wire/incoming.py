@@ -2,59 +2,50 @@
 
 `Incoming` is valid from the complete request head until its answer is finished or its client is gone; every
 write passes one guard here, so nothing is ever written to a closed connection or into the next answer. All
-methods but `body` are synchronous and never wait.
+methods but `body` are synchronous and never wait. How a request is read is known to its two kinds:
+`PlainRequest` (what nearly every client sends) and `ParsedRequest` (everything else).
 """
 
 import struct
 from collections.abc import Callable, Sequence
 from socket import SO_LINGER, SOL_SOCKET
-from typing import TYPE_CHECKING
-
-from aiohttp import hdrs
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from typing import TYPE_CHECKING, ClassVar
 
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError, Refusal, Refused
-from farebox.wire.headers import encode_headers
+from farebox.wire.headers import client_key, encode_headers, require_json
 
 if TYPE_CHECKING:
     import asyncio
 
-    from aiohttp.http import RawRequestMessage
     from multidict import CIMultiDictProxy
 
     from farebox.wire.client import ClientConnection
 
 _WAITING, _STREAMING, _DONE = range(3)
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"Connection: close\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_FRAMING_BYTES_CHECKED_FROM = 8192
-_FRAMING_SHARE_MAX = 4
 
 
 class Incoming:
     """A request whose head is complete, and its answer.
 
     `path` is the request target exactly as sent up to the first `?`, `query` the rest ("" when none).
-    `peer` is the transport's peer name. `on_gone`, `on_paused` and `on_writable` are called at most once
-    per event; set them to None when done. `chunked`: the answer is a stream in chunks. `gone`: the client
-    left before its answer was finished (a half-close counts as leaving).
+    `on_gone`, `on_paused` and `on_writable` are called at most once per event; set them to None when done.
+    `chunked_ok`: the client understands chunks (HTTP/1.1). `chunked`: the answer is a stream in chunks.
+    `gone`: the client left before its answer was finished (a half-close counts as leaving).
     """
 
     __slots__ = (
         "_body_bytes",
         "_connection",
-        "_message",
-        "_payload",
         "_phase",
         "_transport",
         "bytes_written",
         "chunked",
         "chunked_ok",
         "gone",
-        "headers",
         "keep_alive",
         "method",
         "on_gone",
@@ -65,42 +56,34 @@ class Incoming:
         "query",
     )
 
+    from_parser: ClassVar[bool]
+    """Whether aiohttp's parser counts this request among those it gave out."""
+
     def __init__(
         self,
         connection: "ClientConnection",
-        message: "RawRequestMessage",
-        payload: StreamReader,
+        method: str,
+        path: str,
+        query: str,
         chunked_ok: bool,
+        keep_alive: bool,
     ) -> None:
         self._connection = connection
         self._transport: asyncio.Transport | None = connection.transport
-        self._message = message
-        self._payload = payload
         self._phase = _WAITING
-        self.chunked = False
         self._body_bytes = 0
-        self.method: str = message.method
-        self.headers: CIMultiDictProxy[str] = message.headers
-        target: str = message.path
-        if "?" in target:
-            self.path, _, self.query = target.partition("?")
-        else:
-            self.path = target
-            self.query = ""
+        self.method = method
+        self.path = path
+        self.query = query
         self.chunked_ok = chunked_ok
-        # A chunked request ends its connection: its last trailer would open the next head in the parser.
-        self.keep_alive = chunked_ok and not (message.should_close or message.upgrade or message.chunked)
+        self.keep_alive = keep_alive
+        self.chunked = False
         self.bytes_written = 0
         self.gone = False
-        self.paused = connection.writing_paused
+        self.paused = connection._paused
         self.on_gone: Callable[[], None] | None = None
         self.on_paused: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
-
-    @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Name and value of each header as sent, in order."""
-        return self._message.raw_headers
 
     @property
     def peer(self) -> object:
@@ -112,7 +95,32 @@ class Incoming:
         """Whether an answer was begun, or can no longer be given."""
         return self._phase != _WAITING
 
-    # ---- the request body ------------------------------------------------------------------------------
+    # ---- what the head says ----------------------------------------------------------------------------
+
+    @property
+    def headers(self) -> "CIMultiDictProxy[str]":
+        """The headers by name."""
+        raise NotImplementedError
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Name and value of each header as sent, in order."""
+        raise NotImplementedError
+
+    @property
+    def upstream_lines(self) -> bytes:
+        """The headers that go to the upstream, as lines that each end in CRLF."""
+        raise NotImplementedError
+
+    def api_key(self) -> str:
+        """The API key. Raises Refused as `headers.client_key` does."""
+        return client_key(self.headers, self.query)
+
+    def require_json(self) -> None:
+        """Raise Refused BODY_TYPE unless the body is declared as JSON in UTF-8."""
+        require_json(self.headers)
+
+    # ---- the body --------------------------------------------------------------------------------------
 
     async def body(self, bytes_max: int = limits.request_body_bytes_max) -> bytes:
         """The whole request body; call once.
@@ -122,62 +130,30 @@ class Incoming:
         expectation).
         """
         data = self.body_now(bytes_max)
-        return await self._arriving_body(bytes_max) if data is None else data
+        if data is not None:
+            return data
+        connection = self._connection
+        connection.body_since_s = connection.now_s()
+        try:
+            return await self._arriving_body(bytes_max)
+        finally:
+            connection.body_since_s = 0.0
 
     def body_now(self, bytes_max: int = limits.request_body_bytes_max) -> bytes | None:
         """The whole body if it is here already, else None: await `body` then. Raises as `body` does."""
-        payload = self._payload
-        if payload is EMPTY_PAYLOAD:
-            return b""
-        headers = self.headers
-        if hdrs.CONTENT_ENCODING in headers and headers[hdrs.CONTENT_ENCODING].lower() != "identity":
-            raise Refused(Refusal.BODY_ENCODED, "Send the body without Content-Encoding.")
-        if not payload.is_eof():
-            declared = headers.get(hdrs.CONTENT_LENGTH)
-            if declared is not None and int(declared) > bytes_max:
-                raise _too_large(bytes_max)
-            return None
-        data = payload.read_nowait(-1)
-        if len(data) > bytes_max:
-            raise _too_large(bytes_max)
-        self._reserve(len(data))
-        return data
+        raise NotImplementedError
 
     async def _arriving_body(self, bytes_max: int) -> bytes:
-        payload = self._payload
-        self._answer_expectation()
-        connection = self._connection
-        connection.body_since_s = connection.now_s()
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                part = await payload.readany()
-                if not part:
-                    break
-                size += len(part)
-                if size > bytes_max:
-                    raise _too_large(bytes_max)
-                self._reserve(len(part))
-                parts.append(part)
-        except Refused:
-            raise
-        except Exception as error:
-            raise Refused(
-                Refusal.BODY_INVALID, "The request body's transfer framing is broken.", close=True
-            ) from error
-        finally:
-            connection.body_since_s = 0.0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        raise NotImplementedError
 
-    def _answer_expectation(self) -> None:
-        expectations = self.headers.getall(hdrs.EXPECT, ())
-        if not expectations:
-            return
-        if len(expectations) > 1 or expectations[0].lower() != "100-continue":
-            raise Refused(Refusal.UNSUPPORTED, "Expect may only be 100-continue.", close=True)
-        if self._transport is not None and self.chunked_ok and self._payload.total_bytes == 0:
-            self._transport.write(_CONTINUE)
+    @property
+    def body_complete(self) -> bool:
+        """Whether the whole body has arrived (read or not)."""
+        raise NotImplementedError
+
+    def fail_body(self, refused: Refused) -> None:
+        """Make a pending or later `body` raise `refused`, unless the whole body has arrived."""
+        raise NotImplementedError
 
     def _reserve(self, count: int) -> None:
         server = self._connection.server
@@ -187,23 +163,6 @@ class Incoming:
             )
         server.body_bytes_held += count
         self._body_bytes += count
-
-    def framing_wasteful(self, fed_bytes: int) -> bool:
-        """Whether a chunked body consists mostly of chunk framing (`fed_bytes` were received for it)."""
-        return (
-            fed_bytes > _FRAMING_BYTES_CHECKED_FROM
-            and self._payload.total_bytes * _FRAMING_SHARE_MAX < fed_bytes
-        )
-
-    def fail_body(self, refused: Refused) -> None:
-        """Make a pending or later `body` raise `refused`."""
-        if self._payload is not EMPTY_PAYLOAD and not self._payload.is_eof():
-            self._payload.set_exception(refused)
-
-    @property
-    def body_complete(self) -> bool:
-        """Whether the whole body has arrived (read or not)."""
-        return self._payload.is_eof()
 
     # ---- the answer ------------------------------------------------------------------------------------
 
@@ -216,11 +175,17 @@ class Incoming:
         transport = self._begin_answer(_DONE)
         if transport is None:
             return
-        head = self._connection.server.head_start(status)
+        connection = self._connection
         lines = headers if isinstance(headers, bytes) else encode_headers(headers)
         close = b"" if self._may_keep_alive() else _CLOSE
         sent_body = b"" if self.method == "HEAD" else body
-        data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (head, lines, close, len(body), sent_body)
+        data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
+            connection.server.head_start(status),
+            lines,
+            close,
+            len(body),
+            sent_body,
+        )
         self.bytes_written = len(data)
         transport.write(data)
         self._finish()
@@ -301,17 +266,16 @@ class Incoming:
         return self._transport
 
     def _may_keep_alive(self) -> bool:
-        if self.keep_alive and not self._payload.is_eof():
-            self.keep_alive = False
-        if self._connection.server.draining:
+        if not self.body_complete or self._connection.server.draining:
             self.keep_alive = False
         return self.keep_alive
 
     def _finish(self) -> None:
         self._phase = _DONE
         self._transport = None
-        self.release_body()
-        self._connection.exchange_finished(self.keep_alive)
+        if self._body_bytes:
+            self.release_body()
+        self._connection.exchange_finished(self)
 
     def release_body(self) -> None:
         """Give the body's bytes back to the process-wide budget."""
@@ -335,7 +299,8 @@ class Incoming:
             notify()
 
 
-def _too_large(bytes_max: int) -> Refused:
+def too_large(bytes_max: int) -> Refused:
+    """The refusal of a body that is, or will be, beyond the limit."""
     return Refused(
         Refusal.BODY_TOO_LARGE, f"The body is larger than the limit of {bytes_max} bytes.", close=True
     )

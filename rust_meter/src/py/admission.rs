@@ -1,4 +1,4 @@
-//! The part of the Python face that admission, the upstream connection and pricing use.
+//! The part of the Python face that admission and pricing use.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::{head, money, price, scan};
-
-/// `Head.framing` and `Pipe(framing=...)`: chunked transfer coding.
-pub const CHUNKED: i64 = -1;
-/// `Head.framing` and `Pipe(framing=...)`: the body ends with the connection.
-pub const UNTIL_CLOSE: i64 = -2;
+use crate::{money, price, scan};
 
 // ---- request scan -------------------------------------------------------------------------------
 
@@ -22,12 +17,6 @@ pub const UNTIL_CLOSE: i64 = -2;
 const RELEASE_LOCK_BYTES_MIN: usize = 64 * 1024;
 
 create_exception!(farebox._meter, ScanError, PyValueError, "The request body cannot be served.");
-create_exception!(
-    farebox._meter,
-    HeadError,
-    PyValueError,
-    "The upstream's response head is not acceptable HTTP/1.x."
-);
 create_exception!(
     farebox._meter,
     PriceError,
@@ -154,57 +143,6 @@ fn scan_body(py: Python<'_>, body: &[u8], wire_format: &str, depth_max: usize) -
     result.map(Scan).map_err(|error| scan_error(py, &error))
 }
 
-// ---- response head ------------------------------------------------------------------------------
-
-/// One parsed response head.
-#[pyclass(frozen, module = "farebox._meter")]
-struct Head(head::Head);
-
-#[pymethods]
-impl Head {
-    #[getter]
-    fn status(&self) -> u16 {
-        self.0.status
-    }
-
-    #[getter]
-    fn minor_version(&self) -> u8 {
-        self.0.minor_version
-    }
-
-    #[getter]
-    fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        self.0.headers.iter().map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value))).collect()
-    }
-
-    #[getter]
-    fn framing(&self) -> i64 {
-        match self.0.framing {
-            head::Framing::Chunked => CHUNKED,
-            head::Framing::UntilClose => UNTIL_CLOSE,
-            head::Framing::Length(length) => i64::try_from(length).unwrap_or(i64::MAX),
-        }
-    }
-
-    #[getter]
-    fn keep_alive(&self) -> bool {
-        self.0.keep_alive
-    }
-
-    #[getter]
-    fn length(&self) -> usize {
-        self.0.length
-    }
-}
-
-#[pyfunction]
-fn parse_head(data: &[u8], no_body: bool, bytes_max: usize, headers_max: usize) -> PyResult<Option<Head>> {
-    match head::parse_head(data, no_body, bytes_max, headers_max) {
-        Ok(head) => Ok(head.map(Head)),
-        Err(head::HeadError(reason)) => Err(HeadError::new_err(reason)),
-    }
-}
-
 // ---- prices -------------------------------------------------------------------------------------
 
 fn price_error(error: price::PriceError) -> PyErr {
@@ -312,18 +250,15 @@ fn format_pico(amount_pico: i128) -> String {
     money::format_pico(amount_pico)
 }
 
-/// Add what admission, the upstream connection and pricing use.
+/// Add what admission and pricing use.
 pub fn add_admission(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("ScanError", py.get_type::<ScanError>())?;
-    module.add("HeadError", py.get_type::<HeadError>())?;
     module.add("PriceError", py.get_type::<PriceError>())?;
     module.add_class::<Scan>()?;
-    module.add_class::<Head>()?;
     module.add_class::<Charge>()?;
     module.add_class::<Price>()?;
     module.add_function(wrap_pyfunction!(scan_body, module)?)?;
-    module.add_function(wrap_pyfunction!(parse_head, module)?)?;
     module.add_function(wrap_pyfunction!(parse_pico, module)?)?;
     module.add_function(wrap_pyfunction!(format_pico, module)?)
 }
