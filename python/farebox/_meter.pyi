@@ -5,7 +5,7 @@ Nothing here does I/O, keeps global state or holds money as a float. Every funct
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 __all__ = [
     "BROKEN",
@@ -114,12 +114,13 @@ def scan(body: bytes, wire_format: str, depth_max: int = 128) -> Scan:
     """Read a request body of `wire_format` (chat, completions, responses, messages, embeddings). Raises
     ScanError."""
 
-PlainHead: TypeAlias = tuple[str, str, str, str | None, bool, bool, bytes, bytes, bytes, int]
-"""Method, path, query, API key (None: to be looked for), declared as JSON, keep-alive, header lines for the
-upstream, the head, the body as far as it came, bytes of the body that are missing."""
-
-def parse_request(data: bytes, body_bytes_max: int) -> PlainHead | None:
+def parse_request(
+    data: bytes, body_bytes_max: int
+) -> tuple[str, str, str, str | None, bool, bool, bytes, bytes, bytes, int] | None:
     """Read a client's plain request that starts with `data`; None for whatever is odd, for a general parser.
+
+    Method, path, query, API key (None: to be looked for), declared as JSON, keep-alive, header lines for the
+    upstream, the head, the body as far as it came, bytes of the body that are missing.
 
     Plain: POST or GET of a path, HTTP/1.1, one host, no transfer coding, expectation, upgrade or doubled
     header that matters, nothing behind the body, which is not longer than `body_bytes_max`.

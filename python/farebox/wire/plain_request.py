@@ -14,8 +14,11 @@ from farebox.base.errors import Refused
 from farebox.wire.incoming import Incoming, too_large
 
 if TYPE_CHECKING:
-    from farebox._meter import PlainHead
     from farebox.wire.client import ClientConnection
+
+
+PlainHead = tuple[str, str, str, str | None, bool, bool, bytes, bytes, bytes, int]
+"""What `_meter.parse_request` gives."""
 
 
 class PlainRequest(Incoming):
@@ -36,7 +39,7 @@ class PlainRequest(Incoming):
 
     from_parser = False
 
-    def __init__(self, connection: "ClientConnection", plain: "PlainHead") -> None:
+    def __init__(self, connection: "ClientConnection", plain: PlainHead) -> None:
         (
             method,
             path,
