@@ -118,6 +118,8 @@ control_answer_s = 10.0
 heartbeat_interval_s = 0.5
 hung_after_s = 5.0
 replacement_start_s = 60.0
+smoke_answer_s = 120.0
+smoke_booking_s = 15.0
 
 # Accounts and rates
 account_cache_entries_max = 200_000

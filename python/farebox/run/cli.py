@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "prices": "cli_prices",
     "explain": "cli_explain",
     "logs": "cli_explain",
+    "smoke": "cli_smoke",
     "transactions": "cli_explain",
     "export": "cli_export",
     "import-legacy": "cli_legacy",

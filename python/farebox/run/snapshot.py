@@ -22,6 +22,7 @@ _RESTART_KEYS = (
     "durability",
     "lease_wait_s",
     "request_log_ttl_days",
+    "credits",
     "console_host",
     "console_port",
 )
