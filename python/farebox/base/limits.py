@@ -57,6 +57,8 @@ lease_idle_return_s = 2.0
 beat_interval_s = 5.0
 fence_after_s = 600.0
 abandon_after_s = 900.0
+beat_look_interval_s = 15.0
+beat_looks_gap_max_s = 60.0
 quarantined_per_user_max = 20
 written_off_per_user_pico_max = 1 * 10**12
 

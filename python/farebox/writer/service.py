@@ -30,6 +30,7 @@ from farebox.writer.adopt import adopt
 from farebox.writer.apply import JournalApplier
 from farebox.writer.dead_letter import DeadLetters
 from farebox.writer.journals import JournalSource, dead_letter_path, journal_paths
+from farebox.writer.silence import Silence
 from farebox.writer.sweep import collect_claims, expire_request_logs, sweep_expired_lots
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Writer:
                 tasks.create_task(self._apply_until_stopped(), name="apply")
                 tasks.create_task(self._tell_changes_until_stopped(), name="changes")
                 tasks.create_task(self._collect_until_stopped(), name="claims")
+                tasks.create_task(self._watch_until_stopped(), name="watch")
                 tasks.create_task(self._tidy_until_stopped(), name="tidy")
             with contextlib.suppress(FaultError, TimeoutError):
                 async with asyncio.timeout(limits.shutdown_drain_s):
@@ -240,6 +242,21 @@ class Writer:
         while not self._stopping.is_set():
             await self._try(lambda: collect_claims(self._store, self._wall_ms()))
             await self._pause(limits.claims_interval_s)
+
+    async def _watch_until_stopped(self) -> None:
+        silence = Silence()
+        while not self._stopping.is_set():
+            await self._try(lambda: self._abandon_silent(silence))
+            await self._pause(limits.beat_look_interval_s)
+
+    async def _abandon_silent(self, silence: Silence) -> None:
+        states = await self._store.journal_states()
+        for journal in silence.look(states, clock.monotonic_s()):
+            _log.warning(
+                "journal %s shows no sign of life: its leases are abandoned; charges it has still come",
+                journal,
+            )
+            await self._store.end_journal(journal, "lost")
 
     async def _tidy_until_stopped(self) -> None:
         while not self._stopping.is_set():
