@@ -1,0 +1,19 @@
+"""What a payment provider's delivery causes: the one place where notices meet the rooms that act on them."""
+
+from farebox.config.credits import CreditsSettings
+from farebox.credits.notices import DisputeChanged, MoneyReceived, MoneyReturned, Notice
+from farebox.credits.payments import Outcome, take_payment
+from farebox.credits.returns import take_dispute, take_return
+from farebox.store.base import Store
+
+
+async def take(store: Store, settings: CreditsSettings, notice: Notice, now_ms: int) -> Outcome:
+    """Act on a notice. What it returns is durable; on an error of the store it must be delivered again."""
+    if isinstance(notice, MoneyReceived):
+        return await take_payment(store, settings, notice, now_ms)
+    if isinstance(notice, MoneyReturned):
+        return await take_return(store, notice, now_ms)
+    if isinstance(notice, DisputeChanged):
+        return await take_dispute(store, notice, now_ms)
+    reason = getattr(notice, "reason", "subscriptions are not sold here")
+    return Outcome("ignored", reason=reason)
