@@ -390,7 +390,7 @@ async def test_trouble_of_the_store_is_never_taken_for_a_bad_record(store, scene
     (part,) = await scene.lease("alice", 50)
     charges = [scene.settlement("alice", 5, (part._replace(amount_pico=5),)) for _ in range(2)]
     by_hand("ALTER TABLE credit_transactions RENAME COLUMN cause TO gone")
-    by_hand("ALTER TABLE request_logs RENAME COLUMN model TO gone")
+    by_hand("ALTER TABLE request_log_records RENAME COLUMN created_ms TO gone")
     event = Event((scene.row("alice", "adjustment", "credits", -5),))
     calls = {
         "book": lambda: store.book(scene.J, 1, charges, scene.NOW),

@@ -158,7 +158,7 @@ class World:
             "lots": "*",
             "lease_lots": "user, lot, sum(amount_pico)",
             "reserved": "*",
-            "credit_transactions": "id, amount_pico, lots, charge",
+            "credit_transactions": "user, type, reference, pool, amount_pico, lots, charge",
             "request_logs": "exchange, user, charge_pico, charged_pico, outcome, evidence, counts, raw_usage",
             "rollups": "hour_ms, user, model, requests, failures, input_tokens, output_tokens, charge_pico",
             "parked_settlements": "id, user, kind, reason, settlement",

@@ -391,10 +391,19 @@ async def test_S10_a_fault_of_records_in_logs_or_rollups_never_delays_money(
     assert applier.dead_letters.count == (6 if method == "log" else 0)
 
 
-async def test_a_log_row_the_store_refuses_goes_to_the_dead_letters(world: Any, in_memory: Any) -> None:
+async def test_a_log_row_the_store_refuses_goes_to_the_dead_letters(
+    world: Any, in_memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await world.user("alice", 3)
     await world.lease("alice", 2)
-    bad = world.settlement("alice", USD, first_byte_ms=2**63)
+    bad = world.settlement("alice", USD)
+    log = world.store.log
+
+    async def refuse_one(records: Any, charged: Any) -> list[str]:
+        failed = await log([record for record in records if record.exchange != bad.exchange], charged)
+        return [*failed, bad.exchange]
+
+    monkeypatch.setattr(world.store, "log", refuse_one)
     applier = applier_of(world, world.store, in_memory([bad, world.settlement("alice", USD)]))
     await finish(world, applier)
     assert applier.dead_letters.count == 1

@@ -10,7 +10,7 @@ Nobody changes a record once it is made. The three that are made for every excha
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -22,6 +22,8 @@ WALLETS: Final[Mapping[str, tuple[str, ...]]] = {
 """Wallet -> its pools in spending order. The names say nothing about the provider (DESIGN section 1)."""
 
 POOLS: Final = ("credits", "refCredits", "creditsNew", "credits_permanent", "credits_monthly")
+
+_new_tuple = tuple.__new__
 
 OPEN_LOT: Final = "0" * 24
 """Lot id of a pool's opening balance."""
@@ -245,18 +247,27 @@ class Settlement:
     ended_ms: int
     raw_usage: str = ""
     free: bool = False
+    wire: bytes = field(default=b"", init=False, repr=False, compare=False)
+    """The bytes it was read from, so that they need not be made again; empty for one made here."""
 
     def encode(self) -> bytes:
         """Wire form: a JSON array in field order."""
-        return settlement_payload(*(getattr(self, name) for name in Settlement.__slots__))
+        return self.wire or settlement_payload(*[getattr(self, name) for name in _SETTLEMENT_FIELDS])
 
     @classmethod
     def decode(cls, payload: bytes) -> "Settlement":
         """Inverse of `encode`. Raises ValueError on anything else."""
-        fields = _array(payload, 28)
+        fields = orjson.loads(payload)
+        if type(fields) is not list or len(fields) != len(_SETTLEMENT_FIELDS):
+            raise ValueError(f"a record of {len(_SETTLEMENT_FIELDS)} fields was expected")
         fields[9] = tuple(fields[9])
         fields[15] = _lot_amounts(fields[15])
-        return cls(*fields)
+        settlement = cls(*fields)
+        settlement.wire = payload
+        return settlement
+
+
+_SETTLEMENT_FIELDS: Final = tuple(name for name in Settlement.__slots__ if name != "wire")
 
 
 def settlement_payload(
@@ -385,5 +396,8 @@ def _array(payload: bytes, length: int) -> list:  # type: ignore[type-arg]
     return fields
 
 
-def _lot_amounts(rows: list[list[object]]) -> tuple[LotAmount, ...]:
+def _lot_amounts(rows: list[Any]) -> tuple[LotAmount, ...]:
+    if len(rows) == 1:
+        lot, pool, amount_pico = rows[0]
+        return (_new_tuple(LotAmount, (lot, pool, amount_pico)),)
     return tuple(map(LotAmount._make, rows))

@@ -33,10 +33,10 @@ _NEW_WALLET: Final = "openhands"
 def is_refusal(settlement: Settlement) -> bool:
     """Whether nothing was sent and nothing is owed: a log row without a ledger row."""
     return (
-        settlement.outcome == "refused"
+        not settlement.amount_pico
+        and settlement.outcome == "refused"
         and settlement.evidence == "none"
         and settlement.status >= 400
-        and not settlement.amount_pico
         and not settlement.takes
         and not settlement.quarantine
     )

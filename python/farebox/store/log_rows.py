@@ -22,8 +22,10 @@ def cells(records: Iterable[Settlement]) -> dict[Cell, list[int]]:
     """
     sums: dict[Cell, list[int]] = {}
     for record in records:
-        hour_ms = record.ended_ms - record.ended_ms % HOUR_MS
-        cell = sums.setdefault((hour_ms, record.user, record.model, record.wallet), [0] * 5)
+        where = (record.ended_ms - record.ended_ms % HOUR_MS, record.user, record.model, record.wallet)
+        cell = sums.get(where)
+        if cell is None:
+            cell = sums[where] = [0] * 5
         cell[0] += 1
         cell[1] += not 200 <= record.status < 300
         cell[2] += record.input_total

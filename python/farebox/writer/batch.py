@@ -17,6 +17,8 @@ from farebox.journal.frames import Frame
 _ANY_WALLET: Final = next(iter(WALLETS))
 _LARGEST: Final = 2**62
 
+_new_tuple = tuple.__new__
+
 
 class Finished(NamedTuple):
     """A settled exchange and its journal position."""
@@ -29,23 +31,30 @@ def finished_of(journal: str, read: Iterable[Frame]) -> tuple[list[Finished], li
     """The settlements among frames, in order, and those of them that stand for a record nobody can read."""
     records: list[Finished] = []
     unreadable: list[Finished] = []
+    decode, add = Settlement.decode, records.append
     for frame in read:
-        if frame.kind != frames.SETTLE:
+        kind, pos, payload = frame
+        if kind != frames.SETTLE:
             continue
         try:
-            settlement = Settlement.decode(frame.payload)
+            settlement = decode(payload)
             _check(settlement)
         except (ValueError, TypeError) as error:
             settlement = _unreadable(journal, frame, str(error))
-            unreadable.append(Finished(frame.pos, settlement))
-        records.append(Finished(frame.pos, settlement))
+            unreadable.append(Finished(pos, settlement))
+        add(_new_tuple(Finished, (pos, settlement)))
     return records, unreadable
 
 
 def _check(settlement: Settlement) -> None:
     """Refuse numbers no store can add up: they would stop rollups and logs as well as the booking."""
-    numbers = (settlement.amount_pico, settlement.input_total, settlement.started_ms, settlement.ended_ms)
-    for number in (*numbers, *settlement.counts.values()):
+    for number in (
+        settlement.amount_pico,
+        settlement.input_total,
+        settlement.started_ms,
+        settlement.ended_ms,
+        *settlement.counts.values(),
+    ):
         if type(number) is not int or not 0 <= number <= _LARGEST:
             raise ValueError(f"{number!r} is no amount, count or time a record may have")
 

@@ -8,7 +8,6 @@ user's trouble never holds up another's records, it sends his to `single`.
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
 
 import orjson
 
@@ -19,66 +18,71 @@ from farebox.store.booking_rules import is_refusal
 from farebox.store.sqlite import rows, single
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
-Leases: TypeAlias = dict[str, dict[str, tuple[str, int]]]
-"""User -> lot -> (pool, amount) of one journal's live leases."""
-
 
 def book(
     connection: sqlite3.Connection, journal: str, epoch: int, records: Sequence[Settlement], now_ms: int
 ) -> list[Booked]:
     """Book records of one journal in order; see `Store.book`."""
-    results = [Booked.BOOKED] * len(records)
-    by_user: dict[str, list[int]] = {}
-    for index, record in enumerate(records):
+    by_user: dict[str, list[Settlement]] = {}
+    for record in records:
         if not is_refusal(record):
-            by_user.setdefault(record.user, []).append(index)
-    steady = _steady_users(connection, journal, records, by_user)
-    covered = {user: [records[index] for index in by_user[user]] for user in steady}
-    if not _book_steady(connection, journal, covered, now_ms):
-        steady = set()
-    rest = sorted(index for user, indexes in by_user.items() if user not in steady for index in indexes)
-    for index in rest:
-        results[index] = single.book(connection, journal, epoch, records[index], now_ms)
-    return results
+            group = by_user.get(record.user)
+            if group is None:
+                by_user[record.user] = [record]
+            else:
+                group.append(record)
+    steady = _book_steady(connection, journal, by_user, now_ms)
+    if len(steady) == len(by_user):
+        return [Booked.BOOKED] * len(records)
+    return [
+        Booked.BOOKED
+        if record.user in steady or is_refusal(record)
+        else single.book(connection, journal, epoch, record, now_ms)
+        for record in records
+    ]
 
 
 def _book_steady(
-    connection: sqlite3.Connection, journal: str, covered: Mapping[str, Sequence[Settlement]], now_ms: int
-) -> bool:
-    """Book each user's records, which his lease covers; False, with nothing changed, when a value among them
-    cannot be stored.
+    connection: sqlite3.Connection, journal: str, by_user: Mapping[str, Sequence[Settlement]], now_ms: int
+) -> set[str]:
+    """Book at once all records of those users whose records are all new, ordinary and covered by their
+    lease; these users. None, with nothing changed, when a value among them cannot be stored.
     """
+    known = _known(connection, by_user)
+    leases = _leases_in_order(connection, journal, by_user)
     effects = rows.Effects(journal)
     try:
         with savepoint(connection):
-            for user, records in covered.items():
-                effects.charge_leased(user, records, now_ms)
+            steady = {
+                user
+                for user, records in by_user.items()
+                if user in leases
+                and not (known and any(record.exchange in known for record in records))
+                and effects.charge_leased(user, records, leases[user], now_ms)
+            }
             effects.write(connection)
     except (sqlite3.Error, OverflowError, UnicodeEncodeError, InvariantBrokenError) as error:
         if isinstance(error, InvariantBrokenError) or is_row_error(error):
-            return False
+            return set()
         raise
-    return True
+    return steady
 
 
-def _steady_users(
-    connection: sqlite3.Connection, journal: str, records: Sequence[Settlement], by_user: dict[str, list[int]]
-) -> set[str]:
-    """Users all of whose records are new, ordinary and covered by their lease."""
-    mine = [records[index] for indexes in by_user.values() for index in indexes]
-    seen = Counter(record.exchange for record in mine)
-    known = rows.booked(connection, ((record.user, record.exchange) for record in mine))
-    known.update(exchange for exchange, times in seen.items() if times > 1)
-    leases = _leases_in_order(connection, journal, by_user)
-    return {
-        user
-        for user, indexes in by_user.items()
-        if user in leases and _is_covered([records[index] for index in indexes], leases[user], known)
-    }
+def _known(connection: sqlite3.Connection, by_user: Mapping[str, Sequence[Settlement]]) -> set[str]:
+    """Exchanges that are booked or parked already, or that come twice."""
+    known = rows.booked(
+        connection, ((user, record.exchange) for user, records in by_user.items() for record in records)
+    )
+    times = Counter(record.exchange for records in by_user.values() for record in records)
+    if len(times) != times.total():
+        known.update(exchange for exchange, count in times.items() if count > 1)
+    return known
 
 
-def _leases_in_order(connection: sqlite3.Connection, journal: str, users: Iterable[str]) -> Leases:
-    """Live leases of those users who are neither parked nor damaged."""
+def _leases_in_order(
+    connection: sqlite3.Connection, journal: str, users: Iterable[str]
+) -> dict[str, dict[str, tuple[str, int]]]:
+    """User -> lot -> (pool, amount) of the live leases of those users who are neither parked nor damaged."""
     asked = orjson.dumps(list(users)).decode()
     # CROSS JOIN keeps the order of the tables: the few users asked about come first, then look-ups by key.
     in_order = connection.execute(
@@ -87,7 +91,7 @@ def _leases_in_order(connection: sqlite3.Connection, journal: str, users: Iterab
                SELECT 1 FROM pools WHERE pools.user = users.user AND balance_pico <> seen_pico)""",
         (asked,),
     )
-    leases: Leases = {row[0]: {} for row in in_order}
+    leases: dict[str, dict[str, tuple[str, int]]] = {row[0]: {} for row in in_order}
     held = connection.execute(
         """SELECT lease_lots.user, lease_lots.lot, lots.pool, lease_lots.amount_pico
            FROM json_each(?) AS asked
@@ -100,19 +104,3 @@ def _leases_in_order(connection: sqlite3.Connection, journal: str, users: Iterab
         if user in leases:
             leases[user][lot] = (pool, amount)
     return leases
-
-
-def _is_covered(records: list[Settlement], lease: dict[str, tuple[str, int]], known: set[str]) -> bool:
-    needed: dict[str, int] = {}
-    for record in records:
-        if record.quarantine or record.exchange in known:
-            return False
-        covered = 0
-        for lot, pool, amount in record.takes:
-            if amount <= 0 or lot not in lease or lease[lot][0] != pool:
-                return False
-            covered += amount
-            needed[lot] = needed.get(lot, 0) + amount
-        if covered != record.amount_pico:
-            return False
-    return all(lease[lot][1] >= amount for lot, amount in needed.items())

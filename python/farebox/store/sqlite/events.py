@@ -79,12 +79,14 @@ def _is_booked(connection: sqlite3.Connection, wanted: Sequence[Transaction]) ->
 
 def _stored(connection: sqlite3.Connection, row: Transaction) -> StoredRow | None:
     found = connection.execute(
-        "SELECT amount_pico, lots, charge FROM credit_transactions WHERE id = ?", (row.id,)
+        "SELECT amount_pico, lots, charge FROM credit_transactions"
+        " WHERE reference = ? AND type = ? AND user = ? AND pool = ?",
+        (row.reference, row.type, row.user, row.pool),
     ).fetchone()
     if found is None:
         return None
     amount_pico, lots, charge = found
-    asked_pico = orjson.loads(charge)[ASKED] if charge else None
+    asked_pico = rows.charge_from(charge)[ASKED] if charge else None
     return StoredRow(amount_pico, tuple(LotAmount(*part) for part in orjson.loads(lots)), asked_pico)
 
 

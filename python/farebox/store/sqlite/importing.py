@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from farebox.base.errors import InvariantBrokenError
-from farebox.base.records import POOLS, KeyRecord
+from farebox.base.records import POOLS, KeyRecord, Settlement
 from farebox.store.base import Event, EventResult
 from farebox.store.openings import OPENING_COUNTERS, PARKED_BY_IMPORT, OldLog, Opening, OpeningResult
 from farebox.store.sqlite import events, feed, rows
+from farebox.store.sqlite import logs as request_logs
 from farebox.store.sqlite.connection import savepoint
 
 _COUNTER_COLUMNS = (
@@ -34,15 +35,6 @@ _NEW_USER = f"""
 _ADD_COUNTERS = (
     f"UPDATE users SET {', '.join(f'{name} = {name} + ?' for name in _COUNTER_COLUMNS)} WHERE user = ?"  # noqa: S608
 )
-_LOG = """
-    INSERT OR IGNORE INTO request_logs
-    (exchange, user, key, model, upstream, input_tokens, output_tokens, cache_write_tokens, cache_hit_tokens,
-     tokens_used, charge_pico, credit_type, status, latency_ms, created_ms, charged_pico, upstream_model,
-     upstream_request, wire_format, first_byte_ms, outcome, stream, evidence, price_version, multiplier,
-     counts, detail, raw_usage)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?11, '', '', '', 0, 'imported',
-     0, '', 0, '', '{}', '{}', '')
-"""
 
 
 class _DryRunError(Exception):
@@ -182,8 +174,46 @@ def import_logs(connection: sqlite3.Connection, logs: Sequence[OldLog]) -> set[s
     """Insert old request logs by id; the ids that were there already."""
     ids = orjson.dumps([log.exchange for log in logs]).decode()
     found = connection.execute(
-        "SELECT exchange FROM request_logs WHERE exchange IN (SELECT value FROM json_each(?))", (ids,)
+        "SELECT exchange FROM request_log_records WHERE exchange IN (SELECT value FROM json_each(?))", (ids,)
     )
     known = {exchange for (exchange,) in found}
-    connection.executemany(_LOG, logs)
+    request_logs.insert(connection, [_settlement(log) for log in logs], {})
     return known
+
+
+def _settlement(log: OldLog) -> Settlement:
+    """An old row in the shape all rows have here: no price, no evidence, only what it counted and cost."""
+    counts = {
+        "input": log.input_tokens,
+        "output": log.output_tokens,
+        "cache_write_5m": log.cache_write_tokens,
+        "cache_read": log.cache_hit_tokens,
+    }
+    return Settlement(
+        exchange=log.exchange,
+        user=log.user,
+        wallet=log.credit_type,
+        key=log.key,
+        model=log.model,
+        wire_format="",
+        price_version=0,
+        multiplier="",
+        evidence="",
+        flags=(),
+        counts={kind: count for kind, count in counts.items() if count},
+        others={},
+        input_total=log.tokens_used - log.output_tokens,
+        variant="",
+        amount_pico=log.charge_pico,
+        takes=(),
+        quarantine="",
+        outcome="imported",
+        status=log.status,
+        upstream=log.upstream,
+        upstream_model="",
+        upstream_request="",
+        stream=False,
+        started_ms=log.created_ms - log.latency_ms,
+        first_byte_ms=0,
+        ended_ms=log.created_ms,
+    )

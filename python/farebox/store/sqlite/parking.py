@@ -107,6 +107,6 @@ def _settle(connection: sqlite3.Connection, account: Account, final: Settlement,
     effects.charge(final, late.split, (), late.written_off_pico, now_ms)
     effects.write(connection)
     connection.execute(
-        "UPDATE request_logs SET charge_pico = ?, charged_pico = ? WHERE exchange = ?",
+        "UPDATE request_log_records SET charge_pico = ?, charged_pico = ? WHERE exchange = ?",
         (final.amount_pico, final.amount_pico - late.written_off_pico, final.exchange),
     )

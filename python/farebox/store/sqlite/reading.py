@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import orjson
 
 from farebox.base.records import Account, LotAmount, Transaction
-from farebox.store.sqlite import accounts
+from farebox.store.sqlite import accounts, rows
 
 _COLUMNS = "user, type, reference, pool, amount_pico, lots, cause, created_ms, charge"
 _OF_USER = f"SELECT {_COLUMNS} FROM credit_transactions WHERE user = ?"  # noqa: S608 - names of our own
-_OLDER = " AND sequence < (SELECT sequence FROM credit_transactions WHERE id = ?)"
+_OLDER = """ AND sequence < (SELECT sequence FROM credit_transactions
+    WHERE reference = ? AND type = ? AND user = ? AND pool = ?)"""
 _NEWEST_FIRST = " ORDER BY sequence DESC"
 
 
@@ -21,7 +22,14 @@ def transactions(connection: sqlite3.Connection, user: str, limit: int, before: 
     if not before:
         return _transactions(connection.execute(_OF_USER + _NEWEST_FIRST + " LIMIT ?", (user, limit)))
     older = _OF_USER + _OLDER + _NEWEST_FIRST + " LIMIT ?"
-    return _transactions(connection.execute(older, (user, before, limit)))
+    return _transactions(connection.execute(older, (user, *_parts_of(user, before), limit)))
+
+
+def _parts_of(user: str, row_id: str) -> tuple[str, str, str, str]:
+    """Reference, type, user and pool of a row of `user`: a reference may hold colons, the others do not."""
+    type_, _, rest = row_id.removeprefix(f"{user}:").partition(":")
+    reference, _, pool = rest.rpartition(":")
+    return reference, type_, user, pool
 
 
 def account_with_rows(connection: sqlite3.Connection, user: str) -> tuple[Account, list[Transaction]] | None:
@@ -43,7 +51,7 @@ def _transactions(found: Iterable[tuple[str, str, str, str, int, str, str, int, 
             lots=tuple(LotAmount(*part) for part in orjson.loads(lots)),
             cause=cause,
             created_ms=created,
-            charge=orjson.loads(charge) if charge else {},
+            charge=rows.charge_from(charge),
         )
         for user, type_, reference, pool, amount, lots, cause, created, charge in found
     ]

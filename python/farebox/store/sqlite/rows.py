@@ -7,20 +7,46 @@ can never swallow money.
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
+from typing import Final, TypeAlias
 
 import orjson
 
 from farebox.base.errors import InvariantBrokenError
-from farebox.base.records import LotAmount, Settlement, Transaction
+from farebox.base.records import WALLETS, LotAmount, Settlement, Transaction
 from farebox.ledger.settlement import charge_block, rows_of
 from farebox.store.booking_rules import Counters
 
+Parts: TypeAlias = Sequence[LotAmount]
+Sums: TypeAlias = defaultdict[tuple[str, str], int]
+Lease: TypeAlias = Mapping[str, tuple[str, int]]
+"""Lot -> (pool, amount) of one user's live lease."""
+Row: TypeAlias = tuple[str, str, str, str, int, str, str, int, str]
+"""A ledger row as its table has it, without the sequence."""
+
+CHARGE_MEMBERS: Final = (
+    "model",
+    "wire_format",
+    "variant",
+    "price_version",
+    "multiplier",
+    "evidence",
+    "flags",
+    "counts",
+    "others",
+    "input_total",
+    "amount_pico",
+    "free",
+)
+"""The order of a charge block in its column, a JSON array: on disk for ever."""
+_CHARGE_KEYS: Final = frozenset(CHARGE_MEMBERS)
+
+
 _INSERT = """
     INSERT INTO credit_transactions
-    (id, user, type, reference, pool, amount_pico, lots, cause, created_ms, charge)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (user, type, reference, pool, amount_pico, lots, cause, created_ms, charge)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _COUNT = """
     UPDATE users SET rev = rev + 1, total_spent_pico = total_spent_pico + ?,
@@ -29,27 +55,69 @@ _COUNT = """
     total_input_tokens = total_input_tokens + ?, total_output_tokens = total_output_tokens + ? WHERE user = ?
 """
 
-Parts = Sequence[LotAmount]
-Sums = defaultdict[tuple[str, str], int]
-
 
 def insert(connection: sqlite3.Connection, rows: Iterable[Transaction]) -> None:
     """Write ledger rows; an id that is there already raises sqlite3.IntegrityError."""
     connection.executemany(_INSERT, [_values(row) for row in rows])
 
 
-def _values(row: Transaction) -> tuple[object, ...]:
+def _values(row: Transaction) -> Row:
     return (
-        f"{row.user}:{row.type}:{row.reference}:{row.pool}",
         row.user,
         row.type,
         row.reference,
         row.pool,
         row.amount_pico,
-        orjson.dumps([list(part) for part in row.lots]).decode(),
+        orjson.dumps(list(map(tuple, row.lots))).decode(),
         row.cause,
         row.created_ms,
-        orjson.dumps(row.charge).decode() if row.charge else "",
+        _charge_text(row.charge) if row.charge else "",
+    )
+
+
+def _charge_text(charge: Mapping[str, object]) -> str:
+    """An exchange's charge block as an array of its members, what an event keeps there as an object."""
+    is_block = charge.keys() == _CHARGE_KEYS
+    return orjson.dumps([charge[name] for name in CHARGE_MEMBERS] if is_block else charge).decode()
+
+
+def charge_from(stored: str) -> Mapping[str, object]:
+    """A charge block back from its row; empty where the row has none."""
+    if not stored:
+        return {}
+    members = orjson.loads(stored)
+    return dict(zip(CHARGE_MEMBERS, members, strict=True)) if type(members) is list else members
+
+
+def _one_lot_row(settlement: Settlement, take: LotAmount, now_ms: int) -> Row:
+    """The row of the usual case, one lot pays all: what `rows_of` and `_values` make, at a quarter of the
+    cost.
+    """
+    lot, pool, amount_pico = take
+    charge = (
+        settlement.model,
+        settlement.wire_format,
+        settlement.variant,
+        settlement.price_version,
+        settlement.multiplier,
+        settlement.evidence,
+        settlement.flags,
+        settlement.counts,
+        settlement.others,
+        settlement.input_total,
+        amount_pico,
+        settlement.free,
+    )
+    return (
+        settlement.user,
+        "spent",
+        settlement.exchange,
+        pool,
+        -amount_pico,
+        orjson.dumps(((lot, pool, -amount_pico),)).decode(),
+        "exchange",
+        now_ms,
+        orjson.dumps(charge).decode(),
     )
 
 
@@ -60,7 +128,7 @@ class Effects:
 
     def __init__(self, journal: str) -> None:
         self._journal = journal
-        self._rows: list[Transaction] = []
+        self._rows: list[Row] = []
         self._pools: Sums = defaultdict(int)
         self._left: Sums = defaultdict(int)
         self._leased: Sums = defaultdict(int)
@@ -71,20 +139,34 @@ class Effects:
         self, settlement: Settlement, split: Parts, from_lease: Parts, written_off_pico: int, now_ms: int
     ) -> None:
         """Add one charge: `split` leaves the pools, `from_lease` of it leaves the journal's lease."""
-        self._rows += rows_of(settlement, split, written_off_pico, now_ms)
+        self._rows += map(_values, rows_of(settlement, split, written_off_pico, now_ms))
         self._take(settlement.user, split, from_lease, written_off_pico)
         self._counters_of(settlement.user).count_tokens((settlement,))
 
-    def charge_leased(self, user: str, settlements: Sequence[Settlement], now_ms: int) -> None:
-        """Add charges of one user that his lease pays in full: sums are made before they are looked up."""
-        taken: Sums = defaultdict(int)
+    def charge_leased(self, user: str, settlements: Sequence[Settlement], lease: Lease, now_ms: int) -> bool:
+        """Add all charges of one user if his lease pays each of them in full; whether it does.
+
+        Sums are made before they are looked up. What is out of the ordinary is the caller's to book alone.
+        """
+        rows: list[Row] = []
+        taken: dict[str, int] = {}
         for settlement in settlements:
-            self._rows += rows_of(settlement, settlement.takes, 0, now_ms)
-            for lot, pool, amount in settlement.takes:
-                taken[lot, pool] += amount
-        parts = [LotAmount(lot, pool, amount) for (lot, pool), amount in taken.items()]
+            takes = settlement.takes
+            if settlement.quarantine or not _is_paid(settlement, lease):
+                return False
+            if len(takes) == 1:
+                rows.append(_one_lot_row(settlement, takes[0], now_ms))
+            else:
+                rows += map(_values, rows_of(settlement, takes, 0, now_ms))
+            for lot, _, amount in takes:
+                taken[lot] = taken.get(lot, 0) + amount
+        parts = [LotAmount(lot, lease[lot][0], amount) for lot, amount in taken.items()]
+        if any(amount > lease[lot][1] for lot, _, amount in parts):
+            return False
+        self._rows += rows
         self._take(user, parts, parts, 0)
         self._counters_of(user).count_tokens(settlements)
+        return True
 
     def _take(self, user: str, split: Parts, from_lease: Parts, written_off_pico: int) -> None:
         self._counters_of(user).take(split, written_off_pico)
@@ -110,7 +192,7 @@ class Effects:
         """Write everything gathered. Raises InvariantBrokenError when a pool, lot, lease or user is not
         there.
         """
-        insert(connection, self._rows)
+        connection.executemany(_INSERT, self._rows)
         lots = {
             where: (self._left.get(where, 0), self._leased.get(where, 0))
             for where in (self._left | self._leased)
@@ -140,33 +222,44 @@ def _update(connection: sqlite3.Connection, statement: str, values: list[tuple[o
         raise InvariantBrokenError(f"a row to be charged is missing: {statement.partition(' SET ')[0]}")
 
 
+def _is_paid(settlement: Settlement, lease: Lease) -> bool:
+    """Whether the takes are of leased lots in the wallet's pools and add up to the charge."""
+    pools = WALLETS[settlement.wallet]
+    paid_pico = 0
+    for lot, pool, amount in settlement.takes:
+        held = lease.get(lot)
+        if amount <= 0 or held is None or held[0] != pool or pool not in pools:
+            return False
+        paid_pico += amount
+    return paid_pico == settlement.amount_pico
+
+
 def booked(connection: sqlite3.Connection, exchanges: Iterable[tuple[str, str]]) -> set[str]:
     """Of (user, exchange) pairs, the exchanges with a ledger row or a place among the parked."""
-    exchange_of = {f"{user}:spent:{exchange}:": exchange for user, exchange in exchanges}
-    if not exchange_of:
-        return set()
+    pairs = set(exchanges)
+    asked = orjson.dumps([exchange for _, exchange in pairs]).decode()
+    # CROSS JOIN keeps the order of the tables: what is asked about comes first, then look-ups by key.
     rows = connection.execute(
-        """SELECT asked.value FROM json_each(?) AS asked WHERE EXISTS (
-               SELECT 1 FROM credit_transactions AS row WHERE row.id > asked.value
-               AND row.id < substr(asked.value, 1, length(asked.value) - 1) || ';')""",
-        (orjson.dumps(list(exchange_of)).decode(),),
+        """SELECT row.user, row.reference FROM json_each(?) AS asked
+           CROSS JOIN credit_transactions AS row ON row.reference = asked.value AND row.type = 'spent'""",
+        (asked,),
     )
     parked = connection.execute(
         """SELECT asked.value FROM json_each(?) AS asked
-           JOIN parked_settlements AS parked ON parked.id = asked.value""",
-        (orjson.dumps(list(exchange_of.values())).decode(),),
+           CROSS JOIN parked_settlements AS parked ON parked.id = asked.value""",
+        (asked,),
     )
-    return {exchange_of[row[0]] for row in rows} | {row[0] for row in parked}
+    return {pair[1] for pair in rows if pair in pairs} | {row[0] for row in parked}
 
 
 def is_same_charge(connection: sqlite3.Connection, settlement: Settlement) -> bool | None:
     """Whether the rows of this exchange say what the settlement says; None when there are no rows."""
-    prefix = f"{settlement.user}:spent:{settlement.exchange}"
     found = connection.execute(
-        "SELECT charge FROM credit_transactions WHERE id > ? AND id < ? ORDER BY sequence",
-        (prefix + ":", prefix + ";"),
+        "SELECT charge FROM credit_transactions WHERE reference = ? AND type = 'spent' AND user = ?"
+        " ORDER BY sequence",
+        (settlement.exchange, settlement.user),
     ).fetchall()
     if not found:
         return None
-    stored: object = next((orjson.loads(charge) for (charge,) in found if charge), {})
+    stored = next((charge_from(charge) for (charge,) in found if charge), {})
     return bool(stored == orjson.loads(orjson.dumps(charge_block(settlement))))

@@ -1,0 +1,153 @@
+"""Journals full of settled exchanges, made without HTTP: the writer's input at full speed.
+
+The records are those of an ordinary chat exchange (open, sent, settle), written by the journal's own appender in
+turns of a worker's size, so that segments, positions and checksums are the real ones.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from farebox.base import frames
+from farebox.base.ids import ExchangeIds
+from farebox.base.records import LotAmount, opened_payload, settlement_payload
+from farebox.base.units import PICO_PER_USD
+from farebox.credits.accounts import create_user
+from farebox.credits.events import grant_event
+from farebox.journal import Journal, create, sent_payload
+from farebox.store.base import Store
+
+NOW_MS = 1_760_000_000_000
+CHARGE_PICO = 140_000_000
+"""Price of each exchange: 40 tokens in at 1.25 USD and 9 out at 10 USD per million."""
+POOL = "creditsNew"
+WALLET = "openhands"
+KEY = "5e" * 32
+_RAW_USAGE = '{"prompt_tokens":40,"completion_tokens":9,"total_tokens":49}'
+
+
+class Load:
+    """Users with one lot each, all of it leased to one journal, and exchanges of them in turn."""
+
+    def __init__(self, journal: Journal, lots: Sequence[tuple[str, str]], turn: int = 64) -> None:
+        """`lots`: (user, lot); `turn`: exchanges that end in one turn of the loop."""
+        self.journal = journal
+        self.made = 0
+        self._lots = lots
+        self._turn = turn
+        self._ids = ExchangeIds()
+
+    async def make(self, count: int) -> None:
+        """Write `count` more exchanges; everything is written, and synced soon, on return."""
+        ends_at = self.made + count
+        while self.made < ends_at:
+            for _ in range(min(self._turn, ends_at - self.made)):
+                self._exchange()
+            await asyncio.sleep(0)
+            while self.journal.last_pos - self.journal.synced_pos > 100_000:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
+
+    def _exchange(self) -> None:
+        user, lot = self._lots[self.made % len(self._lots)]
+        now_ms = NOW_MS + self.made // 10
+        self.made += 1
+        exchange = self._ids.new(now_ms)
+        append = self.journal.append
+        append(
+            frames.OPEN,
+            opened_payload(
+                exchange,
+                user,
+                WALLET,
+                KEY,
+                "gpt-5.1",
+                "chat",
+                1,
+                "bench-openai",
+                False,
+                now_ms - 3,
+                60,
+                2 * CHARGE_PICO,
+            ),
+        )
+        append(frames.SENT, sent_payload(exchange))
+        append(frames.SETTLE, settled(exchange, user, lot, now_ms))
+
+
+def settled(exchange: str, user: str, lot: str, now_ms: int) -> bytes:
+    """The settle payload of an ordinary exchange."""
+    return settlement_payload(
+        exchange,
+        user,
+        WALLET,
+        KEY,
+        "gpt-5.1",
+        "chat",
+        1,
+        "1.0",
+        "exact",
+        (),
+        {"input": 40, "output": 9},
+        {},
+        40,
+        "",
+        CHARGE_PICO,
+        (LotAmount(lot, POOL, CHARGE_PICO),),
+        "",
+        "completed",
+        200,
+        "bench-openai",
+        "gpt-5.1-2025-11-13",
+        f"req_{exchange[-12:]}",
+        False,
+        now_ms - 3,
+        now_ms - 1,
+        now_ms,
+        _RAW_USAGE,
+        False,
+    )
+
+
+async def make_users(store: Store, count: int, usd_each: int) -> list[tuple[str, str]]:
+    """Users with one lot of credit each; (user, lot)."""
+    lots = []
+    for number in range(count):
+        user = f"user-{number}"
+        await create_user(store, user, "user", "bench", NOW_MS)
+        credit = grant_event(user, POOL, usd_each * PICO_PER_USD, "bench", user, None, "bench", NOW_MS)
+        await store.apply_event(credit, NOW_MS)
+        lots.append((user, credit.rows[0].lots[0].lot))
+    return lots
+
+
+async def begin_journal(store: Store, root: Path) -> Journal:
+    """A new journal under `root`, ready to append."""
+    loop = asyncio.get_running_loop()
+    journal = create(root)
+    journal.scan()
+    journal.intend_epoch(1)
+    await store.claim_epoch(journal.id, 1, "bench", NOW_MS)
+    journal.begin_epoch(1, loop.call_soon, loop.call_soon_threadsafe)
+    return journal
+
+
+async def lease_all(store: Store, journal: str, lots: Sequence[tuple[str, str]], usd_each: int) -> None:
+    """Lease each user's whole credit to the journal."""
+    for user, _ in lots:
+        pico = usd_each * PICO_PER_USD
+        answer = await store.grant(user, WALLET, journal, 1, 0, pico, pico, NOW_MS)
+        if answer.reason:
+            raise SystemExit(f"no lease for {user}: {answer.reason}")
+
+
+def average_bytes(directory: Path, exchanges: int) -> float:
+    """Journal bytes of one exchange."""
+    return sum(path.stat().st_size for path in directory.glob("*.segment")) / exchanges
+
+
+def dump_line(value: object) -> str:
+    """One line of JSON."""
+    return orjson.dumps(value).decode()
