@@ -1,7 +1,7 @@
 """Journals full of settled exchanges, made without HTTP: the writer's input at full speed.
 
-The records are those of an ordinary chat exchange (open, sent, settle), written by the journal's own appender in
-turns of a worker's size, so that segments, positions and checksums are the real ones.
+The records are those of an ordinary chat exchange (open, sent, settle), written by the journal's own appender
+in turns of a worker's size, so that segments, positions and checksums are the real ones.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ CHARGE_PICO = 140_000_000
 POOL = "creditsNew"
 WALLET = "openhands"
 KEY = "5e" * 32
+_UNSYNCED_MAX = 100_000
 _RAW_USAGE = '{"prompt_tokens":40,"completion_tokens":9,"total_tokens":49}'
 
 
@@ -46,9 +47,14 @@ class Load:
             for _ in range(min(self._turn, ends_at - self.made)):
                 self._exchange()
             await asyncio.sleep(0)
-            while self.journal.last_pos - self.journal.synced_pos > 100_000:
-                await asyncio.sleep(0.005)
-        await asyncio.sleep(0)
+            if self.journal.last_pos - self.journal.synced_pos > _UNSYNCED_MAX:
+                await self.synced()
+
+    async def synced(self) -> None:
+        """Wait until everything made is on disk."""
+        pos = self.journal.last_pos
+        while self.journal.synced_pos < pos:  # noqa: ASYNC110 - the sync thread sets no event
+            await asyncio.sleep(0.005)
 
     def _exchange(self) -> None:
         user, lot = self._lots[self.made % len(self._lots)]
@@ -143,9 +149,9 @@ async def lease_all(store: Store, journal: str, lots: Sequence[tuple[str, str]],
             raise SystemExit(f"no lease for {user}: {answer.reason}")
 
 
-def average_bytes(directory: Path, exchanges: int) -> float:
-    """Journal bytes of one exchange."""
-    return sum(path.stat().st_size for path in directory.glob("*.segment")) / exchanges
+def bytes_in(directory: Path, pattern: str) -> int:
+    """Bytes of the files of a directory that match."""
+    return sum(path.stat().st_size for path in directory.glob(pattern))
 
 
 def dump_line(value: object) -> str:

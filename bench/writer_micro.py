@@ -1,10 +1,10 @@
 """CPU of the writer per settled exchange: a journal of many exchanges applied to a fresh SQLite store.
 
-Run: python bench/writer_micro.py [--count 200000] [--users 20] [--live] [--profile] [--json]. One process,
+Run: python bench/writer_micro.py [--count 200000] [--users 20] [--live] [--shares] [--profile]. One process,
 no HTTP. CPU is the operating system's account of the process and all its threads while it applies, syncs
-included. `--live` applies while the journal is written, at the pace of a worker (batches as small as in
-service); otherwise the writer finds everything there and takes full batches. SQL is split by statement; what is
-left is reading, decoding and preparing in Python.
+included; `cpu_us_quiet` is that of the tenth of the batches that others on the machine disturbed least.
+`--live` applies in batches as small as a worker's in service; otherwise the writer finds everything there.
+`--shares` splits SQL by statement; what is left is reading, decoding and preparing in Python.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import cProfile
 import functools
 import pstats
 import sqlite3
+import statistics
 import sys
 import tempfile
 import time
@@ -29,10 +30,10 @@ from farebox.store.sqlite import SQLiteStore  # noqa: E402
 from farebox.store.sqlite import connection as sqlite_connection  # noqa: E402
 from farebox.writer.journals import JournalSource  # noqa: E402
 from farebox.writer.service import Writer  # noqa: E402
-from journal_load import Load, average_bytes, begin_journal, dump_line, lease_all, make_users  # noqa: E402
+from journal_load import Load, begin_journal, bytes_in, dump_line, lease_all, make_users  # noqa: E402
 
 _LIVE_PER_S = 8000
-_STEP_S = 0.1
+_STEP_S = 0.2
 
 Spent = defaultdict[str, float]
 """Share of the work -> CPU seconds."""
@@ -116,45 +117,55 @@ async def measure(folder: Path, arguments: argparse.Namespace, spent: Spent) -> 
     writer = Writer(store, folder / "journals")
     if not arguments.live:
         await load.make(arguments.count)
-        while journal.synced_pos < journal.last_pos:
-            await asyncio.sleep(0.01)
-    journal_bytes = average_bytes(journal.directory, arguments.count)
+        await load.synced()
+    journal_bytes = bytes_in(journal.directory, "*.segment") / arguments.count
     tune_garbage_collection()
     spent.clear()
     profile = cProfile.Profile() if arguments.profile else None
+    costs_us: list[float] = []
     cpu_s = wall_s = 0.0
-    while load.made < arguments.count or not cpu_s:
-        if arguments.live:
+    while (booked := booked_by(writer)) < arguments.count:
+        if arguments.live and load.made == booked:
             await load.make(min(int(_LIVE_PER_S * _STEP_S), arguments.count - load.made))
-            await asyncio.sleep(0.02)
         began_cpu_s, began_s = time.process_time(), time.monotonic()
         if profile:
             profile.enable()
-        await writer.drain()
+        await writer._round()
         if profile:
             profile.disable()
-        cpu_s += time.process_time() - began_cpu_s
+        took_s = time.process_time() - began_cpu_s
+        cpu_s += took_s
         wall_s += time.monotonic() - began_s
+        if booked_by(writer) > booked:
+            costs_us.append(1e6 * took_s / (booked_by(writer) - booked))
+    await writer.drain()
     writer.close()
     if profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
-    rows = await check(store, lots, arguments.count)
+    rows = check(store, arguments.count)
     journal.close()
     await store.close()
-    store_bytes = sum(path.stat().st_size for path in folder.glob("store.db*"))
+    store_bytes = bytes_in(folder, "store.db*")
     return {
         "count": arguments.count,
         "users": arguments.users,
         "live": arguments.live,
         "rows": rows,
         "cpu_us": round(1e6 * cpu_s / arguments.count, 2),
+        "cpu_us_quiet": round(statistics.quantiles(costs_us, n=10)[0], 2),
+        "batch": round(arguments.count / len(costs_us)),
         "per_s": round(arguments.count / wall_s),
         "journal_bytes": round(journal_bytes),
         "store_bytes": round(store_bytes / arguments.count),
     }
 
 
-async def check(store: SQLiteStore, lots: list[tuple[str, str]], count: int) -> int:
+def booked_by(writer: Writer) -> int:
+    """Exchanges booked so far."""
+    return int(str(writer.status()["booked"]))
+
+
+def check(store: SQLiteStore, count: int) -> int:
     """That every exchange has its row, its log and its place in the sums; ledger rows."""
     with sqlite3.connect(store.path) as connection:
         (rows,) = connection.execute(

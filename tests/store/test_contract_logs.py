@@ -126,3 +126,23 @@ async def test_hole_27_rollups_are_added_once_per_position(scene, by_hand):
     )
     assert rows == [(3, 1, 3 * 13200, 2400, 30), (1, 0, 13200, 800, 40)]
     assert (await scene.store.journal_states())[0].rolled == 7
+
+
+async def test_what_follows_a_booking_is_the_same_in_one_call_as_in_three(scene, by_hand):
+    await scene.journal()
+    records = [scene.settlement("alice", 10), scene.settlement("alice", 20, status=502)]
+    assert await scene.store.finish(scene.J, 1, records, {records[1].exchange: 5}, records, 9, 7) == []
+    assert await scene.store.finish(scene.J, 1, records, {}, records, 9, 7) == []
+    state = (await scene.store.journal_states())[0]
+    assert (state.rolled, state.applied) == (9, 7)
+    logged = [await scene.store.request_log(record.exchange) for record in records]
+    assert [row["creditsCost"] for row in logged] == ["0.00000000001", "0.000000000005"]
+    assert by_hand("SELECT requests, failures, charge_pico FROM rollups") == [(2, 1, 30)]
+
+
+async def test_S10_a_log_row_that_cannot_be_stored_holds_up_no_mark(scene):
+    await scene.journal()
+    good, bad = scene.settlement("alice", 1), scene.settlement("bob", 2**63)
+    assert await scene.store.finish(scene.J, 1, [good, bad], {}, [good], 9, 9) == [bad.exchange]
+    assert (await scene.store.journal_states())[0].applied == 9
+    assert await scene.store.request_log(good.exchange)

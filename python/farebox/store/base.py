@@ -264,6 +264,20 @@ class Store(WorkerStore, Protocol):
     async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
         """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
 
+    async def finish(
+        self,
+        journal: str,
+        epoch: int,
+        to_log: Sequence[Settlement],
+        charged: Mapping[str, int],
+        to_roll_up: Sequence[Settlement],
+        rolled_pos: int,
+        applied_pos: int,
+    ) -> list[str]:
+        """What follows a booking: `log`, `roll_up` to `rolled_pos`, `advance_applied` to `applied_pos`, in
+        this order, in as few transactions as the store can. Returns what `log` does.
+        """
+
     # -- accounts and keys -----------------------------------------------------------------------------------
     async def create_user(self, user: str, role: str, actor: str, now_ms: int) -> bool:
         """Create an account with empty pools; False when it exists."""

@@ -9,12 +9,13 @@ have goes to the dead letters. Rollups go before `applied`, so that no replay is
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum, auto
 from typing import Final, Protocol
 
 from farebox.base import limits
 from farebox.base.errors import FareboxError, FaultError, StoreConflictError, StoreUnknownError
+from farebox.base.records import Settlement
 from farebox.journal.frames import Frame
 from farebox.store.base import Booked, JournalState, Store
 from farebox.writer.batch import Finished, by_user, finished_of, stand_in, transactions_of
@@ -106,8 +107,7 @@ class JournalApplier:
         self._unrolled = [record for record in self._unrolled if record.pos > state.rolled]
         is_behind = await self._read(state)
         await self._book(state.epoch, now_ms)
-        await self._write_logs()
-        await self._mark(state)
+        await self._finish(state)
         return is_behind
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -202,13 +202,16 @@ class JournalApplier:
 
     def _take_out(self, done: Sequence[Finished]) -> None:
         """Remove booked or parked records from the queue; they go on to their request-log rows."""
-        gone = {record.pos for record in done}
-        for user in {record.settlement.user for record in done}:
-            left = [record for record in self._unbooked[user] if record.pos not in gone]
-            if left:
-                self._unbooked[user] = left
-            else:
+        users = {record.settlement.user for record in done}
+        if sum(len(self._unbooked[user]) for user in users) == len(done):
+            for user in users:
                 del self._unbooked[user]
+        else:
+            gone = {record.pos for record in done}
+            for user in users:
+                self._unbooked[user] = [record for record in self._unbooked[user] if record.pos not in gone]
+                if not self._unbooked[user]:
+                    del self._unbooked[user]
         self._unlogged.extend(done)
         self.booked_count += len(done)
 
@@ -241,44 +244,64 @@ class JournalApplier:
 
     # -- logs, rollups, position -----------------------------------------------------------------------------
 
-    async def _write_logs(self) -> None:
-        """Write the request-log rows of what is booked; a row that fails is a dead letter, never a delay."""
-        if not self._unlogged:
+    async def _finish(self, state: JournalState) -> None:
+        """Write what follows the booking: request-log rows, rollups, then the marks.
+
+        A call that meets another epoch has no effect on the marks and is repeated next time.
+        """
+        low_water = self._low_water()
+        if not self._unlogged and self._read_pos <= state.rolled and low_water <= state.applied:
             return
         charged = await charged_of(self._store, [record.settlement for record in self._charge_unsure])
+        to_log = [record.settlement for record in self._unlogged]
+        to_roll_up = [record.settlement for record in self._unrolled]
         try:
-            failed = set(await self._store.log([record.settlement for record in self._unlogged], charged))
+            failed = await self._store.finish(
+                self.journal, state.epoch, to_log, charged, to_roll_up, self._read_pos, low_water
+            )
+        except FaultError:
+            raise
+        except _POISON as error:
+            _log.error("journal %s: logs and rollups are written apart: %s", self.journal, error)
+            failed = await self._finish_apart(state.epoch, to_log, charged, to_roll_up, low_water)
+        self._lose_log_rows(failed)
+        self._unlogged.clear()
+        self._charge_unsure.clear()
+        self.applied = max(self.applied, low_water)
+
+    async def _finish_apart(
+        self,
+        epoch: int,
+        to_log: Sequence[Settlement],
+        charged: Mapping[str, int],
+        to_roll_up: Sequence[Settlement],
+        low_water: int,
+    ) -> Collection[str]:
+        """The same step by step: what a record spoils is left out, and the position rises all the same."""
+        try:
+            failed: Collection[str] = await self._store.log(to_log, charged)
         except FaultError:
             raise
         except _POISON as error:
             _log.error("journal %s: request logs cannot be written: %s", self.journal, error)
-            failed = {record.settlement.exchange for record in self._unlogged}
-        if failed:
-            lost = [record for record in self._unlogged if record.settlement.exchange in failed]
-            self.dead_letters.append(lost, f"journal {self.journal}: the store refused request-log rows")
-        self._unlogged.clear()
-        self._charge_unsure.clear()
-
-    async def _mark(self, state: JournalState) -> None:
-        """Raise `rolled`, then `applied`; a call that meets another epoch has no effect and is repeated next
-        time.
-        """
-        if self._read_pos > state.rolled:
-            await self._roll_up(state.epoch)
-        low_water = self._low_water()
-        if low_water > state.applied:
-            await self._store.advance_applied(self.journal, state.epoch, low_water)
-            self.applied = max(self.applied, low_water)
-
-    async def _roll_up(self, epoch: int) -> None:
-        records = [record.settlement for record in self._unrolled]
+            failed = {settlement.exchange for settlement in to_log}
         try:
-            await self._store.roll_up(self.journal, epoch, records, self._read_pos)
+            await self._store.roll_up(self.journal, epoch, to_roll_up, self._read_pos)
         except FaultError:
             raise
         except _POISON as error:
-            _log.error("journal %s: %d records are not in the rollups: %s", self.journal, len(records), error)
+            _log.error(
+                "journal %s: %d records are not in the rollups: %s", self.journal, len(to_roll_up), error
+            )
             await self._store.roll_up(self.journal, epoch, [], self._read_pos)
+        await self._store.advance_applied(self.journal, epoch, low_water)
+        return failed
+
+    def _lose_log_rows(self, failed: Collection[str]) -> None:
+        """Keep the records whose log row the store refused where an operator finds them."""
+        if failed:
+            lost = [record for record in self._unlogged if record.settlement.exchange in failed]
+            self.dead_letters.append(lost, f"journal {self.journal}: the store refused request-log rows")
 
     def _low_water(self) -> int:
         """The position up to which everything is booked or parked."""

@@ -8,6 +8,7 @@ user's trouble never holds up another's records, it sends his to `single`.
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import orjson
 
@@ -17,6 +18,9 @@ from farebox.store.base import Booked
 from farebox.store.booking_rules import is_refusal
 from farebox.store.sqlite import rows, single
 from farebox.store.sqlite.connection import is_row_error, savepoint
+
+Leases: TypeAlias = dict[str, dict[str, tuple[str, int]]]
+"""User -> lot -> (pool, amount) of one journal's live leases."""
 
 
 def book(
@@ -79,10 +83,8 @@ def _known(connection: sqlite3.Connection, by_user: Mapping[str, Sequence[Settle
     return known
 
 
-def _leases_in_order(
-    connection: sqlite3.Connection, journal: str, users: Iterable[str]
-) -> dict[str, dict[str, tuple[str, int]]]:
-    """User -> lot -> (pool, amount) of the live leases of those users who are neither parked nor damaged."""
+def _leases_in_order(connection: sqlite3.Connection, journal: str, users: Iterable[str]) -> Leases:
+    """Live leases of those users who are neither parked nor damaged."""
     asked = orjson.dumps(list(users)).decode()
     # CROSS JOIN keeps the order of the tables: the few users asked about come first, then look-ups by key.
     in_order = connection.execute(
@@ -91,7 +93,7 @@ def _leases_in_order(
                SELECT 1 FROM pools WHERE pools.user = users.user AND balance_pico <> seen_pico)""",
         (asked,),
     )
-    leases: dict[str, dict[str, tuple[str, int]]] = {row[0]: {} for row in in_order}
+    leases: Leases = {row[0]: {} for row in in_order}
     held = connection.execute(
         """SELECT lease_lots.user, lease_lots.lot, lots.pool, lease_lots.amount_pico
            FROM json_each(?) AS asked

@@ -104,6 +104,7 @@ class Lane:
         if not self._writes:
             connection.execute("PRAGMA query_only = 1")
             return
+        connection.execute(f"PRAGMA page_size = {limits.sqlite_page_bytes}")
         mode = _keep_write_ahead_log(connection)
         if mode != "wal":
             raise StoreRefusedError(
@@ -112,6 +113,9 @@ class Lane:
             )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {limits.sqlite_log_bytes_max}")
+        connection.execute(f"PRAGMA cache_size = -{limits.sqlite_cache_bytes_max // 2**10}")
+        pages = limits.sqlite_checkpoint_bytes // limits.sqlite_page_bytes
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         schema.check_whole(connection, self._path)
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -11,6 +11,7 @@ from farebox.base.records import Settlement
 from farebox.base.units import usd_from_pico
 from farebox.store import log_rows
 from farebox.store.booking_rules import output_tokens
+from farebox.store.sqlite import journals
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
 _INSERT = """
@@ -158,3 +159,20 @@ def roll_up(
            charge_pico = charge_pico + excluded.charge_pico""",
         [(journal, *where, *cell) for where, cell in log_rows.cells(records).items()],
     )
+
+
+def finish(
+    connection: sqlite3.Connection,
+    journal: str,
+    epoch: int,
+    to_log: Sequence[Settlement],
+    charged: Mapping[str, int],
+    to_roll_up: Sequence[Settlement],
+    rolled_pos: int,
+    applied_pos: int,
+) -> list[str]:
+    """What follows a booking, in the caller's one transaction; the ids of log rows that cannot be stored."""
+    failed = log(connection, to_log, charged)
+    roll_up(connection, journal, epoch, to_roll_up, rolled_pos)
+    journals.advance_applied(connection, journal, epoch, applied_pos)
+    return failed

@@ -79,6 +79,21 @@ class SQLiteStore:
     async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
         await self._writer.run(logs.roll_up, journal, epoch, records, pos)
 
+    async def finish(
+        self,
+        journal: str,
+        epoch: int,
+        to_log: Sequence[Settlement],
+        charged: Mapping[str, int],
+        to_roll_up: Sequence[Settlement],
+        rolled_pos: int,
+        applied_pos: int,
+    ) -> list[str]:
+        """One transaction."""
+        return await self._writer.run(
+            logs.finish, journal, epoch, to_log, charged, to_roll_up, rolled_pos, applied_pos
+        )
+
     async def expire_logs(self, before_ms: int, limit: int) -> int:
         """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
         return await self._writer.run(logs.expire_logs, before_ms, limit)
