@@ -212,10 +212,14 @@ class Killed(BaseException):
 
 
 class FaultyStore:
-    """A store whose n-th call of a method fails: before it happens, or after it has (the answer is lost)."""
+    """A store whose n-th call of a method fails: before it happens, or after it has (the answer is lost).
+
+    `finish` is three calls, as in a store that needs them, unless `joint` is set.
+    """
 
     def __init__(self, store: Any) -> None:
         self.store = store
+        self.joint = False
         self.calls: list[str] = []
         self.plan: dict[tuple[str, int], tuple[str, BaseException]] = {}
         self.kill_at: tuple[int, str] | None = None
@@ -224,6 +228,15 @@ class FaultyStore:
     def fail(self, method: str, number: int, when: str, error: BaseException) -> None:
         """Plan a failure of the `number`-th call (from 0) of `method`; `when` is before or after."""
         self.plan[method, number] = (when, error)
+
+    async def finish(self, *arguments: Any) -> Any:
+        if self.joint:
+            return await self.__getattr__("finish")(*arguments)
+        journal, epoch, to_log, charged, to_roll_up, rolled_pos, applied_pos = arguments
+        failed = await self.log(to_log, charged)
+        await self.roll_up(journal, epoch, to_roll_up, rolled_pos)
+        await self.advance_applied(journal, epoch, applied_pos)
+        return failed
 
     def __getattr__(self, method: str) -> Any:
         operation = getattr(self.store, method)

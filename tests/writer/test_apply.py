@@ -112,14 +112,16 @@ async def every_kill_point(
     return expected, found
 
 
+@pytest.mark.parametrize("joint", [True, False])
 async def test_J11_J12_J13_J14_killed_at_any_call_and_begun_anew_the_end_is_the_same(
-    new_world: Any, faulty: Any, killed: Any, in_memory: Any, monkeypatch: pytest.MonkeyPatch
+    new_world: Any, faulty: Any, killed: Any, in_memory: Any, monkeypatch: pytest.MonkeyPatch, joint: bool
 ) -> None:
     """A late charge, a quarantined one and a refusal are among the records."""
     monkeypatch.setattr(limits, "users_per_transaction_max", 1)
     made: dict[int, list[Any]] = {}
 
     async def run(world: Any, store: Any) -> None:
+        store.joint = joint
         if id(world) not in made:
             records = await three_users(world)
             records.append(world.settlement("bob", 20 * USD))
@@ -222,7 +224,7 @@ async def test_M10_records_whose_rest_fails_are_not_heaped_up(
     assert (await world.state()).applied == position(1, 6)
 
 
-@pytest.mark.parametrize("method", ["book", "log", "roll_up", "advance_applied"])
+@pytest.mark.parametrize("method", ["book", "log", "roll_up", "advance_applied", "finish"])
 @pytest.mark.parametrize(
     ("error", "when"),
     [
@@ -237,6 +239,7 @@ async def test_S02_a_store_that_fails_costs_time_and_never_the_place(
     world: Any, faulty: Any, in_memory: Any, method: str, when: str, error: type[Exception]
 ) -> None:
     store = faulty(world.store)
+    store.joint = method == "finish"
     store.fail(method, 0, when, error("failing"))
     applier = applier_of(world, store, in_memory(await three_users(world)))
     for _ in range(4):
@@ -383,7 +386,8 @@ async def test_S10_a_fault_of_records_in_logs_or_rollups_never_delays_money(
     world: Any, faulty: Any, in_memory: Any, method: str
 ) -> None:
     store = faulty(world.store)
-    store.fail(method, 0, "before", InvariantBrokenError("a value cannot be stored"))
+    for number in range(2):
+        store.fail(method, number, "before", InvariantBrokenError("a value cannot be stored"))
     applier = applier_of(world, store, in_memory(await three_users(world)))
     await finish(world, applier)
     assert (await world.state()).applied == position(1, 6)
@@ -397,13 +401,14 @@ async def test_a_log_row_the_store_refuses_goes_to_the_dead_letters(
     await world.user("alice", 3)
     await world.lease("alice", 2)
     bad = world.settlement("alice", USD)
-    log = world.store.log
+    finish_all = world.store.finish
 
-    async def refuse_one(records: Any, charged: Any) -> list[str]:
-        failed = await log([record for record in records if record.exchange != bad.exchange], charged)
-        return [*failed, bad.exchange]
+    async def refuse_one(journal: str, epoch: int, to_log: Any, *rest: Any) -> list[str]:
+        good = [record for record in to_log if record.exchange != bad.exchange]
+        failed = await finish_all(journal, epoch, good, *rest)
+        return [*failed, bad.exchange] if len(good) < len(to_log) else failed
 
-    monkeypatch.setattr(world.store, "log", refuse_one)
+    monkeypatch.setattr(world.store, "finish", refuse_one)
     applier = applier_of(world, world.store, in_memory([bad, world.settlement("alice", USD)]))
     await finish(world, applier)
     assert applier.dead_letters.count == 1

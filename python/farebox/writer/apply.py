@@ -256,7 +256,7 @@ class JournalApplier:
         to_log = [record.settlement for record in self._unlogged]
         to_roll_up = [record.settlement for record in self._unrolled]
         try:
-            failed = await self._store.finish(
+            failed: Collection[str] = await self._store.finish(
                 self.journal, state.epoch, to_log, charged, to_roll_up, self._read_pos, low_water
             )
         except FaultError:

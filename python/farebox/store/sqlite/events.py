@@ -23,6 +23,7 @@ from farebox.store.lease_rules import FOREIGN_WRITE, is_damaged
 from farebox.store.record_rules import audit_entry, event_name, with_balances
 from farebox.store.sqlite import accounts, claims, feed, moves, records
 from farebox.store.sqlite.connection import is_row_error, savepoint
+from farebox.store.sqlite.rows import charge_from
 
 
 def apply_event(connection: sqlite3.Connection, event: Event, now_ms: int) -> EventResult:
@@ -86,8 +87,9 @@ def _stored(connection: sqlite3.Connection, row: Transaction) -> StoredRow | Non
     if found is None:
         return None
     amount_pico, lots, charge = found
-    asked_pico = rows.charge_from(charge)[ASKED] if charge else None
-    return StoredRow(amount_pico, tuple(LotAmount(*part) for part in orjson.loads(lots)), asked_pico)
+    asked_pico = charge_from(charge).get(ASKED)
+    parts = tuple(LotAmount(*part) for part in orjson.loads(lots))
+    return StoredRow(amount_pico, parts, asked_pico if isinstance(asked_pico, int) else None)
 
 
 def _obstacle(connection: sqlite3.Connection, users: Sequence[str]) -> EventResult | None:
