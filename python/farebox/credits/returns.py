@@ -66,7 +66,8 @@ async def take_return(store: Store, notice: MoneyReturned, now_ms: int) -> Outco
             raise StoreConflictError(f"{payment.user} is on hold; deliver the refund of {payment.id} again")
         if result is not EventResult.STALE:
             await _undo_referral(store, replace(payment, status=event.records[0].record.status), now_ms)
-            return Outcome("returned", payment.id)
+            word = "returned" if result is EventResult.DONE else "duplicate"
+            return Outcome(word, payment.id)
     raise StoreConflictError(f"payment {notice.payment} keeps changing; deliver it again")
 
 

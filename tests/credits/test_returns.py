@@ -1,0 +1,268 @@
+"""Refunds and disputes take exactly what their payment brought, once, and never what exchanges hold."""
+
+import asyncio
+
+import pytest
+
+from credits.shop import DAY
+from farebox.base.errors import StoreConflictError, UsageError
+from farebox.base.ids import new_lot_id
+from farebox.base.units import pico_from_usd
+from farebox.credits.events import adjustment_event
+from farebox.credits.referrals import refer
+from farebox.store.base import EventResult
+
+PROMOTION = {
+    "name": "always",
+    "begins": "2020-01-01T00:00:00Z",
+    "ends": "2040-01-01T00:00:00Z",
+    "percent": "10",
+}
+REFERRAL = {"percent": "50", "min_bonus": "5", "max_bonus": "30"}
+
+
+@pytest.fixture(autouse=True)
+async def sound(shop):
+    await shop.user("alice")
+    yield
+    await shop.sound()
+
+
+async def spend(shop, usd):
+    """Take money as an exchange would, for the balance's sake."""
+    event = adjustment_event(
+        "alice", "creditsNew", -pico_from_usd(usd), new_lot_id(), "spent", "test", shop.now
+    )
+    assert await shop.store.apply_event(event, shop.now) is EventResult.DONE
+
+
+async def claims(shop, user="alice"):
+    account = await shop.store.account(user)
+    return {(claim.lot is not None, claim.amount_pico) for claim in account.claims}
+
+
+async def test_a_full_refund_takes_the_purchase_and_its_bonus_and_no_other_lot(shop):
+    shop.opens_with(promotions=[PROMOTION])
+    await shop.pays(await shop.order("20"))
+    await shop.pays(await shop.order("40"))
+    assert (await shop.returns("sepay:1", "50000")).word == "returned"
+    assert await shop.balance() == "44"
+    assert (await shop.rows())[-1] == ("refund", "creditsNew", "-22")
+    payment = await shop.payment_record()
+    assert (payment.status, payment.document["returned"]) == ("refunded", "50000")
+
+
+async def test_refunds_in_parts_add_up_to_the_whole_in_any_order_and_number(shop):
+    shop.opens_with(promotions=[PROMOTION])
+    await shop.pays(await shop.order("20"))
+    assert (await shop.returns("sepay:1", "33333")).word == "returned"
+    assert (await shop.payment_record()).status == "credited"
+    assert await shop.balance() == "7.33348"
+    for told, word in (("10000", "duplicate"), ("33333", "duplicate"), ("50000", "returned")):
+        assert (await shop.returns("sepay:1", told)).word == word
+    assert await shop.balance() == "0"
+    assert (await shop.returns("sepay:1", "99999")).word == "duplicate"
+
+
+async def test_M4_parallel_refunds_take_once(shop):
+    await shop.pays(await shop.order("20"))
+    outcomes = await asyncio.gather(*(shop.returns("sepay:1", "25000") for _ in range(6)))
+    assert sorted(outcome.word for outcome in outcomes) == [*["duplicate"] * 5, "returned"]
+    assert await shop.balance() == "10"
+
+
+async def test_hole_16_a_refund_waits_for_what_exchanges_hold_and_takes_the_rest_later(shop):
+    await shop.pays(await shop.order("20"))
+    await shop.lease("15")
+    await shop.returns("sepay:1", "50000")
+    assert await shop.balance() == "15"
+    assert await claims(shop) == {(True, pico_from_usd("15"))}
+    journal, grant = shop.leased
+    await shop.store.give_back("alice", journal, 1, grant.op, [grant.added[0][0]], shop.now)
+    for user, claim in await shop.store.claims(10):
+        await shop.store.collect(user, claim.reference, shop.now)
+    assert await shop.balance() == "0"
+    assert await claims(shop) == set()
+
+
+async def test_a_refund_of_what_was_spent_takes_what_there_is_and_leaves_no_debt(shop):
+    await shop.pays(await shop.order("20"))
+    await spend(shop, "15")
+    await shop.pays(await shop.order("30"))
+    await shop.returns("sepay:1", "50000")
+    assert (await shop.rows())[-1] == ("refund", "creditsNew", "-5")
+    assert await shop.balance() == "30"
+    assert await claims(shop) == set()
+
+
+async def test_a_refund_of_an_unknown_payment_is_kept_and_the_payment_then_reviewed(shop):
+    assert (await shop.returns("sepay:1", "50000")).word == "review"
+    assert (await shop.returns("sepay:1", "50000")).word == "returned"
+    outcome = await shop.pays(await shop.order("20"), payment="sepay:1")
+    assert outcome.word != "credited"
+    assert await shop.rows() == []
+
+
+async def test_a_refund_of_a_payment_under_review_is_noted(shop):
+    await shop.pays(await shop.order("20"), amount="1")
+    assert "review" in (await shop.returns("sepay:1", "1", "1")).reason
+    assert (await shop.payment_record()).document["returned"] == "1"
+
+
+async def test_a_refund_of_expired_credit_books_nothing_twice(shop):
+    await shop.pays(await shop.order("20"))
+    shop.now += 8 * DAY
+    assert (await shop.returns("sepay:1", "50000")).word == "returned"
+    assert await shop.balance() == "0"
+    assert [row[0] for row in await shop.rows()] == ["earned_purchase", "expired", "refund"]
+
+
+async def test_a_dispute_freezes_its_lot_and_a_won_one_frees_it(shop):
+    await shop.pays(await shop.order("20"))
+    await shop.pays(await shop.order("30"))
+    assert (await shop.disputes("sepay:1", "open")).word == "disputed"
+    assert (await shop.disputes("sepay:1", "open")).word == "duplicate"
+    assert (await shop.payment_record()).status == "disputed"
+    assert await claims(shop) == {(True, pico_from_usd("20"))}
+    await shop.lease("30")
+    refused = await shop.store.grant("alice", "openhands", "a" * 16, 1, shop.leased[1].op, 1, 1, shop.now)
+    assert refused.reason == "short"
+    assert (await shop.disputes("sepay:1", "won")).word == "won"
+    assert (await shop.payment_record()).status == "credited"
+    granted = await shop.store.grant("alice", "openhands", "a" * 16, 1, shop.leased[1].op, 1, 1, shop.now)
+    assert granted.reason == ""
+    assert await shop.balance() == "50"
+
+
+async def test_a_lost_dispute_takes_the_lot_and_what_was_spent_of_it_from_the_next_purchase(shop):
+    await shop.pays(await shop.order("20"))
+    await spend(shop, "15")
+    await shop.disputes("sepay:1", "open")
+    assert (await shop.disputes("sepay:1", "lost")).word == "lost"
+    assert await shop.balance() == "0"
+    assert await claims(shop) == {(False, pico_from_usd("15"))}
+    assert (await shop.disputes("sepay:1", "lost")).word == "duplicate"
+    await shop.pays(await shop.order("40"))
+    for user, claim in await shop.store.claims(10):
+        await shop.store.collect(user, claim.reference, shop.now)
+    assert await shop.balance() == "25"
+    assert await claims(shop) == set()
+    assert (await shop.disputes("sepay:1", "lost")).word == "duplicate"
+    assert (await shop.disputes("sepay:1", "open")).word == "duplicate"
+    assert await claims(shop) == set()
+    assert (await shop.payment_record()).status == "lost"
+
+
+async def test_a_dispute_lost_without_having_been_told_of_before(shop):
+    await shop.pays(await shop.order("20"))
+    assert (await shop.disputes("sepay:1", "lost", "25000")).word == "lost"
+    assert await shop.balance() == "10"
+    assert (await shop.returns("sepay:1", "50000")).word == "returned"
+    assert await shop.balance() == "0"
+    assert (await shop.payment_record()).status == "lost"
+
+
+async def test_a_dispute_of_nothing_credited_is_ignored(shop):
+    assert (await shop.disputes("sepay:1", "open")).word == "ignored"
+    await shop.pays(amount="1")
+    assert "review" in (await shop.disputes("sepay:1", "open")).reason
+
+
+async def test_a_frozen_payment_that_is_refunded_stays_disputed_until_it_is_decided(shop):
+    await shop.pays(await shop.order("20"))
+    await shop.disputes("sepay:1", "open")
+    await shop.disputes("sepay:1", "open", "100", dispute="dp2")
+    await shop.disputes("sepay:1", "won", "100", dispute="dp2")
+    assert (await shop.payment_record()).status == "disputed"
+    await shop.disputes("sepay:1", "won")
+    await shop.returns("sepay:1", "50000")
+    assert (await shop.payment_record()).status == "refunded"
+
+
+async def test_an_account_on_hold_makes_the_provider_come_again(shop, tmp_path):
+    import sqlite3
+
+    await shop.pays(await shop.order("20"))
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        connection.execute("UPDATE users SET parked = 'foreign write'")
+    connection.close()
+    for told in (shop.returns("sepay:1", "50000"), shop.disputes("sepay:1", "lost")):
+        with pytest.raises(StoreConflictError, match="again"):
+            await told
+
+
+async def test_referral_both_sides_get_their_bonus_once(shop):
+    shop.opens_with(referral=REFERRAL)
+    await shop.user("bob")
+    await refer(shop.store, "alice", "bob", "test", shop.now)
+    order = await shop.order("20")
+    await asyncio.gather(*(shop.pays(order, payment="sepay:1") for _ in range(5)))
+    await shop.pays(await shop.order("40"))
+    for user in ("alice", "bob"):
+        assert await shop.balance("refCredits", user) == "10"
+    assert await shop.rows("bob") == [("earned_referral", "refCredits", "10")]
+    (lot,) = (await shop.store.account("bob")).lots
+    assert lot.expires_at_ms is None
+
+
+@pytest.mark.parametrize(("wanted", "bonus"), [("20", "10"), ("100", "30")])
+async def test_referral_bonus_has_its_bounds(shop, wanted, bonus):
+    shop.opens_with(referral=REFERRAL)
+    await shop.user("bob")
+    await refer(shop.store, "alice", "bob", "test", shop.now)
+    await shop.pays(await shop.order(wanted))
+    assert await shop.balance("refCredits", "bob") == bonus
+
+
+async def test_referral_is_reversed_once_with_the_refund(shop):
+    shop.opens_with(referral=REFERRAL)
+    await shop.user("bob")
+    await refer(shop.store, "alice", "bob", "test", shop.now)
+    await shop.pays(await shop.order("20"))
+    await shop.returns("sepay:1", "25000")
+    assert await shop.balance("refCredits", "bob") == "10"
+    await shop.returns("sepay:1", "50000")
+    await shop.returns("sepay:1", "50000")
+    for user in ("alice", "bob"):
+        assert await shop.balance("refCredits", user) == "0"
+    assert [row[0] for row in await shop.rows("bob")] == ["earned_referral", "refund"]
+
+
+async def test_referral_of_a_lost_dispute_is_reversed_too(shop):
+    shop.opens_with(referral=REFERRAL)
+    await shop.user("bob")
+    await refer(shop.store, "alice", "bob", "test", shop.now)
+    await shop.pays(await shop.order("20"))
+    await shop.disputes("sepay:1", "lost")
+    assert await shop.balance("refCredits", "bob") == "0"
+
+
+async def test_referral_needs_two_people_and_a_first_purchase(shop):
+    await shop.user("bob")
+    await shop.user("carol")
+    for user, referrer, said in (
+        ("alice", "alice", "himself"),
+        ("alice", "nobody", "no user"),
+        ("nobody", "alice", "no user"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            await refer(shop.store, user, referrer, "test", shop.now)
+    first = await refer(shop.store, "alice", "bob", "test", shop.now)
+    assert await refer(shop.store, "alice", "bob", "test", shop.now + 1) == first
+    with pytest.raises(UsageError, match="somebody else"):
+        await refer(shop.store, "alice", "carol", "test", shop.now)
+    await shop.pays(await shop.order("20", user="carol"))
+    with pytest.raises(UsageError, match="bought before"):
+        await refer(shop.store, "carol", "bob", "test", shop.now)
+
+
+async def test_referral_without_a_configured_bonus_gives_nothing(shop):
+    await shop.user("bob")
+    await refer(shop.store, "alice", "bob", "test", shop.now)
+    await shop.pays(await shop.order("20"))
+    shop.opens_with(referral={"percent": "0"})
+    await shop.pays(await shop.order("20"))
+    assert await shop.balance("refCredits", "bob") == "0"
+    shop.opens_with(referral=REFERRAL)
+    await shop.pays(await shop.order("20"))
+    assert await shop.balance("refCredits", "bob") == "10"
