@@ -103,9 +103,9 @@ fuzz: build $(STAMPS)/test $(BIN)/cargo-fuzz ## every fuzz target for FUZZ_SECON
 	@FAREBOX_HYPOTHESIS=thorough $(BIN)/python -m pytest -m fuzz --timeout 900
 
 .PHONY: system-deps
-system-deps: ## nginx and wrk, which some tests and the benchmark need (apt, root)
-	@missing=""; for program in nginx wrk; do \
-	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || missing="$$missing $$program"; done; \
+system-deps: ## programs that some tests and the benchmark need (apt, root)
+	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd; do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
 	if [ -z "$$missing" ]; then echo "system packages: all present"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \

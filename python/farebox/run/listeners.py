@@ -19,10 +19,14 @@ from farebox.run.notify import activated_sockets
 
 @dataclass(slots=True)
 class Listeners:
-    """Every listening socket. `shared`: one a service; `own`: slot -> one a service, or none."""
+    """Every listening socket. `shared`: one a service; `own`: slot -> one a service, or none.
+
+    `made`: unix sockets bound here, whose files go with them; those handed over stay with who made them.
+    """
 
     shared: list[socket.socket] = field(default_factory=list)
     own: list[list[socket.socket]] = field(default_factory=list)
+    made: list[Path] = field(default_factory=list)
 
     def of_slot(self, slot: int) -> list[list[socket.socket]]:
         """What the worker in a slot listens on, by service."""
@@ -30,11 +34,15 @@ class Listeners:
         return [[tcp, *own[index : index + 1]] for index, tcp in enumerate(self.shared)]
 
     def close(self) -> None:
-        """Stop listening and remove the unix sockets."""
-        for listener in [*self.shared, *(each for own in self.own for each in own)]:
-            if listener.family is socket.AF_UNIX:
-                Path(listener.getsockname()).unlink(missing_ok=True)
+        """Stop listening and remove the unix sockets that were made here."""
+        for listener in self.all():
             listener.close()
+        for path in self.made:
+            path.unlink(missing_ok=True)
+
+    def all(self) -> list[socket.socket]:
+        """Every one of them."""
+        return [*self.shared, *(each for own in self.own for each in own)]
 
 
 def listen(settings: Settings, workers: int) -> Listeners:
@@ -46,21 +54,22 @@ def listen(settings: Settings, workers: int) -> Listeners:
             address = (service.host, service.port)
             taken = handed_over.pop(address) if address in handed_over else _bound(service)
             listeners.shared.append(taken)
+        with_own = [service for service in settings.services if service.worker_sockets is not None]
         for slot in range(workers):
             listeners.own.append([])
-            for service in settings.services:
-                if service.worker_sockets is not None:
-                    path = worker_socket(service, slot)
-                    name = str(path)
-                    taken = handed_over.pop(name) if name in handed_over else _bound_unix(path, service)
-                    listeners.own[slot].append(taken)
+            for service in with_own:
+                path = worker_socket(service, slot)
+                if str(path) not in handed_over:
+                    handed_over[str(path)] = _bound_unix(path, service)
+                    listeners.made.append(path)
+                listeners.own[slot].append(handed_over.pop(str(path)))
         if handed_over:
             names = ", ".join(str(address) for address in handed_over)
             raise UsageError(f"the service manager handed over {names}, which no configuration names")
     except BaseException:
         listeners.close()
         raise
-    for listener in [*listeners.shared, *(each for own in listeners.own for each in own)]:
+    for listener in listeners.all():
         listener.set_inheritable(True)
     return listeners
 
