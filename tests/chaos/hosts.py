@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ class Host:
     supervisor: "subprocess.Popen[bytes] | None" = None
     wanted: bool = False
     """Whether it should run; see `keep`."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def configure(self) -> None:
         """Write the configuration; call once."""
@@ -64,8 +66,13 @@ class Host:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start the supervisor; it ends again where a dying predecessor's children still hold the port."""
+        """Start the supervisor unless it runs; it ends again where a predecessor's children hold the port."""
         self.wanted = True
+        with self._lock:
+            if not self.runs():
+                self._start()
+
+    def _start(self) -> None:
         with (self.folder / "farebox.log").open("ab") as log:
             self.supervisor = subprocess.Popen(
                 [
@@ -80,8 +87,9 @@ class Host:
 
     def keep(self) -> None:
         """Start it again if it should run and does not, as a service manager does."""
-        if self.wanted and not self.runs():
-            self.start()
+        with self._lock:
+            if self.wanted and not self.runs():
+                self._start()
 
     def runs(self) -> bool:
         """Whether the supervisor is alive."""
@@ -107,12 +115,13 @@ class Host:
 
     def kill_all(self) -> None:
         """Kill -9 the supervisor and everything it started, and wait for their end."""
-        self.wanted = False
-        for number, line in _command_lines():
-            if self.owns(line):
-                send(number, signal.SIGKILL)
-        if self.supervisor is not None:
-            self.supervisor.wait()
+        with self._lock:
+            self.wanted = False
+            for number, line in _command_lines():
+                if self.owns(line):
+                    send(number, signal.SIGKILL)
+            if self.supervisor is not None:
+                self.supervisor.wait()
         wait_until(lambda: not any(self.owns(line) for _, line in _command_lines()), 20.0)
 
     def kill_supervisor(self) -> None:
@@ -123,11 +132,12 @@ class Host:
 
     def stop(self, timeout_s: float = 90.0) -> None:
         """End it in order, and by force what does not end."""
-        self.wanted = False
-        if self.supervisor is not None and self.runs():
-            self.supervisor.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.supervisor.wait(timeout_s)
+        with self._lock:
+            self.wanted = False
+            if self.supervisor is not None and self.runs():
+                self.supervisor.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.supervisor.wait(timeout_s)
         wait_until(lambda: not any(self.owns(line) for _, line in _command_lines()), timeout_s)
         self.kill_all()
 
