@@ -208,7 +208,7 @@ def test_J14_a_journal_whose_applied_segments_went_keeps_its_place(
     for name in ("e1", "e2"):
         rig.append(kinds.VOID, name)
     rig.turn()
-    last_pos = rig.appender.last_pos
+    last_pos = rig.appender.tail.last_pos
     reader = Reader(rig.directory)
     assert reader.read(0)[-1].pos == last_pos
     assert reader.read(last_pos) == []

@@ -555,6 +555,23 @@ async def test_closing_refuses_who_waits_and_returns_everything(bank: Bank) -> N
     leases.void("alice", hold)
 
 
+async def test_closing_does_not_wait_for_a_store_that_never_answers(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leases stay for the journal's recovery, which returns them."""
+    monkeypatch.setattr("farebox.base.limits.shutdown_return_s", 0.05)
+    await bank.top_up(100)
+    leases = bank.leases()
+    leases.void("alice", await got(leases, 10))
+
+    async def silent(*_arguments: Any) -> None:
+        await asyncio.Event().wait()
+
+    leases._store = type("Silent", (), {"give_back": silent, "fence": silent})()
+    async with asyncio.timeout(60):
+        await leases.close()
+
+
 async def history(bank: Bank, leases: Leases) -> None:
     """Holds, a wait, settlements, a recall: enough to make every kind of store call."""
     holds = await asyncio.gather(*(leases.hold("alice", WALLET, 30) for _ in range(5)))

@@ -452,6 +452,21 @@ async def test_closing_the_server_fails_what_is_under_way_as_unknown(store, tmp_
     await host.remote.close()
 
 
+async def test_a_writer_that_ends_late_leaves_its_successor_s_socket_alone(store, tmp_path):
+    path = tmp_path / "writer.sock"
+    old, new = StoreServer(store, path), StoreServer(store, path)
+    await old.start()
+    await new.start()
+    await old.close()
+    remote = RemoteStore(path, lambda _: None)
+    await remote.open()
+    assert await remote.journal_states() == []
+    assert (old.workers, new.workers) == (0, 1)
+    await remote.close()
+    path.unlink()
+    await new.close()
+
+
 async def test_closing_the_worker_side_fails_waiting_calls(store, tmp_path):
     began = asyncio.Event()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from farebox.base import frames, limits
-from farebox.base.errors import StoreConflictError, StoreDownError, StoreUnknownError
+from farebox.base.errors import JournalError, StoreConflictError, StoreDownError, StoreUnknownError
 from farebox.base.records import LotAmount, Transaction, Void
 from farebox.store.base import Event, EventResult
 from farebox.store.remote import RemoteStore
@@ -187,6 +187,28 @@ async def test_a_directory_that_has_gone_is_let_go(world: Any, root: Path) -> No
     journal.directory.rename(root / "away")
     await writer.drain()
     assert writer.status()["journals"] == {}
+    journal.close()
+
+
+async def test_a_directory_that_goes_while_it_is_read_is_no_damage(
+    world: Any, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = await world.journal(root)
+    writer = Writer(world.store, root)
+    await writer.drain()
+    source = writer._journals[journal.id].source
+
+    async def gone() -> Any:
+        journal.directory.rename(root / "away")
+        raise JournalError("no such file")
+
+    source.read_synced = gone  # type: ignore[method-assign]
+    await world.user("alice", 1)
+    world.put(journal, world.settlement("alice", 1))
+    await asyncio.sleep(0)
+    await writer.drain()
+    assert (writer.status()["journals"], writer.status()["damaged"]) == ({}, {})
+    assert caplog.text == ""
     journal.close()
 
 

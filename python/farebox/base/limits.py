@@ -47,6 +47,7 @@ exchanges_open_max = 20_000
 drain_after_client_gone_s = 60.0
 drains_after_client_gone_max = 64
 shutdown_drain_s = 30.0
+shutdown_return_s = 10.0
 assumed_output_tokens = 4096
 stream_slice_output_tokens = 512
 

@@ -7,6 +7,7 @@ holds and their ends, what the writer tells, and which money goes back when.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -227,7 +228,10 @@ class Leases:
 
     # -- life ------------------------------------------------------------------------------------------------
     async def close(self) -> None:
-        """Give back everything that is free; call when no exchange is open and the journal is synced."""
+        """Give back what is free, as far as the store lets us in a few seconds: recovery returns the rest.
+
+        Call when no exchange is open and the journal is synced.
+        """
         self._closing = True
         self._queues.close()
         self._sweeper.cancel()
@@ -235,12 +239,18 @@ class Leases:
         for money in list(self._users.values()):
             for queue in money.queues.values():
                 queue.refuse_all(Shortage("down"))
-            for _ in range(_RETURN_ATTEMPTS):
-                await self._give_back(money, giving_way=True)
-                if money.known:
-                    break
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.shutdown_return_s):
+                for money in list(self._users.values()):
+                    await self._give_all_back(money)
         for task in list(self._tasks):
             task.cancel()
+
+    async def _give_all_back(self, money: UserMoney) -> None:
+        for _ in range(_RETURN_ATTEMPTS):
+            await self._give_back(money, giving_way=True)
+            if money.known:
+                return
 
     def _new(self, user: str) -> UserMoney:
         money = self._users[user] = UserMoney(user, self._loop.time())

@@ -63,7 +63,7 @@ POINTS: Final = (
         """
   turn       before  journal.appender:Appender._flush    records are queued, none is written
   write      within  journal.files:Files.pwrite          half of a write is in the file
-  written    after   journal.appender:Appender._write    a turn is written, nobody knows, nothing is synced
+  written    after   journal.tail:Tail.write             a turn is written, nobody knows, nothing is synced
   sync       before  journal.sync:SyncThread._sync       written and acted upon, not synced
   synced     after   journal.sync:SyncThread._sync       on disk, not published as synced
   directory  before  journal.files:Files.sync_directory  a name was made or removed, not durably

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import orjson
 
+from farebox.base import limits
 from farebox.config.load import load
 from farebox.run.paths import store_address, writer_socket, writer_status_file
-from farebox.run.process import StopSignals, run, tune_garbage_collection
+from farebox.run.process import StopSignals, first_of, run, tune_garbage_collection
 from farebox.store import open_store
 from farebox.writer.service import Writer
 
@@ -16,7 +17,7 @@ _STATUS_INTERVAL_S = 1.0
 
 
 async def main(config: list[Path]) -> int:
-    """Run until told to stop; then apply what the journals hold."""
+    """Run until told to stop and no worker needs it any more; then apply what the journals hold."""
     settings = load(config)
     signals = StopSignals(asyncio.get_running_loop())
     store = open_store(store_address(settings))
@@ -29,12 +30,19 @@ async def main(config: list[Path]) -> int:
         stopping = asyncio.create_task(signals.drain.wait())
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        await first_of(lambda: _left_alone(writer), signals.now.wait, timeout_s=limits.shutdown_drain_s)
         writer.stop()
         await running
         status.cancel()
     finally:
         await store.close()
     return 0
+
+
+async def _left_alone(writer: Writer) -> None:
+    """Wait for the workers to go. A supervisor ends them first; without one they end when we do, or later."""
+    while writer.workers:  # noqa: ASYNC110 - connections end by themselves, there is no event to wait for
+        await asyncio.sleep(limits.apply_interval_s)
 
 
 async def _write_status(writer: Writer, path: Path) -> None:

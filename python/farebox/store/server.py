@@ -6,6 +6,7 @@ that does not read its pushes is disconnected rather than buffered for without e
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -30,6 +31,7 @@ class StoreServer:
         self._path = Path(socket_path)
         self._methods = _methods(store, _Wants(self.push))
         self._server: asyncio.Server | None = None
+        self._inode = 0
         self._connections: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: set[asyncio.Task[None]] = set()
@@ -39,6 +41,7 @@ class StoreServer:
         bound.
         """
         listener = _bound(self._path)
+        self._inode = self._path.stat().st_ino
         self._server = await asyncio.start_unix_server(self._accept, sock=listener)
 
     async def close(self) -> None:
@@ -54,7 +57,18 @@ class StoreServer:
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None
-            self._path.unlink(missing_ok=True)
+            self._remove_socket()
+
+    @property
+    def workers(self) -> int:
+        """How many workers are connected."""
+        return len(self._connections)
+
+    def _remove_socket(self) -> None:
+        """Remove our socket; not that of a successor who has taken its place meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
 
     def push(self, message: Mapping[str, object]) -> None:
         """Send news to every connected worker, without waiting."""

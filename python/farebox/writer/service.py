@@ -98,6 +98,11 @@ class Writer:
         """Ask `run` to end."""
         self._stopping.set()
 
+    @property
+    def workers(self) -> int:
+        """How many workers are connected; they may still give money back."""
+        return 0 if self._server is None else self._server.workers
+
     def close(self) -> None:
         """Let go of the journals' files; for callers of `drain` without `run`."""
         for journal in tuple(self._journals):
@@ -198,6 +203,9 @@ class Writer:
 
     def _note_damage(self, name: str, error: str) -> None:
         """Begin this journal anew with the next round; until then the others go on."""
+        if not (self._root / name).exists():  # put away by an operator or by whoever retired it
+            self._let_go(name)
+            return
         if self._damaged.get(name) != error:
             _log.error("journal %s cannot be read: %s", name, error)
         self._damaged[name] = error
