@@ -72,7 +72,7 @@ POINTS: Final = (
   cut        before  journal.journal:cut_tail            a torn tail was found
   noted      after   journal.journal:write_epoch         the epoch to be claimed is noted in the folder
   begun      after   journal.appender:Appender.begin     the epoch's first segment stands
-    """,
+""",
     ),
     *_points(
         "proxy",
@@ -87,12 +87,12 @@ POINTS: Final = (
   recorded   before  proxy.exchange:Exchange.settlement_written  recorded, the client has not seen the end
   delivered  after   proxy.exchange:Exchange.settlement_written  recorded, and the client's end is sent
   void       before  proxy.worker:Worker.record_void             a hold was given up, the void is not recorded
-  grant      before  proxy.leases:Leases._grant                  money is about to be leased
-  granted    after   proxy.leases:Leases._grant                  money was leased
-  return     before  proxy.leases:Leases._return_free            free money is about to go back
-  returned   after   proxy.leases:Leases._return_free            free money went back
-  fence      before  proxy.leases:Leases._fence                  a lease in doubt is about to be read anew
-    """,
+  grant      before  proxy.lease_calls:LeaseCalls._grant         money is about to be leased
+  granted    after   proxy.lease_calls:LeaseCalls._grant         money was leased
+  return     before  proxy.lease_calls:LeaseCalls._return_free   free money is about to go back
+  returned   after   proxy.lease_calls:LeaseCalls._return_free   free money went back
+  fence      before  proxy.lease_calls:LeaseCalls.fence          a lease in doubt is about to be read anew
+""",
     ),
     *_points(
         "writer",
@@ -105,7 +105,7 @@ POINTS: Final = (
   marked    after   writer.apply:JournalApplier._mark             marked applied
   deleting  before  writer.journals:JournalSource.delete_applied  applied segments are about to go
   put_away  before  writer.adopt:_put_away                        a journal is retired, its folder stands
-    """,
+""",
     ),
     *_points(
         "store",
@@ -122,7 +122,7 @@ POINTS: Final = (
   applied    after   store.sqlite.journals:advance_applied   the low-water mark is raised, not committed
   event      after   store.sqlite.events:apply_event         a money event is applied, not committed
   ended      after   store.sqlite.journals:end_journal       a journal is ended, not committed
-    """,
+""",
     ),
     *_points(
         "recovery",
@@ -132,7 +132,7 @@ POINTS: Final = (
   begun     after   journal.journal:Journal.begin_epoch  nothing that a crash cut off has an end yet
   ended     after   writer.recovery:_end_open_exchanges  open exchanges have their ends, synced
   returned  after   writer.recovery:_return_free_money   leases are fenced, free money is back
-    """,
+""",
     ),
 )
 
