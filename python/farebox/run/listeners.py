@@ -19,19 +19,18 @@ from farebox.run.notify import activated_sockets
 
 @dataclass(slots=True)
 class Listeners:
-    """Every listening socket. `shared`: one a service; `own`: slot -> one a service, or none.
+    """Every listening socket. `shared`: one a service; `own`: slot -> for each service one, or none.
 
     `made`: unix sockets bound here, whose files go with them; those handed over stay with who made them.
     """
 
     shared: list[socket.socket] = field(default_factory=list)
-    own: list[list[socket.socket]] = field(default_factory=list)
+    own: list[list[list[socket.socket]]] = field(default_factory=list)
     made: list[Path] = field(default_factory=list)
 
     def of_slot(self, slot: int) -> list[list[socket.socket]]:
         """What the worker in a slot listens on, by service."""
-        own = self.own[slot]
-        return [[tcp, *own[index : index + 1]] for index, tcp in enumerate(self.shared)]
+        return [[tcp, *own] for tcp, own in zip(self.shared, self.own[slot], strict=True)]
 
     def close(self) -> None:
         """Stop listening and remove the unix sockets that were made here."""
@@ -42,7 +41,8 @@ class Listeners:
 
     def all(self) -> list[socket.socket]:
         """Every one of them."""
-        return [*self.shared, *(each for own in self.own for each in own)]
+        own = (each for slot in self.own for service in slot for each in service)
+        return [*self.shared, *own]
 
 
 def listen(settings: Settings, workers: int) -> Listeners:
@@ -54,20 +54,23 @@ def listen(settings: Settings, workers: int) -> Listeners:
             address = (service.host, service.port)
             taken = handed_over.pop(address) if address in handed_over else _bound(service)
             listeners.shared.append(taken)
-        with_own = [service for service in settings.services if service.worker_sockets is not None]
         for slot in range(workers):
-            listeners.own.append([])
-            for service in with_own:
+            listeners.own.append([[] for _ in settings.services])
+            for number, service in enumerate(settings.services):
+                if service.worker_sockets is None:
+                    continue
                 path = worker_socket(service, slot)
                 if str(path) not in handed_over:
                     handed_over[str(path)] = _bound_unix(path, service)
                     listeners.made.append(path)
-                listeners.own[slot].append(handed_over.pop(str(path)))
+                listeners.own[slot][number].append(handed_over.pop(str(path)))
         if handed_over:
             names = ", ".join(str(address) for address in handed_over)
             raise UsageError(f"the service manager handed over {names}, which no configuration names")
     except BaseException:
         listeners.close()
+        for unclaimed in handed_over.values():
+            unclaimed.close()
         raise
     for listener in listeners.all():
         listener.set_inheritable(True)
