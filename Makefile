@@ -13,6 +13,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 ARGS ?=
 FUZZ_SECONDS ?= 60
+ROUNDS ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -110,6 +111,12 @@ system-deps: ## programs that some tests and the benchmark need (apt, root)
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	else echo "Not root or no apt here; run: sudo apt-get install$$missing"; fi
+
+.PHONY: overspend
+overspend: build $(STAMPS)/test ## many requests at once on small wallets, one host and two (ROUNDS, default 100)
+	@export PYTHONPATH=python:tests; \
+	$(BIN)/python tests/chaos/overspend.py --rounds $(ROUNDS) --hosts 1 --workers 4 $(ARGS) && \
+	$(BIN)/python tests/chaos/overspend.py --rounds $(ROUNDS) --hosts 2 --workers 2 $(ARGS)
 
 # ---- checks ------------------------------------------------------------------------------------------------
 

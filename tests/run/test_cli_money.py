@@ -96,6 +96,9 @@ def test_M11_a_key_is_shown_once_and_stored_as_its_digest(farebox: Any, tmp_path
     assert made["key"].encode() not in stored
     turned = farebox.document("key", "rotate", made["digest"])
     assert (turned["requests_per_minute"], turned["allowed_models"]) == (7, ["gpt-5.1"])
+    limited = farebox.document("key", "limit", turned["digest"], "--rpm", "9")
+    assert (limited["requests_per_minute"], limited["allowed_models"]) == (9, None)
+    assert limited == farebox.document("key", "list", "alice")[0]
     states = {
         key["digest"]: key["active"] for key in json.loads(farebox("key", "list", "alice", "--json").stdout)
     }

@@ -9,6 +9,20 @@ from farebox.base.records import POOLS
 from farebox.store.base import Change
 
 
+async def test_a_keys_limits_are_changed_and_told(scene):
+    await scene.user("alice")
+    await scene.store.create_key(scene.key("alice"), "test", scene.NOW)
+    before = (await scene.store.changes_after(0, 100))[-1].number
+    assert await scene.store.set_key_limits("d1", 5, ("sonnet",), "test", scene.NOW)
+    changed = await scene.store.key("d1")
+    assert (changed.requests_per_minute, changed.allowed_models) == (5, ("sonnet",))
+    (change,) = await scene.store.changes_after(before, 100)
+    assert (change.kind, change.subject) == ("key", "d1")
+    assert await scene.store.set_key_limits("d1", None, None, "test", scene.NOW)
+    assert await scene.store.key("d1") == scene.key("alice")
+    assert not await scene.store.set_key_limits("d9", 5, None, "test", scene.NOW)
+
+
 async def test_a_new_account_has_empty_pools(scene):
     assert await scene.store.create_user("alice", "admin", "cli", scene.NOW)
     account = await scene.store.account("alice")

@@ -99,6 +99,19 @@ async def revoke_key(store: Store, record: KeyRecord, actor: str, now_ms: int) -
         raise UsageError(f"no key with the digest {record.digest!r}")
 
 
+async def limit_key(
+    store: Store,
+    record: KeyRecord,
+    requests_per_minute: int | None,
+    allowed_models: tuple[str, ...] | None,
+    actor: str,
+    now_ms: int,
+) -> None:
+    """Change a key's rate and models (None: the service's rate, every model); running exchanges finish."""
+    if not await store.set_key_limits(record.digest, requests_per_minute, allowed_models, actor, now_ms):
+        raise UsageError(f"no key with the digest {record.digest!r}")
+
+
 async def rotate_key(store: Store, record: KeyRecord, actor: str, now_ms: int) -> NewKey:
     """A new key with the same label and limits; the old one is revoked once the new one is stored."""
     fresh = await create_key(

@@ -1,5 +1,6 @@
 """`farebox user` and `farebox key`: accounts, and the keys that spend from them."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -163,6 +164,28 @@ def key_rotate(
         return await accounts.rotate_key(s, await accounts.find_key(s, key, user), actor(), wall_ms())
 
     _show_new_key(with_store(place_of(config, store), rotate), as_json)
+
+
+@key_app.command("limit")
+def key_limit(
+    key: KeyArgument,
+    user: OfUserOption = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests a minute; default: the service's.", min=1)] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Allow only this model; repeatable.")] = None,
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set what a key may do from now on: its rate and its models, both at once."""
+    models = tuple(model) if model else None
+
+    async def limit(s: Store) -> KeyRecord:
+        record = await accounts.find_key(s, key, user)
+        await accounts.limit_key(s, record, rpm, models, actor(), wall_ms())
+        return replace(record, requests_per_minute=rpm, allowed_models=models)
+
+    record = with_store(place_of(config, store), limit)
+    answer(key_document(record), as_json, f"limited {record.prefix}… of {record.user}")
 
 
 @key_app.command("revoke")

@@ -297,6 +297,18 @@ class Store(WorkerStore, Protocol):
     async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
         """Revoke or restore; False when unknown. Appends to the change feed."""
 
+    async def set_key_limits(
+        self,
+        digest: str,
+        requests_per_minute: int | None,
+        allowed_models: tuple[str, ...] | None,
+        actor: str,
+        now_ms: int,
+    ) -> bool:
+        """Change what a key may do (None: the service's rate, every model); False when unknown. Appends to
+        the change feed.
+        """
+
     # -- events ----------------------------------------------------------------------------------------------
     async def apply_event(self, event: Event, now_ms: int) -> EventResult:
         """One money event (MONEY section 5), with the changes of its records.

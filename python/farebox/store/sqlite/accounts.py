@@ -183,6 +183,28 @@ def set_key_active(
     return True
 
 
+def set_key_limits(
+    connection: sqlite3.Connection,
+    digest: str,
+    requests_per_minute: int | None,
+    allowed_models: tuple[str, ...] | None,
+    actor: str,
+    now_ms: int,
+) -> bool:
+    """Change what a key may do; False when it is unknown."""
+    models = None if allowed_models is None else orjson.dumps(allowed_models).decode()
+    changed = connection.execute(
+        "UPDATE api_keys SET requests_per_minute = ?, allowed_models = ? WHERE digest = ?",
+        (requests_per_minute, models, digest),
+    )
+    if changed.rowcount != 1:
+        return False
+    feed.append(connection, "key", digest)
+    details = {"requests_per_minute": requests_per_minute, "allowed_models": allowed_models}
+    feed.audit(connection, actor, "key.limit", digest, details, now_ms)
+    return True
+
+
 def _key_record(
     row: tuple[str, str, str, str, int, int, str, int | None, str | None, int | None],
 ) -> KeyRecord:

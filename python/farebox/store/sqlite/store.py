@@ -164,6 +164,18 @@ class SQLiteStore:
     async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
         return await self._writer.run(accounts.set_key_active, digest, active, actor, now_ms)
 
+    async def set_key_limits(
+        self,
+        digest: str,
+        requests_per_minute: int | None,
+        allowed_models: tuple[str, ...] | None,
+        actor: str,
+        now_ms: int,
+    ) -> bool:
+        return await self._writer.run(
+            accounts.set_key_limits, digest, requests_per_minute, allowed_models, actor, now_ms
+        )
+
     # -- events ----------------------------------------------------------------------------------------------
     async def apply_event(self, event: Event, now_ms: int) -> EventResult:
         return await self._writer.run(events.apply_event, event, now_ms)

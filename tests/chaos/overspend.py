@@ -1,0 +1,171 @@
+"""M2 and hole 35 under pressure: many requests at once on a wallet that affords a few, at several workers.
+
+    python tests/chaos/overspend.py --rounds 100 --hosts 2 --workers 2 --parallel 2000
+
+`make overspend ROUNDS=100` runs it on one host and on two; `test_overspend.py` runs a short form. Each round
+has a user of his own whose wallet is worth `affordable` answers and half a one: the last one needs its whole
+hold, which is a little more than its price. Promise: never more are served than the wallet affords, at least
+95 % of those it affords are, everybody else is told 402, and the books are right to the pico. Exit status 1
+otherwise.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from chaos.hosts import Host, Machines
+from farebox.base.clock import wall_ms
+from farebox.base.keys import display_prefix, key_digest, new_key
+from farebox.base.records import KeyRecord
+from farebox.credits.events import grant_event
+from farebox.store import open_store
+from farebox.store.base import EventResult, Store
+from farebox.writer.verify import verify
+
+POOL = "creditsNew"
+PRICE_PICO = 1000 * 1_312_500 + 500 * 10_500_000
+"""1,000 input and 500 output tokens of gpt-5.1 at 1.25 and 10 USD per million, times 1.05."""
+SCRIPT = 'script: {"prompt": 1000, "completion": 500, "first_delay_ms": 20}'
+BODY = {
+    "model": "gpt-5.1",
+    "max_tokens": 500,
+    "messages": [{"role": "user", "content": "word " * 180 + SCRIPT}],
+}
+"""About as many bytes as the answer claims input tokens: the bound of a hold is a token a byte."""
+SERVED_SHARE = 0.95
+SETTLE_S = 60.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened, and every way in which it was not as promised."""
+
+    served: list[int] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+
+
+async def run(
+    folder: Path,
+    url: str,
+    *,
+    rounds: int,
+    hosts: int,
+    workers: int,
+    parallel: int,
+    affordable: int,
+    **changes: Any,
+) -> Report:
+    """`rounds` users, one after the other, each with `parallel` requests at once; `changes` of settings."""
+    report = Report()
+    store = open_store(url)
+    await store.open()
+    try:
+        with Machines(folder, url, hosts, workers, **changes) as machines:
+            for host in machines.hosts:
+                assert await asyncio.to_thread(host.wait_ready), f"{host.folder} does not serve"
+            began_s = time.monotonic()
+            for number in range(rounds):
+                seen = await _round(store, machines.hosts, f"user{number:04}", parallel, affordable)
+                report.statuses += seen
+                report.served.append(seen[200])
+                if seen[200] > affordable or set(seen) - {200, 402}:
+                    report.wrong.append(f"round {number}: {dict(seen)}, affordable {affordable}")
+            report.seconds = time.monotonic() - began_s
+            sent = machines.upstream.totals()["received"]
+            if sent != sum(report.served):
+                report.wrong.append(f"the upstream served {sent}, clients got {sum(report.served)}")
+            for host in machines.hosts:
+                await asyncio.to_thread(host.stop)
+            await _check_books(store, [host.journals for host in machines.hosts], report, affordable)
+    finally:
+        await store.close()
+    if sum(report.served) < SERVED_SHARE * affordable * rounds:
+        report.wrong.append(f"only {sum(report.served)} of {affordable * rounds} affordable were served")
+    return report
+
+
+async def _round(store: Store, hosts: list[Host], user: str, parallel: int, affordable: int) -> Counter[int]:
+    """How often each status came back."""
+    headers = {
+        "Authorization": f"Bearer {await _customer(store, user, affordable * PRICE_PICO + PRICE_PICO // 2)}"
+    }
+    seen: Counter[int] = Counter()
+
+    async def one(session: aiohttp.ClientSession, host: Host) -> None:
+        async with session.post(f"{host.base_url}/v1/chat/completions", json=BODY) as response:
+            await response.read()
+            seen[response.status] += 1
+
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+        await asyncio.gather(*(one(session, hosts[number % len(hosts)]) for number in range(parallel)))
+    return seen
+
+
+async def _customer(store: Store, user: str, amount_pico: int) -> str:
+    key = new_key()
+    assert await store.create_user(user, "user", "test", wall_ms())
+    record = KeyRecord(key_digest(key), user, display_prefix(key), "", True, True, "user", None, None)
+    assert await store.create_key(record, "test", wall_ms())
+    event = grant_event(user, POOL, amount_pico, "first", "test", None, "test", wall_ms())
+    assert await store.apply_event(event, wall_ms()) is EventResult.DONE
+    return key
+
+
+async def _check_books(store: Store, journals: list[Path], report: Report, affordable: int) -> None:
+    """Everything is booked once the hosts have stopped: balances, leases and rows, to the pico."""
+    for root in journals:
+        verdict = await verify(store, root, lambda *_: None)
+        report.wrong += [str(difference) for difference in verdict.differences]
+    for number, served in enumerate(report.served):
+        account = await store.account(f"user{number:04}")
+        assert account is not None
+        expected_pico = (affordable - served) * PRICE_PICO + PRICE_PICO // 2
+        found = (
+            account.balances[POOL],
+            account.written_off_pico,
+            sum(lot.leased_pico for lot in account.lots),
+        )
+        if found != (expected_pico, 0, 0):
+            report.wrong.append(
+                f"round {number}: balance, written off, leased {found}; balance {expected_pico}"
+            )
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Many requests at once on a wallet that affords a few.")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--hosts", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=4, help="per host")
+    parser.add_argument("--parallel", type=int, default=2000, help="requests at once")
+    parser.add_argument("--affordable", type=int, default=20, help="answers the wallet is worth")
+    parser.add_argument("--store", help="its URL; default: SQLite in a temporary folder")
+    options = vars(parser.parse_args())
+    url = options.pop("store")
+    with tempfile.TemporaryDirectory(prefix="farebox-overspend-") as temporary:
+        folder = Path(temporary)
+        report = asyncio.run(run(folder, url or f"sqlite:///{folder / 'farebox.sqlite'}", **options))
+    served, affordable = sum(report.served), options["affordable"] * options["rounds"]
+    sys.stdout.write(
+        f"hosts {options['hosts']}, workers {options['workers']} each, {options['parallel']} at once: "
+        f"{served} of {affordable} affordable served ({served / affordable:.1%}), fewest in a round "
+        f"{min(report.served)}, statuses {dict(report.statuses)}, {report.seconds:.0f} s\n"
+    )
+    for wrong in report.wrong[:50]:
+        sys.stdout.write(f"WRONG: {wrong}\n")
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
