@@ -113,10 +113,11 @@ orders_open_per_user_max = 20
 payment_amount_max = 10**13
 webhook_body_bytes_max = 256 * 2**10
 console_body_bytes_max = 64 * 2**10
+console_body_timeout_s = 15.0
+console_store_retry_s = 1.0
 console_text_chars_max = 500
 console_page_max = 200
 console_requests_open_max = 64
-admin_token_cache_s = 1.0
 
 # Supervisor and its children
 control_line_bytes_max = 2**20

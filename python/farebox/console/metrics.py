@@ -4,17 +4,16 @@ Nothing on the hot path knows the metrics library: workers add to arrays in shar
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from farebox.base.counters import NAMES, read_counters
 
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _GAUGES = frozenset(("exchanges_open", "upstream_connections_open"))
 
 
@@ -59,27 +58,3 @@ class FareboxCollector(Collector):
         yield GaugeMetricFamily(
             "farebox_journals_damaged", "journals that cannot be read", value=len(status["damaged"])
         )
-
-
-async def start_console(
-    host: str, port: int, counters: Callable[[], Iterable[Path]], writer_status: Path
-) -> Callable[[], Awaitable[None]]:
-    """Serve /metrics and /healthz; returns what closes it. Raises OSError when the port is taken."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(FareboxCollector(counters, writer_status))
-
-    async def metrics(request: web.Request) -> web.Response:
-        del request
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": _CONTENT_TYPE})
-
-    async def healthz(request: web.Request) -> web.Response:
-        del request
-        return web.json_response({"status": "ok"})
-
-    application = web.Application()
-    application.router.add_get("/metrics", metrics)
-    application.router.add_get("/healthz", healthz)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    return runner.cleanup

@@ -21,7 +21,7 @@ from farebox.base.counters import retire_counters
 from farebox.base.errors import FareboxError, UsageError
 from farebox.base.log import set_up_logging
 from farebox.config.load import load
-from farebox.config.secrets import credentials, store_url
+from farebox.config.secrets import credentials, payment_secrets, store_url
 from farebox.config.settings import Settings
 from farebox.config.table import check_table
 from farebox.run import notify
@@ -214,6 +214,7 @@ def serve(paths: list[Path], *, workers: int | None = None) -> int:
     set_up_logging()
     settings = load(paths)
     credentials(settings)
+    payment_secrets(settings)
     store_url(settings.store, settings.services[0].file)
     try:
         prepare(settings)

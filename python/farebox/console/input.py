@@ -1,0 +1,90 @@
+"""What requests may say: strict models, decimals as strings, bounded texts, no unknown fields.
+
+Amounts are never JSON numbers: a client's parser or ours might have rounded them.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from farebox.base import limits
+
+Amount = Annotated[
+    str, Field(pattern=r"^-?\d{1,12}(\.\d{1,12})?$", description="USD or credits, as a string")
+]
+Name = Annotated[str, Field(min_length=1, max_length=50)]
+Pool = Annotated[str, Field(min_length=1, max_length=30)]
+Text = Annotated[str, Field(max_length=limits.console_text_chars_max)]
+Reason = Annotated[str, Field(min_length=3, max_length=limits.console_text_chars_max)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class OrderInput(_Input):
+    """What somebody wants to buy."""
+
+    credits: Amount
+    currency: Currency | None = None
+
+
+class DecisionInput(_Input):
+    """An operator's decision on a payment that waits; `user` and `credits` where the order does not say."""
+
+    note: Reason
+    user: Name | None = None
+    credits: Amount | None = None
+
+
+class RefusalInput(_Input):
+    """Why a payment credits nothing."""
+
+    note: Reason
+
+
+class PaymentInput(_Input):
+    """A payment an operator took himself."""
+
+    user: Name
+    credits: Amount
+    amount: Amount
+    currency: Currency
+    receipt: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    note: Reason
+
+
+class GrantInput(_Input):
+    """Credit given, or taken where negative (corrections)."""
+
+    pool: Pool
+    amount: Amount
+    reason: Reason
+    expires_ms: Annotated[int, Field(ge=0, le=1 << 53)] | None = None
+
+
+class TransferInput(_Input):
+    """Credit moved between users or pools."""
+
+    user: Name
+    pool: Pool
+    to_user: Name
+    to_pool: Pool
+    amount: Amount
+    reason: Reason
+    dry_run: bool = False
+
+
+class ReferralInput(_Input):
+    """Who brought whom."""
+
+    user: Name
+    referrer: Name
+
+
+class ActiveInput(_Input):
+    """Whether a user's requests are accepted."""
+
+    active: bool
+    reason: Reason

@@ -1,0 +1,83 @@
+"""A route of the console and a call of it: method, path, who may, what it takes, what it does.
+
+One table of these is all there is to serve: no handler is reached without passing its route's row, so that a
+test can try every row with every credential.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import BaseModel
+
+from farebox.config.credits import CreditsSettings
+from farebox.console.answers import Declined
+from farebox.store.base import Store
+
+ANYONE: Final = "anyone"
+"""No credential is looked at."""
+USER: Final = "user"
+"""Who holds an API key: sees and changes what is his own."""
+READ_ONLY, SUPPORT, ADMIN = "read-only", "support", "admin"
+
+READERS: Final = frozenset({READ_ONLY, SUPPORT, ADMIN})
+SUPPORTERS: Final = frozenset({SUPPORT, ADMIN})
+ADMINS: Final = frozenset({ADMIN})
+USERS: Final = frozenset({USER})
+EVERYONE: Final = frozenset({ANYONE})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: `name` is an admin's or a user's, `actor` how the audit log calls him."""
+
+    role: str
+    name: str
+
+    @property
+    def actor(self) -> str:
+        """For the audit log."""
+        return f"user:{self.name}" if self.role == USER else f"admin:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that passed its route's row. `key` is its Idempotency-Key, empty where none is needed."""
+
+    store: Store
+    settings: CreditsSettings
+    caller: Caller
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: BaseModel | None
+    route: "Route"
+    key: str
+    now_ms: int
+
+    @property
+    def reference(self) -> str:
+        """Names this request for ever: the same caller, route and Idempotency-Key give the same."""
+        text = f"{self.caller.actor}\n{self.route.method}\n{self.route.path}\n{self.key}"
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A whole number of the query between 0 and `most`. Raises Declined."""
+        text = self.query.get(name, str(default))
+        if not text.isascii() or not text.isdigit() or len(text) > 16 or int(text) > most:
+            raise Declined(400, "invalid", f"{name} must be a whole number of at most {most}")
+        return int(text)
+
+
+Handler = Callable[[Call], Awaitable[Mapping[str, object]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table. A route with a body is a write and needs an Idempotency-Key."""
+
+    method: str
+    path: str
+    roles: frozenset[str]
+    handler: Handler
+    body: type[BaseModel] | None = None

@@ -1,0 +1,215 @@
+"""The console's HTTP side: one table of routes, and what every request passes on its way to its row.
+
+Order: room for one more, route, body within its bound, credential and role, Idempotency-Key, body's form,
+handler. Promises: every answer is JSON (metrics apart), every error one clear object; nothing of a request
+but its method, path and status is logged; a failure here touches no other port.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from pydantic import BaseModel, ValidationError
+
+from farebox.base import limits
+from farebox.base.clock import wall_ms
+from farebox.base.errors import FareboxError
+from farebox.config.credits import CreditsSettings
+from farebox.console import purchases, wallets
+from farebox.console.access import admitted
+from farebox.console.answers import Declined, declined
+from farebox.console.metrics import CONTENT_TYPE, FareboxCollector
+from farebox.console.routes import Call, Route
+from farebox.console.webhooks import Webhooks
+from farebox.credits.notices import Provider
+from farebox.store.base import Store
+
+ROUTES: Final = (*purchases.ROUTES, *wallets.ROUTES)
+PROVIDERS: Final = ("sepay", "stripe")
+_KEY: Final = re.compile(r"[\x21-\x7e]{8,100}")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """What the console works with."""
+
+    store: Store
+    settings: CreditsSettings
+    providers: Mapping[str, Provider]
+    counters: Callable[[], Iterable[Path]]
+    writer_status: Path
+
+
+def application(console: Console) -> web.Application:
+    """Every route, ready to serve."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FareboxCollector(console.counters, console.writer_status))
+    webhooks = Webhooks(console.settings, console.providers, registry)
+    app = web.Application(
+        middlewares=[_answering(asyncio.Semaphore(limits.console_requests_open_max))],
+        client_max_size=limits.webhook_body_bytes_max,
+    )
+    app.router.add_get("/metrics", _metrics(registry))
+    app.router.add_get("/healthz", _healthz)
+    for provider in PROVIDERS:
+        app.router.add_post(f"/webhooks/{provider}", _webhook(console, webhooks, provider))
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _served(console, route))
+    return app
+
+
+async def start_console(console: Console, host: str, port: int) -> Callable[[], Awaitable[None]]:
+    """Serve; returns what closes it. Raises OSError when the port is taken."""
+    runner = web.AppRunner(
+        application(console),
+        access_log=None,
+        keepalive_timeout=limits.keepalive_timeout_s,
+        auto_decompress=False,
+    )
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner.cleanup
+
+
+def _answering(room: asyncio.Semaphore) -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def answering(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Turn everything a handler may raise into an answer; refuse what there is no room for."""
+        if room.locked():
+            return _answer(503, Declined(503, "busy", "too many requests at once; try again").document())
+        async with room:
+            try:
+                return await handler(request)
+            except Declined as refusal:
+                return _answer(refusal.status, refusal.document())
+            except web.HTTPException as error:
+                return _answer(error.status, Declined(error.status, "http", error.reason).document())
+            except FareboxError as error:
+                answer = declined(error)
+                _log.warning("%s %s: %d %s", request.method, request.path, answer.status, error)
+                return _answer(answer.status, answer.document())
+            except Exception:  # noqa: BLE001 - the last answer there is; it is in the log
+                _log.exception("%s %s failed", request.method, request.path)
+                message = "something failed here; it is in the log"
+                return _answer(500, Declined(500, "internal", message).document())
+
+    return answering
+
+
+def _served(console: Console, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def serve(request: web.Request) -> web.Response:
+        now_ms = wall_ms()
+        text = await _body(request, limits.console_body_bytes_max)
+        authorization = request.headers.get("Authorization", "")
+        caller = await admitted(console.store, route, authorization, now_ms)
+        call = Call(
+            store=console.store,
+            settings=console.settings,
+            caller=caller,
+            path=dict(request.match_info),
+            query=dict(request.query),
+            body=_input(route.body, text),
+            route=route,
+            key=_idempotency_key(request, route),
+            now_ms=now_ms,
+        )
+        document = await route.handler(call)
+        if route.body is not None:
+            _log.info("%s %s by %s: done", request.method, request.path, caller.actor)
+        return _answer(200, document)
+
+    return serve
+
+
+def _webhook(
+    console: Console, webhooks: Webhooks, name: str
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def deliver(request: web.Request) -> web.Response:
+        try:
+            body = await _body(request, limits.webhook_body_bytes_max)
+        except Declined as refusal:
+            webhooks.count(name, refusal.code)
+            raise
+        headers = {key.lower(): value for key, value in request.headers.items()}
+        return _answer(200, await webhooks.deliver(console.store, name, headers, body, wall_ms()))
+
+    return deliver
+
+
+async def _body(request: web.Request, bytes_max: int) -> bytes:
+    if "Content-Encoding" in request.headers:
+        raise Declined(415, "encoded", "send the body as it is, without Content-Encoding")
+    if (request.content_length or 0) > bytes_max:
+        raise Declined(413, "too_large", f"the body may have at most {bytes_max} bytes")
+    try:
+        async with asyncio.timeout(limits.console_body_timeout_s):
+            body = await request.read()
+    except TimeoutError:
+        raise Declined(408, "slow", "the body did not come in time") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Declined(413, "too_large", f"the body may have at most {bytes_max} bytes") from None
+    if len(body) > bytes_max:
+        raise Declined(413, "too_large", f"the body may have at most {bytes_max} bytes")
+    return body
+
+
+def _input(model: type[BaseModel] | None, body: bytes) -> BaseModel | None:
+    if model is None:
+        return None
+    try:
+        return model.model_validate(json.loads(body, parse_float=Decimal, parse_constant=_no_number))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise Declined(422, "invalid", f"{where}: {first['msg']}") from None
+    except (ValueError, RecursionError):
+        raise Declined(400, "invalid", "the body is no JSON object") from None
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(text)
+
+
+def _idempotency_key(request: web.Request, route: Route) -> str:
+    if route.body is None:
+        return ""
+    key = request.headers.get("Idempotency-Key", "")
+    if not _KEY.fullmatch(key):
+        raise Declined(
+            400, "idempotency_key", "send an Idempotency-Key of 8 to 100 characters, a new one for a new wish"
+        )
+    return key
+
+
+def _metrics(registry: CollectorRegistry) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def metrics(request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
+
+    return metrics
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    del request
+    return web.json_response({"status": "ok"})
+
+
+def _answer(status: int, document: Mapping[str, object]) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    if status == 503:
+        headers["Retry-After"] = "1"
+    return web.Response(
+        body=orjson.dumps(document), status=status, content_type="application/json", headers=headers
+    )
