@@ -348,7 +348,7 @@ class BareExchange:
     def overflow(self, collected: bytes) -> None:
         self.client.start_stream(self.head.status, self.head.facts(128)[0])
         self.relay = Relay(self.client, self.upstream, self.pipe, self.hold_point, self.on_gone, framed=False)
-        self.upstream.receiver = self.relay
+        self.upstream.hand_over(self.relay)
         self.relay.send(collected)
 
     def on_data(self, data: bytes) -> None:

@@ -64,7 +64,7 @@ class Side:
         self.seen: list[object] = []
         self.plain_count = 0
         server = Server(self.handle)
-        server._head_starts = head_starts
+        server.head_starts = head_starts
         self.server = server
         self.connection: ClientConnection = server()
         self.transport = Transport()

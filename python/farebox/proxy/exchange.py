@@ -397,7 +397,7 @@ class Exchange:
         self.relay = Relay(
             self.client, connection, tap, self._hold_point, self._client_gone, framed=head.framing >= 0
         )
-        connection.receiver = self.relay
+        connection.hand_over(self.relay)
         self.relay.send(collected)
 
     # -- streams ---------------------------------------------------------------------------------------------

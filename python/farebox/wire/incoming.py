@@ -54,6 +54,7 @@ class Incoming:
         "path",
         "paused",
         "query",
+        "send",
     )
 
     from_parser: ClassVar[bool]
@@ -81,6 +82,8 @@ class Incoming:
         self.bytes_written = 0
         self.gone = False
         self.paused = connection._paused
+        self.send: Callable[[bytes], None] | None = None
+        """Writes to the client while its stream is open, else None; who uses it counts `bytes_written`."""
         self.on_gone: Callable[[], None] | None = None
         self.on_paused: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
@@ -176,15 +179,15 @@ class Incoming:
         if transport is None:
             return
         connection = self._connection
-        lines = headers if isinstance(headers, bytes) else encode_headers(headers)
-        close = b"" if self._may_keep_alive() else _CLOSE
-        sent_body = b"" if self.method == "HEAD" else body
+        server = connection.server
+        if server.draining or not self.body_complete:
+            self.keep_alive = False
         data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
-            connection.server.head_start(status),
-            lines,
-            close,
+            server.head_starts.get(status) or server.head_start(status),
+            headers if isinstance(headers, bytes) else encode_headers(headers),
+            b"" if self.keep_alive else _CLOSE,
             len(body),
-            sent_body,
+            b"" if self.method == "HEAD" else body,
         )
         self.bytes_written = len(data)
         transport.write(data)
@@ -201,31 +204,36 @@ class Incoming:
         transport = self._begin_answer(_STREAMING)
         if transport is None:
             return
-        head = self._connection.server.head_start(status)
+        server = self._connection.server
+        if server.draining or not self.body_complete:
+            self.keep_alive = False
         lines = headers if isinstance(headers, bytes) else encode_headers(headers)
-        close = b"" if self._may_keep_alive() else _CLOSE
+        close = b"" if self.keep_alive else _CLOSE
         framing = b""
         if content_length is not None:
             framing = b"Content-Length: %d\r\n" % content_length
         elif self.chunked_ok:
             self.chunked = True
             framing = b"Transfer-Encoding: chunked\r\n"
-        data = b"%b%b%b%b\r\n" % (head, lines, close, framing)
+        data = b"%b%b%b%b\r\n" % (server.head_start(status), lines, close, framing)
         self.bytes_written = len(data)
         transport.write(data)
+        self.send = transport.write
 
     def write(self, data: bytes) -> None:
         """Send body bytes as they are: chunk-framed by the caller where the stream is chunked."""
-        transport = self._transport
-        if transport is not None:
+        send = self.send
+        if send is not None:
             self.bytes_written += len(data)
-            transport.write(data)
+            send(data)
 
     def write_framed(self, data: bytes) -> None:
         """Send unframed body bytes, as one chunk where the stream is chunked."""
-        if self.chunked and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        self.write(data)
+        self.write(self.framed(data))
+
+    def framed(self, data: bytes) -> bytes:
+        """Body bytes as one chunk where the stream is chunked."""
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked and data else data
 
     def end(self) -> None:
         """Finish a streamed answer properly."""
@@ -265,14 +273,9 @@ class Incoming:
         self._phase = phase
         return self._transport
 
-    def _may_keep_alive(self) -> bool:
-        if not self.body_complete or self._connection.server.draining:
-            self.keep_alive = False
-        return self.keep_alive
-
     def _finish(self) -> None:
         self._phase = _DONE
-        self._transport = None
+        self._transport = self.send = None
         if self._body_bytes:
             self.release_body()
         self._connection.exchange_finished(self)
@@ -286,7 +289,7 @@ class Incoming:
         """The connection is lost: called by the connection, once."""
         self.gone = True
         self._phase = _DONE
-        self._transport = None
+        self._transport = self.send = None
         self.release_body()
         if self.on_gone is not None:
             self.on_gone()

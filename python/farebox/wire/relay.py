@@ -44,20 +44,19 @@ class Relay:
     connection is released or aborted here as soon as the body ended, before `on_hold_point` hears of it.
     `framed`: the tap's output is framed for this client already (chunked, or a body of known length). When
     the client leaves, `on_gone` is called and the relay goes on feeding the tap; `drop_upstream` ends that.
-    `error`: what ended the body early, if anything. `chunk_count` counts reads of the upstream,
-    `client.bytes_written` the bytes that went out.
+    `error`: what ended the body early, if anything. `client.bytes_written`: the bytes that went out.
     """
 
     __slots__ = (
+        "_chunk_count",
         "_feed",
         "_framed",
         "_holding",
         "_last",
         "_over",
+        "_reads_before",
         "_tap",
         "_waiting",
-        "_write",
-        "chunk_count",
         "client",
         "error",
         "on_gone",
@@ -80,11 +79,11 @@ class Relay:
         self.on_hold_point = on_hold_point
         self.on_gone = on_gone
         self.error: UpstreamError | None = None
-        self.chunk_count = 0
+        self._chunk_count = 0
+        self._reads_before = upstream.read_count
         self._tap = tap
         self._feed = tap.feed
         self._framed = framed
-        self._write = client.write if framed else client.write_framed
         self._holding = False
         self._last = b""
         self._over = False
@@ -97,9 +96,14 @@ class Relay:
 
     def begin(self, head: Head, rest: bytes) -> None:
         """Take over from the receiver that got the head: `rest` came with it. Call once, within on_head."""
-        self.upstream.receiver = self
+        self.upstream.hand_over(self)
         if rest or head.framing == 0:
             self.on_data(rest)
+
+    @property
+    def chunk_count(self) -> int:
+        """Reads of the upstream for this body."""
+        return self._chunk_count if self._over else self.upstream.read_count - self._reads_before
 
     # ---- receiver --------------------------------------------------------------------------------------
 
@@ -110,20 +114,33 @@ class Relay:
 
     def on_data(self, data: bytes) -> None:
         """The hot path."""
-        self.chunk_count += 1
+        self.upstream.read_count += 1
         if self._holding:
             self._waiting.append(data)
             return
         out = self._feed(data)
         if out is None:
-            self._last = data
-            self._write(data)
-        elif isinstance(out, bytes):
-            if out:
-                self._last = out
-                self._write(out)
-        else:
+            out = data
+        elif type(out) is not bytes:
             self._hold(*out)
+            return
+        if not out:
+            return
+        self._last = out
+        client = self.client
+        send = client.send
+        if send is not None:
+            if not self._framed:
+                out = client.framed(out)
+            client.bytes_written += len(out)
+            send(out)
+
+    def _write(self, data: bytes) -> None:
+        self._last = data
+        if self._framed:
+            self.client.write(data)
+        else:
+            self.client.write_framed(data)
 
     def on_closed(self, error: UpstreamError | None) -> None:
         """The upstream closed or failed: the proper end of a body without a length, or a cut."""
@@ -142,11 +159,10 @@ class Relay:
 
     def _hold(self, now: bytes, held: bytes, state: int) -> None:
         if now:
-            self._last = now
             self._write(now)
         self._holding = True
         if state & (END | BROKEN):
-            self._over = True
+            self._end()
             self.upstream.release(bool(state & REUSABLE) and not state & BROKEN)
         self.on_hold_point(held, state)
         if self._holding and not self._over:
@@ -157,7 +173,6 @@ class Relay:
     def send_held(self, held: bytes) -> None:
         """Send what was held back and go on relaying."""
         if held:
-            self._last = held
             self._write(held)
         if not self._holding:
             return
@@ -166,7 +181,7 @@ class Relay:
             return
         waiting, self._waiting = self._waiting, []
         while waiting:
-            self.chunk_count -= 1
+            self.upstream.read_count -= 1
             self.on_data(waiting.pop(0))
             if self._holding:
                 self._waiting = waiting + self._waiting
@@ -197,7 +212,7 @@ class Relay:
         """
         if self._over:
             return
-        self._over = True
+        self._end()
         self._waiting.clear()
         self.upstream.abort()
 
@@ -213,7 +228,7 @@ class Relay:
         if self.between_events():
             act()
         elif not self._over:
-            self.upstream.receiver = _UntilBetweenEvents(self, act)
+            self.upstream.hand_over(_UntilBetweenEvents(self, act))
 
     # ---- client events ---------------------------------------------------------------------------------
 
@@ -226,6 +241,10 @@ class Relay:
             self.upstream.resume_reading()
         if self.on_gone is not None:
             self.on_gone()
+
+    def _end(self) -> None:
+        self._chunk_count = self.chunk_count
+        self._over = True
 
     def _detach(self) -> None:
         self.client.on_gone = self.client.on_paused = self.client.on_writable = None
@@ -246,7 +265,7 @@ class _UntilBetweenEvents:
     def on_data(self, data: bytes) -> None:
         self._relay.on_data(data)
         if self._relay.upstream.receiver is self and self._relay.between_events():
-            self._relay.upstream.receiver = self._relay
+            self._relay.upstream.hand_over(self._relay)
             self._act()
 
     def on_closed(self, error: UpstreamError | None) -> None:

@@ -77,7 +77,8 @@ class Server(web.Server):
         self.draining = False
         self._listeners: list[asyncio.AbstractServer] = []
         self._detached: set[asyncio.Task[None]] = set()
-        self._head_starts: dict[int, bytes] = {}
+        self.head_starts: dict[int, bytes] = {}
+        """Beginnings of answers by status, this second's; `head_start` makes those that are missing."""
         self._open_connections: dict[ClientConnection, None] = {}
         self._sweep_interval_s = self.options.sweep_interval_s()
         self._sweep_handle: asyncio.TimerHandle | None = None
@@ -155,18 +156,18 @@ class Server(web.Server):
 
     def head_start(self, status: int) -> bytes:
         """Status line and Date header, made once per second and status."""
-        start = self._head_starts.get(status)
+        start = self.head_starts.get(status)
         if start is None:
             reason = _REASONS.get(status, "Unknown")
             start = f"HTTP/1.1 {status} {reason}\r\nDate: {formatdate(usegmt=True)}\r\n".encode("ascii")
-            self._head_starts[status] = start
+            self.head_starts[status] = start
         return start
 
     # ---- deadlines -------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
         self._sweep_handle = self._loop.call_later(self._sweep_interval_s, self._sweep)
-        self._head_starts.clear()
+        self.head_starts.clear()
         now_s = self._loop.time()
         for connection in tuple(self._open_connections):
             self._check(connection, now_s)

@@ -8,6 +8,7 @@ Deadlines are looked at by one sweep per pool, so an exchange owns no timer.
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from farebox._meter import Head, HeadError, parse_head
@@ -42,6 +43,10 @@ class Receiver(Protocol):
         """The connection ended: None when the upstream closed properly after the head."""
 
 
+def _ignore(data: bytes) -> None:
+    """Bytes that came after the end."""
+
+
 class Connection(asyncio.Protocol):
     """One upstream connection; belongs to its pool, and to one exchange between `send` and `release` or
     `abort`.
@@ -49,14 +54,18 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline_last_s",
+        "_handed_over",
         "_head_bytes",
         "_heads_skipped",
         "_in_body",
         "_pool",
+        "_reads_seen",
         "_started_s",
         "_stirred",
         "closed",
+        "data_received",
         "idle_since_s",
+        "read_count",
         "receiver",
         "transport",
     )
@@ -74,6 +83,11 @@ class Connection(asyncio.Protocol):
         self._started_s = 0.0
         self._deadline_last_s = 0.0
         self._stirred = False
+        self._reads_seen = 0
+        self.read_count = 0
+        """Reads of bodies that were handed over; their receivers count them."""
+        self._handed_over = False
+        self.data_received: Callable[[bytes], None] = self._take  # type: ignore[assignment]  # a slot, to change
 
     # ---- for the exchange ------------------------------------------------------------------------------
 
@@ -91,6 +105,21 @@ class Connection(asyncio.Protocol):
         self._stirred = False
         transport.writelines((head, body))
 
+    def hand_over(self, receiver: Receiver) -> None:
+        """The rest of the body goes straight from the transport to `receiver.on_data`, which counts its reads
+        in `read_count`: the way of streams. Within on_head or later.
+        """
+        self.receiver = receiver
+        self._handed_over = True
+        self._deliver(receiver.on_data)
+
+    def _deliver(self, take: Callable[[bytes], None]) -> None:
+        """Change what the transport calls; loops look it up once, when the protocol is set."""
+        self.data_received = take
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.set_protocol(self)
+
     def release(self, reusable: bool) -> None:
         """The answer is over. Kept when `reusable` and the request had left completely, else closed."""
         transport = self.transport
@@ -98,6 +127,9 @@ class Connection(asyncio.Protocol):
         if not reusable or self.closed or transport is None or transport.get_write_buffer_size():
             self.abort()
             return
+        if self._handed_over:
+            self._handed_over = False
+            self._deliver(self._take)
         self._in_body = False
         self._pool.put_back(self)
 
@@ -124,7 +156,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         self._stirred = True
         receiver = self.receiver
         if receiver is None:
@@ -182,8 +214,9 @@ class Connection(asyncio.Protocol):
             if self.idle_since_s and now_s - self.idle_since_s > endpoint.keepalive_timeout_s:
                 self.abort()
             return
-        if self._stirred:
+        if self._stirred or self.read_count != self._reads_seen:
             self._stirred = False
+            self._reads_seen = self.read_count
             self._deadline_last_s = now_s
         transport = self.transport
         resting = transport is not None and self._in_body and not transport.is_reading()
@@ -204,6 +237,7 @@ class Connection(asyncio.Protocol):
     def _forget(self) -> None:
         if not self.closed:
             self.closed = True
+            self.data_received = _ignore
             self._pool.connection_closed(self)
 
 
