@@ -7,7 +7,6 @@ import pytest
 from farebox.meter import (
     PriceError,
     charge_of,
-    complete_lines,
     content_hash,
     from_plain,
     model_price,
@@ -95,38 +94,3 @@ def test_M7_a_changed_book_is_noticed() -> None:
 def test_entries_that_are_no_prices_are_refused_by_name(entry: dict[str, Any], reason: str) -> None:
     with pytest.raises(PriceError, match=f"model m: .*{reason}"):
         new_price_book({"m": entry}, 1, 0)
-
-
-def test_inclusive_families_fill_cache_prices_with_a_warning() -> None:
-    lines, warnings = complete_lines({"input": "2", "output": "8"}, "inclusive")
-    assert lines == dict.fromkeys(("input", "cache_read", "cache_write_5m", "cache_write_1h"), "2") | {
-        "output": "8"
-    }
-    assert len(warnings) == 3
-    lines, warnings = complete_lines({"input": "2", "cache_read": "1", "cache_write_1h": "4"}, "inclusive")
-    assert (lines["cache_write_5m"], lines["cache_write_1h"]) == ("2", "4")
-    assert len(warnings) == 1
-
-
-def test_exclusive_families_need_cache_prices() -> None:
-    with pytest.raises(PriceError, match="cache_read and cache_write_5m"):
-        complete_lines({"input": "3"}, "exclusive")
-    stated = {"input": "3", "cache_read": "0.3", "cache_write_5m": "3.75"}
-    assert complete_lines(stated, "exclusive") == (
-        stated,
-        ["cache_write_1h is not priced: such writes are quarantined"],
-    )
-    stated["cache_write_1h"] = "6"
-    assert complete_lines(stated, "exclusive") == (stated, [])
-
-
-def test_free_is_said_not_implied() -> None:
-    for lines in ({}, {"input": "0"}, {"output": "5"}):
-        with pytest.raises(PriceError, match="free"):
-            complete_lines(lines, "inclusive")
-    lines, warnings = complete_lines({"web_search": "0.01"}, "exclusive", free=True)
-    assert (lines["input"], lines["cache_write_1h"], lines["web_search"], warnings) == ("0", "0", "0.01", [])
-    with pytest.raises(PriceError, match="family"):
-        complete_lines({"input": "1"}, "both")
-    with pytest.raises(PriceError, match="not a decimal"):
-        complete_lines({"input": "1/0"}, "inclusive")

@@ -151,33 +151,6 @@ def charge_of(
     return entry.price.charge(counts if isinstance(counts, dict) else dict(counts), input_total, variant)
 
 
-def complete_lines(lines: Lines, family: str, *, free: bool = False) -> tuple[dict[str, str], list[str]]:
-    """Fill in cache prices where that is safe (DESIGN section 3); returns lines and warnings.
-
-    `inclusive` (cached tokens are part of the input): a missing cache price is the input price. `exclusive`
-    (they stand apart): a missing one is an error, and a missing 1-hour write a warning, as it will be
-    quarantined. A model whose input costs nothing must be said to be `free`. Raises PriceError.
-    """
-    Price(dict(lines))
-    if family not in {"inclusive", "exclusive"}:
-        raise PriceError(f"no such family of wire formats: {family!r}")
-    if free:
-        return dict.fromkeys((*TOKEN_INPUT_KINDS, "output"), "0") | dict(lines), []
-    if "input" not in lines or Fraction(lines["input"]) == 0:
-        raise PriceError('input has no price; state it, or say "free": true')
-    needed = ("cache_read", "cache_write_5m")
-    missing = [kind for kind in needed if kind not in lines]
-    if family == "exclusive":
-        if missing:
-            raise PriceError(f"{' and '.join(missing)} must be priced: these tokens stand apart from input")
-        unpriced = "cache_write_1h" not in lines
-        return dict(lines), ["cache_write_1h is not priced: such writes are quarantined"] * unpriced
-    if "cache_write_5m" in missing and "cache_write_1h" not in lines:
-        missing.append("cache_write_1h")
-    warnings = [f"{kind} is not priced: it costs the input price {lines['input']}" for kind in missing]
-    return dict(lines) | dict.fromkeys(missing, lines["input"]), warnings
-
-
 def _every_lines(lines: Lines, tiers: tuple[Tier, ...], variants: Mapping[str, Lines]) -> Iterator[Lines]:
     yield lines
     yield from (part for _, _, part in tiers)
