@@ -1,5 +1,6 @@
 """Import: every balance and log arrives to the pico, once; what is damaged is named."""
 
+import asyncio
 import gzip
 import json
 import math
@@ -372,3 +373,11 @@ def test_the_nearest_pico_is_at_most_half_a_pico_away(amount):
     assert pico + rest == Fraction(amount) * 10**12
     if amount < 4000:
         assert float(Fraction(pico, 10**12)) == pytest.approx(amount, abs=1e-12)
+
+
+async def test_hole_19_two_processes_that_open_one_balance_open_it_once(store, dump):
+    folder = dump(usersNew=[{"_id": "alice", "credits": 0.1 + 0.2}])
+    await asyncio.gather(*(run(store, folder) for _ in range(3)))
+    assert await pools(store, "alice") == {"credits": 300_000_000_000}
+    assert [row.type for row in await store.transactions("alice", 9)] == ["opening"]
+    await sound(store)

@@ -274,7 +274,7 @@ def test_wrong_use_is_an_error(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_J37_power_cuts_at_any_time_lose_no_synced_record(
+def test_J37_hole_46_power_cuts_at_any_time_lose_no_synced_record(
     tmp_path: Path, files: FaultFiles, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random work, random faults, power cut, restart, several times: what was called synced is there, in

@@ -88,7 +88,7 @@ def test_M2_settle(
     assert lease.free_pico(WALLET, 1) == free
 
 
-def test_wallet_order_permanent_before_monthly() -> None:
+def test_hole_42_wallet_order_permanent_before_monthly() -> None:
     lease = leased((part("m", 5, "credits_monthly"), 10), (part("p", 5, "credits_permanent"), None))
     hold = lease.hold("subscription", 8, 0)
     assert hold is not None

@@ -256,7 +256,7 @@ async def test_a_parked_account_parks_its_records_and_keeps_its_money(scene, by_
     assert await scene.book(charge) == [Booked.DUPLICATE]
 
 
-async def test_S18_a_balance_written_from_outside_parks_the_user(scene, by_hand):
+async def test_S18_hole_14_a_balance_written_from_outside_parks_the_user(scene, by_hand):
     part = await start(scene)
     by_hand("UPDATE pools SET balance_pico = balance_pico + 1 WHERE user = 'alice' AND pool = 'credits'")
     charge = scene.settlement("alice", 5, of(part, 5))
@@ -281,7 +281,7 @@ async def test_hole_03_one_users_failure_does_not_skip_his_next_batch(scene, by_
     await scene.sound()
 
 
-async def test_hole_06_charges_of_a_host_that_came_back_take_the_late_path(scene):
+async def test_hole_06_hole_47_charges_of_a_host_that_came_back_take_the_late_path(scene):
     part = await start(scene, usd=3, leased=3)
     await scene.store.end_journal(scene.J, "lost")
     await scene.journal(scene.K)
@@ -360,7 +360,7 @@ async def test_hole_48_a_return_after_the_late_path_cannot_make_the_lease_negati
     await scene.sound()
 
 
-async def test_hole_54_a_quarantined_hold_stays_reserved(scene):
+async def test_hole_30_hole_54_a_quarantined_hold_stays_reserved(scene):
     part = await start(scene, usd=3, leased=3)
     held = scene.settlement("alice", 0, of(part, 2 * scene.USD), quarantine="no price for audio_input")
 

@@ -28,7 +28,7 @@ async def test_S17_a_copy_or_a_restored_store_is_refused(scene, epoch, says):
     assert (await scene.store.journal_states())[0].epoch == 2
 
 
-async def test_S17_a_store_that_never_saw_the_journal_is_refused(scene):
+async def test_S17_hole_22_a_store_that_never_saw_the_journal_is_refused(scene):
     with pytest.raises(StoreRefusedError, match="backup"):
         await scene.store.claim_epoch(scene.J, 3, "host", 100)
     assert await scene.store.journal_states() == []

@@ -2,11 +2,13 @@
 section 6).
 """
 
+import asyncio
+
 import pytest
 
 from farebox.base.errors import StoreRefusedError
 from farebox.base.records import LotAmount
-from farebox.store.base import Booked, Change
+from farebox.store.base import Booked, Change, Event
 
 
 async def grant(scene, op=0, need=1, want=1, journal=None, epoch=1, wallet="ohmygpt", user="alice", now=None):
@@ -262,3 +264,45 @@ async def test_recovery_is_told_who_has_money_on_lease(scene):
     await scene.store.give_back("alice", scene.J, 1, 1, [part], scene.NOW)
     assert await scene.store.leases_of(scene.J) == ["bob"]
     assert await scene.store.leases_of(scene.K) == []
+
+
+async def test_hole_39_a_busy_users_bookings_starve_no_grant(scene):
+    await scene.user("alice", usd=1)
+    await scene.journal()
+    await scene.journal(scene.K)
+    (part,) = await scene.lease("alice", 10_000)
+
+    async def book() -> None:
+        for _ in range(20):
+            record = scene.settlement("alice", 5, (part._replace(amount_pico=5),))
+            assert await scene.store.book(scene.J, 1, [record], scene.NOW) == [Booked.BOOKED]
+
+    async def grants() -> list[str]:
+        return [(await grant(scene, op=op, need=7, want=7, journal=scene.K)).reason for op in range(20)]
+
+    _, reasons = await asyncio.gather(book(), grants())
+    assert reasons == [""] * 20
+    await scene.sound()
+
+
+async def test_hole_44_a_journal_of_any_name_is_no_part_of_a_path_and_a_retired_one_leaves_nothing(scene):
+    await scene.user("alice", usd=1)
+    await scene.store.claim_epoch(scene.J, 1, "db-1.example.com$x", scene.NOW)
+    await scene.lease("alice", 5)
+    assert set((await scene.store.account("alice")).leases) == {scene.J}
+    await scene.store.end_journal(scene.J, "retired")
+    assert (await scene.store.account("alice")).leases == {}
+
+
+async def test_hole_45_what_must_be_unique_is_unique_for_its_user(scene):
+    for user in ("alice", "bob"):
+        await scene.user(user)
+        await scene.store.apply_event(
+            Event(
+                (scene.row(user, "earned_bonus", "credits", 5, (LotAmount("1" * 24, "credits", 5),), "p1"),)
+            ),
+            scene.NOW,
+        )
+        (row,) = await scene.store.transactions(user, 9)
+        assert row.id == f"{user}:earned_bonus:p1:credits"
+    await scene.sound()

@@ -115,3 +115,12 @@ def test_models_that_served_a_part_are_priced_by_their_own_lines() -> None:
         "free": False,
     }
     assert recomputed_pico(charge, BOOK) == 6_600_000_000_000
+
+
+async def test_hole_26_a_charge_is_explained_after_its_request_log_has_gone(world: Any) -> None:
+    one = await put(world, GOLDEN_PICO, GOLDEN)
+    assert await world.store.log([one], {}) == []
+    assert await world.store.expire_logs(world.NOW + 10**10, 9) == 1
+    assert await world.store.request_log(one.exchange) is None
+    report = await audit(world.store, lambda *_: None)
+    assert (report.mismatches, report.charges) == ([], 1)

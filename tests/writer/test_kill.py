@@ -55,7 +55,9 @@ async def append_until_books(world: Any, journal: Any, source: random.Random, ma
         await asyncio.sleep(source.random() * 0.01)
 
 
-async def test_J12_killed_at_random_moments_each_exchange_is_booked_once(world: Any, tmp_path: Path) -> None:
+async def test_J12_hole_28_killed_at_random_moments_each_exchange_is_booked_once(
+    world: Any, tmp_path: Path
+) -> None:
     root = tmp_path / "journals"
     source = random.Random(12)
     journal = await world.journal(root)

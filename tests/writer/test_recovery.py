@@ -59,7 +59,7 @@ async def test_J05_an_open_that_was_never_sent_is_voided(world: Any) -> None:
     assert isinstance(ended(world, sent=False, progress=None), Void)
 
 
-async def test_J07_sent_without_progress_costs_the_input_and_is_unsure(world: Any) -> None:
+async def test_J07_hole_20_sent_without_progress_costs_the_input_and_is_unsure(world: Any) -> None:
     end = ended(world)
     assert (end.amount_pico, end.evidence, end.flags) == (INPUT_1000_PICO, "estimated", ("unsure",))
     assert (end.takes, end.outcome, end.quarantine) == ((), "recovered", "")

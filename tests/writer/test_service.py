@@ -7,13 +7,18 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from farebox.base import frames, limits
 from farebox.base.errors import JournalError, StoreConflictError, StoreDownError, StoreUnknownError
 from farebox.base.records import LotAmount, Transaction, Void
+from farebox.journal import prices_payload, sent_payload
+from farebox.meter import to_plain
+from farebox.meter.price_book import new_price_book
 from farebox.store.base import Event, EventResult
 from farebox.store.remote import RemoteStore
+from farebox.writer.adopt import adopt
 from farebox.writer.service import Writer
 from farebox.writer.verify import verify
 
@@ -345,3 +350,28 @@ async def test_a_journal_no_worker_takes_is_retired_and_one_that_is_held_is_left
     assert account.leases == {}
     assert held.directory.exists()
     held.close()
+
+
+async def test_hole_12_the_writer_ends_no_exchange_only_its_journals_owner_does(
+    world: Any, root: Path
+) -> None:
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    cut_off = world.settlement("alice", USD)
+    book = new_price_book({"model-1": {"lines": {"input": "3"}, "multiplier": "1"}}, 1, 0)
+    journal.append(frames.PRICES, prices_payload(1, orjson.dumps(to_plain(book))))
+    journal.append(frames.OPEN, world.opened(cut_off, USD).encode())
+    journal.append(frames.SENT, sent_payload(cut_off.exchange))
+    await written(journal)
+    journal.close()
+    writer = Writer(world.store, root, wall_ms=lambda: world.NOW)
+    await writer.drain()
+    assert await world.store.row_ids([("alice", cut_off.exchange)]) == set()
+    running = asyncio.create_task(writer.run())
+    assert await adopt(journal.directory, world.store, "host", wall_ms=lambda: world.NOW)
+    writer.stop()
+    await running
+    assert await world.store.row_ids([("alice", cut_off.exchange)]) == {cut_off.exchange}
+    rows = [row for row in await world.store.transactions("alice", 9) if row.type == "spent"]
+    assert [row.reference for row in rows] == [cut_off.exchange]
