@@ -103,6 +103,16 @@ fuzz: build $(STAMPS)/test $(BIN)/cargo-fuzz ## every fuzz target for FUZZ_SECON
 	@PYTHONPATH=python:tests $(BIN)/python tests/fuzz/journal_frames.py $(FUZZ_SECONDS)
 	@FAREBOX_HYPOTHESIS=thorough $(BIN)/python -m pytest -m fuzz --timeout 900
 
+SECONDS_OF_CHAOS := $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),600)
+SEED ?= 0
+.PHONY: chaos
+chaos: build $(STAMPS)/test ## the bank test: SECONDS= of kills, stops, cuts under load (default 600), SEED= repeats
+	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/bank.py --seconds $(SECONDS_OF_CHAOS) --seed $(SEED) $(ARGS)
+
+.PHONY: failpoints
+failpoints: build $(STAMPS)/test ## every failpoint x kill x recover, each also twenty times in a row
+	@FAREBOX_FAULTS=all $(BIN)/python -m pytest tests/faults/test_kill_points.py tests/faults/test_kill_serving.py $(ARGS)
+
 .PHONY: system-deps
 system-deps: ## programs that some tests and the benchmark need (apt, root)
 	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd; do \

@@ -100,9 +100,7 @@ POINTS: Final = (
   read      after   writer.journals:JournalSource.read_synced     records are read, none is booked
   book      before  writer.apply:JournalApplier._book             the same, about to be booked
   booked    after   writer.apply:JournalApplier._book             booked, nothing is logged
-  logged    after   writer.apply:JournalApplier._write_logs       booked and logged, not marked applied
-  rolled    after   writer.apply:JournalApplier._roll_up          rolled up, not marked applied
-  marked    after   writer.apply:JournalApplier._mark             marked applied
+  finished  after   writer.apply:JournalApplier._finish           logged, rolled up and marked applied
   deleting  before  writer.journals:JournalSource.delete_applied  applied segments are about to go
   put_away  before  writer.adopt:_put_away                        a journal is retired, its folder stands
 """,
