@@ -9,6 +9,7 @@ from farebox.base.errors import UsageError
 from farebox.base.records import WALLETS, Account
 from farebox.base.units import usd_from_pico
 from farebox.credits.accounts import unknown_user
+from farebox.ledger.lots import spend_order
 from farebox.run.cli_move import MOVES
 from farebox.run.cli_output import answer, moment, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def wallet_show(
     user: UserArgument, config: ConfigOption = None, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
-    """A user's pools, lots and leases."""
+    """A user's wallets and lots, what ends when, and what is kept for debits."""
     account = with_store(place_of(config, store), lambda s: s.account(user))
     if account is None:
         raise UsageError(unknown_user(user))
@@ -43,13 +44,18 @@ def wallet_show(
             lot.source,
             lot.lot,
         )
-        for lot in account.lots
+        for lot in spend_order(account.lots)
+        if lot.left_pico
     ]
     columns = ("pool", "left USD", "leased USD", "expires", "source", "lot")
     lots = table("", columns, rows, right=("left USD", "leased USD"))
     wallets = {name: sum(account.balances.get(pool, 0) for pool in pools) for name, pools in WALLETS.items()}
     line = "  ".join(f"{name} {usd_from_pico(amount)}" for name, amount in wallets.items())
     notes = [f"parked: {account.parked}"] if account.parked else []
+    notes += [
+        f"kept for {claim.reference}: {usd_from_pico(claim.amount_pico)} USD of {claim.pool}"
+        for claim in account.claims
+    ]
     answer(wallet_document(account), as_json, f"{user}  {line} USD", lots, *notes)
 
 
