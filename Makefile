@@ -109,6 +109,13 @@ SEED ?= 0
 chaos: build $(STAMPS)/test ## the bank test: SECONDS= of kills, stops, cuts under load (default 600), SEED= repeats
 	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/bank.py --seconds $(SECONDS_OF_CHAOS) --seed $(SEED) $(ARGS)
 
+DELIVERIES ?= 1000
+KILLS ?= 100
+.PHONY: webhook-storm
+webhook-storm: build $(STAMPS)/test ## DELIVERIES= of payments (default 1000) at a console killed KILLS= times (100), SEED= repeats
+	@PYTHONPATH=python:tests $(BIN)/python -m credits.webhook_storm --deliveries $(DELIVERIES) --kills $(KILLS) \
+	  $(if $(filter-out 0,$(SEED)),--seed $(SEED)) $(ARGS)
+
 .PHONY: failpoints
 failpoints: build $(STAMPS)/test ## every failpoint x kill x recover, each also twenty times in a row
 	@FAREBOX_FAULTS=all $(BIN)/python -m pytest tests/faults/test_kill_points.py tests/faults/test_kill_serving.py $(ARGS)
