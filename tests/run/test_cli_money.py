@@ -118,6 +118,10 @@ def test_S18_a_foreign_write_is_adopted_once_and_explained(farebox: Any) -> None
     with sqlite3.connect(farebox.path) as by_hand:
         by_hand.execute("UPDATE pools SET balance_pico = balance_pico - 250000000000 WHERE pool = 'credits'")
     by_hand.close()
+    found = farebox("verify", "--repair-plan")
+    assert found.returncode == 1
+    assert "repair plan (nothing was changed)" in found.stdout
+    assert "farebox wallet adopt" in found.stdout
     assert farebox("verify").returncode == 1
     adopted = farebox.document("wallet", "adopt", "alice")
     assert (adopted["result"], adopted["adopted"]) == ("done", {"credits": "-0.25"})

@@ -156,3 +156,8 @@ async def test_ledger_rows_come_newest_first_in_pages(scene):
     assert rows == first + rest
     assert account == await scene.store.account("alice")
     assert await scene.store.account_with_rows("nobody") is None
+    by_pool: dict[str, int] = {}
+    for row in rows:
+        by_pool[row.pool] = by_pool.get(row.pool, 0) + row.amount_pico
+    assert await scene.store.account_with_sums("alice") == (account, by_pool, len(rows))
+    assert await scene.store.account_with_sums("nobody") is None

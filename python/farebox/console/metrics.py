@@ -58,3 +58,8 @@ class FareboxCollector(Collector):
         yield GaugeMetricFamily(
             "farebox_journals_damaged", "journals that cannot be read", value=len(status["damaged"])
         )
+        yield GaugeMetricFamily(
+            "farebox_conservation_delta_pico",
+            "money in question by the last full look at all accounts, in pico-USD; 0 is right",
+            value=status["conservation"]["delta_pico"],
+        )

@@ -49,6 +49,11 @@ class Reader:
         self._ends: dict[int, int] = {}
         self._opens: dict[bytes, int] = {}
 
+    @property
+    def place(self) -> int:
+        """The position behind which reading goes on; where a first segment begins, before it has records."""
+        return self._place
+
     def close(self) -> None:
         """Release the segment; reading again starts from the beginning."""
         if self._descriptor >= 0:

@@ -5,21 +5,41 @@ mistake there cannot excuse itself here.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from farebox.base.records import Account, Transaction
+
+
+class Finding(NamedTuple):
+    """One thing that does not add up.
+
+    `kind` names it for whoever mends it, `delta_pico` is how much money is in question (not negative),
+    `values` are the names and amounts in `text`.
+    """
+
+    kind: str
+    text: str
+    delta_pico: int
+    values: Mapping[str, object]
 
 
 def differences(account: Account, rows: Iterable[Transaction]) -> list[str]:
     """Every way in which one snapshot of a user and his ledger rows does not add up; empty when all is
     well.
     """
-    return [
-        *_rows_twice(account, rows := list(rows)),
-        *_balances(account, rows),
-        *_leased(account),
-        *_negatives(account),
-    ]
+    rows = list(rows)
+    sums: dict[str, int] = {}
+    for row in rows:
+        sums[row.pool] = sums.get(row.pool, 0) + row.amount_pico
+    return [*_rows_twice(account, rows), *(finding.text for finding in findings(account, sums))]
+
+
+def findings(account: Account, row_sums: Mapping[str, int]) -> Iterator[Finding]:
+    """The same with his ledger rows summed by pool, where there are too many of them to hold."""
+    yield from _balances(account, row_sums)
+    yield from _leased(account)
+    yield from _negatives(account)
 
 
 def _rows_twice(account: Account, rows: list[Transaction]) -> list[str]:
@@ -28,61 +48,62 @@ def _rows_twice(account: Account, rows: list[Transaction]) -> list[str]:
     return found + [f"M1 row {row.id} belongs to another user" for row in rows if row.user != account.user]
 
 
-def _balances(account: Account, rows: list[Transaction]) -> list[str]:
-    pools = {
-        *account.balances,
-        *account.seen,
-        *(lot.pool for lot in account.lots),
-        *(row.pool for row in rows),
-    }
-    found = []
+def _balances(account: Account, row_sums: Mapping[str, int]) -> Iterator[Finding]:
+    user = account.user
+    pools = {*account.balances, *account.seen, *(lot.pool for lot in account.lots), *row_sums}
     for pool in sorted(pools):
         balance = account.balances.get(pool, 0)
-        shadow = account.seen.get(pool, 0)
-        row_sum = sum(row.amount_pico for row in rows if row.pool == pool)
-        lot_sum = sum(lot.left_pico for lot in account.lots if lot.pool == pool)
-        if balance != row_sum:
-            found.append(f"M1 {account.user} {pool}: balance {balance}, sum of rows {row_sum}")
-        if balance != lot_sum:
-            found.append(f"M1 {account.user} {pool}: balance {balance}, sum of lots {lot_sum}")
-        if balance != shadow:
-            found.append(
-                f"M1 {account.user} {pool}: balance {balance}, shadow {shadow}: written from outside"
-            )
-    return found
+        for kind, name, other in (
+            ("rows", "sum of rows", row_sums.get(pool, 0)),
+            ("lots", "sum of lots", sum(lot.left_pico for lot in account.lots if lot.pool == pool)),
+            ("shadow", "shadow", account.seen.get(pool, 0)),
+        ):
+            if balance != other:
+                outside = ": written from outside" if kind == "shadow" else ""
+                yield Finding(
+                    kind,
+                    f"M1 {user} {pool}: balance {balance}, {name} {other}{outside}",
+                    abs(balance - other),
+                    {"user": user, "pool": pool, "balance": balance, "other": other},
+                )
 
 
-def _leased(account: Account) -> list[str]:
+def _leased(account: Account) -> Iterator[Finding]:
+    user = account.user
     outside: dict[str, int] = {}
     for amounts in (*(entry.lots for entry in account.leases.values()), *account.reserved.values()):
         for lot, amount in amounts.items():
             outside[lot] = outside.get(lot, 0) + amount
-    found = [
-        f"M2 {account.user} lot {lot.lot}: leased {lot.leased_pico}, in leases and reserved "
-        f"{outside.get(lot.lot, 0)}"
-        for lot in account.lots
-        if lot.leased_pico != outside.get(lot.lot, 0)
-    ]
-    known = {lot.lot for lot in account.lots}
-    return found + [
-        f"M2 {account.user} lot {lot}: {amount} leased of a lot that does not exist"
-        for lot, amount in sorted(outside.items())
-        if amount and lot not in known
-    ]
+    for one in account.lots:
+        held = outside.pop(one.lot, 0)
+        if one.leased_pico != held:
+            yield Finding(
+                "leased",
+                f"M2 {user} lot {one.lot}: leased {one.leased_pico}, in leases and reserved {held}",
+                abs(one.leased_pico - held),
+                {"user": user, "lot": one.lot, "leased": one.leased_pico, "held": held},
+            )
+    for lot, amount in sorted(outside.items()):
+        if amount:
+            text = f"M2 {user} lot {lot}: {amount} leased of a lot that does not exist"
+            yield Finding("no lot", text, abs(amount), {"user": user, "lot": lot})
 
 
-def _negatives(account: Account) -> list[str]:
-    found = [f"M2 {account.user} {pool}: balance {b}" for pool, b in account.balances.items() if b < 0]
-    found += [
-        f"M2 {account.user} lot {lot.lot}: left {lot.left_pico}, leased {lot.leased_pico}"
-        for lot in account.lots
-        if not 0 <= lot.leased_pico <= lot.left_pico
-    ]
+def _negatives(account: Account) -> Iterator[Finding]:
+    user = account.user
+    for pool, balance in account.balances.items():
+        if balance < 0:
+            text = f"M2 {user} {pool}: balance {balance}"
+            yield Finding("below zero", text, -balance, {"user": user})
+    for lot in account.lots:
+        if not 0 <= lot.leased_pico <= lot.left_pico:
+            text = f"M2 {user} lot {lot.lot}: left {lot.left_pico}, leased {lot.leased_pico}"
+            beyond_pico = max(-lot.leased_pico, lot.leased_pico - lot.left_pico)
+            yield Finding("below zero", text, beyond_pico, {"user": user})
     for name, amounts in (
         *((f"lease of {journal}", entry.lots) for journal, entry in account.leases.items()),
         *((f"reserved by {exchange}", lots) for exchange, lots in account.reserved.items()),
     ):
-        found += [
-            f"M2 {account.user} {name}: lot {lot} {amount}" for lot, amount in amounts.items() if amount < 0
-        ]
-    return found
+        for one, amount in amounts.items():
+            if amount < 0:
+                yield Finding("below zero", f"M2 {user} {name}: lot {one} {amount}", -amount, {"user": user})

@@ -1,15 +1,18 @@
 """`farebox verify` and `farebox audit`: whether the money adds up, and every charge follows from its row.
 
-Both only read, and are right while traffic runs. Exit 1 and the rows on any difference.
+Both only read, and are right while traffic runs. Exit 1 and the rows on any difference. What is being read
+shows on standard error where that is a terminal.
 """
 
 import asyncio
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 from rich.table import Table
 
+from farebox.base.clock import monotonic_s
 from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, Place, StoreOption, place_of, with_store
 from farebox.store.base import Store
@@ -19,12 +22,16 @@ from farebox.writer.verify import VerifyReport
 from farebox.writer.verify import verify as verify_store
 
 _POLL_S = 0.1
+_SHOW_INTERVAL_S = 0.2
 
 JournalOption = Annotated[
     Path | None, typer.Option("--journal-dir", help="The journals of this host; default: beside the store.")
 ]
 WaitOption = Annotated[
     float, typer.Option("--wait", min=0, help="Seconds to wait for settlements that are not booked yet.")
+]
+RepairOption = Annotated[
+    bool, typer.Option("--repair-plan", help="Print, and do not do, what would mend each difference.")
 ]
 
 
@@ -37,6 +44,7 @@ def register(app: typer.Typer) -> None:
 def verify(
     journal_dir: JournalOption = None,
     wait: WaitOption = 0,
+    repair_plan: RepairOption = False,
     config: ConfigOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -45,7 +53,8 @@ def verify(
     report = verified(place_of(config, store), journal_dir, wait)
     clean = not report.differences_total
     verdict = "clean: no differences" if clean else f"{report.differences_total} differences"
-    answer(report.to_plain(), as_json, verify_table(report), *_findings(report), f"verify: {verdict}")
+    plan = _plan(report) if repair_plan else []
+    answer(report.to_plain(), as_json, verify_table(report), *_findings(report), *plan, f"verify: {verdict}")
     if not clean:
         raise typer.Exit(1)
 
@@ -57,13 +66,40 @@ def verified(place: Place, journal_dir: Path | None, wait_s: float) -> VerifyRep
     async def check(store: Store) -> VerifyReport:
         left_s = wait_s
         while True:
-            report = await verify_store(store, journals if journals.is_dir() else None)
+            with Progress() as progress:
+                report = await verify_store(store, journals if journals.is_dir() else None, progress.tell)
             if not report.pending or left_s <= 0:
                 return report
             await asyncio.sleep(_POLL_S)
             left_s -= _POLL_S
 
     return with_store(place, check)
+
+
+class Progress:
+    """One line on standard error that is written over; silent where nobody watches."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+        self._next_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write("")
+
+    def tell(self, what: str, count: int) -> None:
+        """What was read last, and how many of its kind are done; a few times a second at most."""
+        now_s = monotonic_s()
+        if now_s >= self._next_s:
+            self._next_s = now_s + _SHOW_INTERVAL_S
+            self._write(f"{what} ({count:,})")
+
+    def _write(self, text: str) -> None:
+        if self._is_shown:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
 
 
 def verify_table(report: VerifyReport) -> Table:
@@ -88,9 +124,21 @@ def _findings(report: VerifyReport) -> list[str]:
     ]
 
 
+def _plan(report: VerifyReport) -> list[str]:
+    pairs = zip(report.differences, report.repairs, strict=True)
+    plan = [f"{number}. {difference}\n   {repair}" for number, (difference, repair) in enumerate(pairs, 1)]
+    parked = "look at each with `farebox quarantine list`, then `settle` or `void` it"
+    return ["repair plan (nothing was changed):", *plan, *([f"parked: {parked}"] if report.parked else [])]
+
+
 def audit(config: ConfigOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Recompute every charge from its own row and the price book it names."""
-    report: AuditReport = with_store(place_of(config, store), audit_store)
+
+    async def check(store: Store) -> AuditReport:
+        with Progress() as progress:
+            return await audit_store(store, lambda user, count: progress.tell(f"user {user}", count))
+
+    report = with_store(place_of(config, store), check)
     answer(report.to_plain(), as_json, *report.lines())
     if report.mismatches_total:
         raise typer.Exit(1)

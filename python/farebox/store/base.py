@@ -398,7 +398,10 @@ class Store(WorkerStore, Protocol):
         """Ledger rows of a user, newest first."""
 
     async def account_with_rows(self, user: str) -> tuple[Account, list[Transaction]] | None:
-        """A user and all his rows in one snapshot, for verify."""
+        """A user and all his rows in one snapshot; for those whose rows fit in memory."""
+
+    async def account_with_sums(self, user: str) -> tuple[Account, Mapping[str, int], int] | None:
+        """A user, his rows summed by pool, and how many they are, in one snapshot; for verify."""
 
     async def row_ids(self, exchanges: Sequence[tuple[str, str]]) -> set[str]:
         """Of (user, exchange) pairs, the exchanges that have at least one ledger row or are parked."""

@@ -79,6 +79,11 @@ class JournalSource:
             size += sum([len(frame.payload) for frame in frames])
         return batch, True
 
+    @property
+    def place(self) -> int:
+        """The position up to which the journal was read, by whatever its files say."""
+        return self._reader.place
+
     async def delete_applied(self, applied_pos: int) -> None:
         """Remove segments that `applied` covers and no open exchange needs. Raises JournalError."""
         if applied_pos > self._deleted_pos:

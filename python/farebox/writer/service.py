@@ -28,6 +28,7 @@ from farebox.store.base import JournalState, Store
 from farebox.store.server import StoreServer
 from farebox.writer.adopt import adopt
 from farebox.writer.apply import JournalApplier
+from farebox.writer.conservation import ConservationCheck
 from farebox.writer.dead_letter import DeadLetters
 from farebox.writer.journals import JournalSource, dead_letter_path, journal_paths
 from farebox.writer.silence import Silence
@@ -65,6 +66,7 @@ class Writer:
         self._damaged: dict[str, str] = {}
         self._store_error = ""
         self._changes_seen = 0
+        self._conservation = ConservationCheck(store)
         self._stopping = asyncio.Event()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -86,6 +88,7 @@ class Writer:
                 tasks.create_task(self._collect_until_stopped(), name="claims")
                 tasks.create_task(self._watch_until_stopped(), name="watch")
                 tasks.create_task(self._tidy_until_stopped(), name="tidy")
+                tasks.create_task(self._check_until_stopped(), name="check")
             with contextlib.suppress(FaultError, TimeoutError):
                 async with asyncio.timeout(limits.shutdown_drain_s):
                     await self.drain()
@@ -124,6 +127,7 @@ class Writer:
             "journals": journals,
             "damaged": dict(self._damaged),
             "store_error": self._store_error,
+            "conservation": self._conservation.status(),
             "parked": sum(applied.applier.parked_count for applied in self._journals.values()),
             "booked": sum(applied.applier.booked_count for applied in self._journals.values()),
         }
@@ -273,6 +277,11 @@ class Writer:
             await self._pause(limits.tidy_interval_s)
             if not self._stopping.is_set():
                 await self._try(self._adopt_orphans)
+
+    async def _check_until_stopped(self) -> None:
+        while not self._stopping.is_set():
+            await self._try(lambda: self._conservation.round(self._pause, self._stopping.is_set))
+            await self._pause(limits.conservation_interval_s)
 
     async def _adopt_orphans(self) -> None:
         """Retire journals that no worker has taken; not at once, so that starting workers find theirs."""

@@ -3,7 +3,7 @@ snapshot.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import orjson
 
@@ -38,6 +38,20 @@ def account_with_rows(connection: sqlite3.Connection, user: str) -> tuple[Accoun
     if account is None:
         return None
     return account, _transactions(connection.execute(_OF_USER + _NEWEST_FIRST, (user,)))
+
+
+def account_with_sums(
+    connection: sqlite3.Connection, user: str
+) -> tuple[Account, Mapping[str, int], int] | None:
+    """A user, his rows summed by pool, and how many they are, in the snapshot of the caller's transaction."""
+    account = accounts.load(connection, user)
+    if account is None:
+        return None
+    found = connection.execute(
+        "SELECT pool, sum(amount_pico), count(*) FROM credit_transactions WHERE user = ? GROUP BY pool",
+        (user,),
+    ).fetchall()
+    return account, {pool: total for pool, total, _ in found}, sum(count for *_, count in found)
 
 
 def _transactions(found: Iterable[tuple[str, str, str, str, int, str, str, int, str]]) -> list[Transaction]:

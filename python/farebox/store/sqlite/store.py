@@ -234,6 +234,9 @@ class SQLiteStore:
     async def account_with_rows(self, user: str) -> tuple[Account, list[Transaction]] | None:
         return await self._scanner.run(reading.account_with_rows, user)
 
+    async def account_with_sums(self, user: str) -> tuple[Account, Mapping[str, int], int] | None:
+        return await self._scanner.run(reading.account_with_sums, user)
+
     async def row_ids(self, exchanges: Sequence[tuple[str, str]]) -> set[str]:
         return await self._scanner.run(rows.booked, exchanges)
 
