@@ -408,6 +408,34 @@ async def test_a_quarantined_exchange_is_settled_or_voided_once(scene, amount, l
     assert log["creditsCost"] == str(min(amount or 0, 3))
 
 
+async def test_a_quarantine_that_knows_no_lots_sets_its_hold_aside(scene):
+    await start(scene, usd=3, leased=3)
+    held = scene.settlement("alice", 2 * scene.USD, quarantine="prices are not in the journal")
+    assert await scene.book(held) == [Booked.PARKED]
+    account = await scene.store.account("alice")
+    assert sum(account.reserved[held.exchange].values()) == 2 * scene.USD
+    await scene.store.log([held], {held.exchange: 0})
+    assert (await scene.store.request_log(held.exchange))["charge"] == "0"
+    assert await scene.store.resolve_parked(held.exchange, scene.USD, "operator", scene.NOW) is Booked.BOOKED
+    assert await scene.balance("alice") == 2 * scene.USD
+    await scene.sound()
+
+
+async def test_a_resolved_quarantine_takes_its_reserved_lots_before_any_other(scene):
+    await scene.user("alice")
+    later = await scene.credit("alice", 100, expires=scene.NOW + 99)
+    sooner = await scene.credit("alice", 60, expires=scene.NOW + 9)
+    await scene.journal()
+    held = scene.settlement("alice", 0, (later._replace(amount_pico=80),), quarantine="unpriced")
+    await scene.lease("alice", 160)
+    await scene.book(held)
+    await scene.store.end_journal(scene.J, "retired")
+    assert await scene.store.resolve_parked(held.exchange, 90, "operator", scene.NOW) is Booked.BOOKED
+    left = {lot.lot: lot.left_pico for lot in (await scene.store.account("alice")).lots}
+    assert left == {later.lot: 20, sooner.lot: 50}
+    await scene.sound()
+
+
 async def test_a_quarantine_whose_lease_is_gone_reserves_free_money(scene):
     part = await start(scene, usd=3, leased=3)
     await scene.store.end_journal(scene.J, "lost")

@@ -215,7 +215,8 @@ class Settlement:
 
     `amount_pico` is the full charge; `takes` say which lots of the journal's own lease pay for it; what they
     do not cover is for the writer's late path. `quarantine` is empty, or why an operator must decide: then
-    `takes` are the hold, moved to `reserved`, and nothing is charged. `counts` are the normal form; `others`
+    nothing is charged and the hold moves to `reserved`: `takes`, or `amount_pico` of no known lots after a
+    crash. `counts` are the normal form; `others`
     (model -> counts) were charged at those models' own prices. `evidence`: exact, partial, estimated, none.
     """
 

@@ -95,7 +95,9 @@ def late_split(account: Account, journal: str, settlement: Settlement, now_ms: i
     quarantined settlement asks for its hold and writes nothing off: what is not there cannot be set aside.
     """
     recorded_pico = sum(take.amount_pico for take in settlement.takes)
-    charge_pico = recorded_pico if settlement.quarantine else settlement.amount_pico
+    charge_pico = settlement.amount_pico
+    if settlement.quarantine:
+        charge_pico = max(recorded_pico, charge_pico)
     lease = _own_lease(account, journal, settlement.wallet)
     as_recorded = take_in_order(_both(settlement.takes, lease), charge_pico)
     missing_pico = charge_pico - _sum(as_recorded)

@@ -175,10 +175,7 @@ class Leases:
         for pos, record in records:
             money = self._users.get(record.user) or self._new(record.user)
             money.mistrust()
-            uncovered_pico = record.amount_pico - sum(take.amount_pico for take in record.takes)
-            if record.quarantine:
-                uncovered_pico = 0
-            uncovered_pico = max(0, uncovered_pico)
+            uncovered_pico = max(0, record.amount_pico - sum(take.amount_pico for take in record.takes))
             charge_pico = uncovered_pico + sum(take.amount_pico for take in record.takes)
             unbooked = Unbooked(record.exchange, record.wallet, record.takes, uncovered_pico, charge_pico)
             money.unbooked.append(unbooked)

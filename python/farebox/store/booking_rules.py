@@ -6,12 +6,13 @@ Pure: a store reads, asks here, and writes the outcome in one transaction.
 
 import dataclasses
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from farebox.base.errors import UsageError
-from farebox.base.records import Account, LeaseEntry, LotAmount, Settlement
+from farebox.base.records import POOLS, Account, LeaseEntry, LotAmount, Settlement
+from farebox.ledger.lots import spend_order
 from farebox.ledger.settlement import LateSplit, late_split
 
 QUARANTINE: Final = "quarantine"
@@ -162,13 +163,18 @@ def final_settlement(record: Settlement, kind: str, amount_pico: int) -> Settlem
 
 def resolved_split(account: Account, final: Settlement, now_ms: int) -> LateSplit:
     """Who pays for a resolved exchange: what was reserved for it first, then what is available."""
-    reserved = account.reserved.get(final.exchange, {})
-    as_lease = dataclasses.replace(account, leases={_RESERVED: LeaseEntry(_RESERVED, 0, 0, False, reserved)})
-    return late_split(as_lease, _RESERVED, final, now_ms)
+    reserved = reserved_parts(account, final.exchange)
+    lots = {part.lot: part.amount_pico for part in reserved}
+    as_lease = dataclasses.replace(account, leases={_RESERVED: LeaseEntry(_RESERVED, 0, 0, False, lots)})
+    return late_split(as_lease, _RESERVED, dataclasses.replace(final, takes=reserved), now_ms)
 
 
-def reserved_parts(account: Account, exchange: str) -> Sequence[LotAmount]:
-    """What is set aside for a quarantined exchange."""
-    pools = {lot.lot: lot.pool for lot in account.lots}
+def reserved_parts(account: Account, exchange: str) -> tuple[LotAmount, ...]:
+    """What is set aside for a quarantined exchange, in spending order."""
     reserved = account.reserved.get(exchange, {})
-    return [LotAmount(lot, pools[lot], amount) for lot, amount in reserved.items()]
+    return tuple(
+        LotAmount(lot.lot, pool, reserved[lot.lot])
+        for pool in POOLS
+        for lot in spend_order(account.lots)
+        if lot.pool == pool and lot.lot in reserved
+    )

@@ -2,7 +2,8 @@
 
 An exchange that was opened and never sent is voided: nothing reached the upstream (J05, J06). One that was
 sent is charged its input estimate and the output seen so far, at most its hold, as `estimated`; without any
-progress seen it is also `unsure` (J07). Without prices it is quarantined. Nothing is ever silently free (M5).
+progress seen it is also `unsure` (J07). Without prices it is quarantined with its hold. Nothing is ever
+silently free (M5).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -41,15 +42,15 @@ def _end(one: Unfinished, now_ms: int, price_of: PriceOf) -> Settlement | Void:
     price = price_of(one.opened.price_version, one.opened.model)
     if price is None:
         reason = f"prices of {one.opened.model}, version {one.opened.price_version}, are not in the journal"
-        return _settlement(one, now_ms, multiplier="1", quarantine=reason)
+        return _quarantined(one, now_ms, "1", reason)
     counts = _counts(one, price)
     try:
         charge = charge_of(price, counts, counts.get("input", 0))
     except (FareboxError, ValueError) as error:
-        return _settlement(one, now_ms, multiplier=price.multiplier, quarantine=str(error))
+        return _quarantined(one, now_ms, price.multiplier, str(error))
     if charge.missing:
         reason = f"no price for {', '.join(charge.missing)}"
-        return _settlement(one, now_ms, multiplier=price.multiplier, quarantine=reason)
+        return _quarantined(one, now_ms, price.multiplier, reason)
     return _settlement(
         one,
         now_ms,
@@ -68,6 +69,12 @@ def _counts(one: Unfinished, price: ModelPrice) -> dict[str, int]:
         "call": int("call" in price.lines),
     }
     return {kind: count for kind, count in counts.items() if count}
+
+
+def _quarantined(one: Unfinished, now_ms: int, multiplier: str, reason: str) -> Settlement:
+    """For an operator to decide; asks for the whole hold to be set aside until then."""
+    hold_pico = one.opened.hold_pico
+    return _settlement(one, now_ms, multiplier=multiplier, charge_pico=hold_pico, quarantine=reason)
 
 
 def _settlement(

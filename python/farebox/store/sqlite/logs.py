@@ -52,7 +52,7 @@ def _log_one(connection: sqlite3.Connection, record: Settlement, charged: Mappin
 
 
 def _values(record: Settlement, charged: Mapping[str, int]) -> tuple[object, ...]:
-    exchange, amount_pico = record.exchange, record.amount_pico
+    exchange, amount_pico = record.exchange, 0 if record.quarantine else record.amount_pico
     return (
         exchange,
         record.user,
