@@ -127,7 +127,9 @@ async def _try(store: Store, move: Move, now_ms: int, dry_run: bool) -> Outcome:
     try:
         result = await store.apply_event(event, now_ms)
     except InvariantBrokenError as error:
-        raise UsageError(f"not booked: {error}; use another key for another move") from None
+        if await store.record("transfer", move.key) is None:
+            raise UsageError(f"not booked: {error}; use another key for another move") from None
+        result = EventResult.DUPLICATE  # somebody made this move meanwhile, out of other lots
     return Outcome(result, event.rows, record)
 
 
