@@ -111,7 +111,7 @@ class Host:
 
     def owns(self, line: str) -> bool:
         """Whether a command line is of this host."""
-        return str(self.config) in line
+        return f"{self.folder}/" in line
 
     def kill_all(self) -> None:
         """Kill -9 the supervisor and everything it started, and wait for their end."""

@@ -62,7 +62,8 @@ class Bank:
                 key_digest(key), user, display_prefix(key), "", True, True, "user", 10_000_000, None
             )
             await self.store.create_key(record, "bank", wall_ms())
-            await self.top_up(user, cents * CENT, f"first-{user}")
+            if cents:
+                await self.top_up(user, cents * CENT, f"first-{user}")
 
     async def top_up(self, user: str, amount_pico: int, reference: str) -> None:
         """Credit a user; tried again until the store says that it is done, as a payment provider does."""
