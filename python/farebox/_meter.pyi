@@ -27,6 +27,7 @@ __all__ = [
     "Scan",
     "ScanError",
     "SettlementWording",
+    "Tally",
     "encode_frames",
     "format_pico",
     "parse_head",
@@ -304,17 +305,6 @@ class PlainTerms:
     def ask(self, scan: Scan) -> tuple[int, int, int, int, int] | None:
         """input_tokens, output_tokens, first_output_tokens, hold_pico, input_estimate_tokens."""
 
-    def charge(
-        self, pipe: Pipe
-    ) -> (
-        tuple[
-            int, dict[str, int], dict[str, dict[str, int]], int, str, tuple[str, ...], str, str, str, str, str
-        ]
-        | None
-    ):
-        """amount_pico, counts, others (none), input_total, evidence, flags, variant and quarantine (empty),
-        `kind=count@price` of each line, serving model, raw usage: the fields of a `Verdict`."""
-
 @final
 class SettlementWording:
     """What all exchanges of one model on one route have in common, for their records."""
@@ -337,6 +327,8 @@ class PlainCharge:
 
     amount_pico: int
     counts: dict[str, int]
+    evidence: str
+    quarantine: str
     input_total: int
     flags: tuple[str, ...]
     used: str
@@ -362,6 +354,15 @@ class PlainCharge:
     ) -> tuple[bytes, str]:
         """The wire form of the exchange's `Settlement`, and its log line. Raises OverflowError for amounts
         beyond 2^63."""
+
+@final
+class Tally:
+    """What plain settlements add up to, until it is taken over into the counters."""
+
+    def __new__(cls) -> Tally: ...
+    def settled(self, charge: PlainCharge, latency_ms: int) -> None: ...
+    def take(self) -> tuple[int, int, int, dict[str, int]]:
+        """Exchanges, latency_ms, charged_pico and counts since it was last taken."""
 
 def plain_charge(terms: PlainTerms, pipe: Pipe) -> PlainCharge | None:
     """The charge of a tap's answer, if it is plain: final usage of one model at the base price."""

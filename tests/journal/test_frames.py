@@ -1,11 +1,13 @@
 """A frame comes back as it was written or not at all (J18, J20, J21, J23)."""
 
 import struct
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farebox._meter import encode_frames
 from farebox.base import frames as kinds
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
@@ -19,6 +21,7 @@ from farebox.journal.frames import (
     decode_run,
     encode,
     latest_synced,
+    whole_part,
 )
 
 J = 0xFEDCBA9876543210
@@ -36,6 +39,27 @@ def test_a_frame_comes_back(payload: bytes, pos: int, synced: int, before: int) 
     read = decode(b"xx" + data + b"rest", 2, J)
     end = 2 + OVERHEAD_BYTES + len(payload)
     assert read == Read(Frame(kinds.OPEN, pos, payload), synced, before, crc, end)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=99)), max_size=5), st.integers(0, 2**32 - 1)
+)
+def test_frames_are_written_as_the_layout_says(records: list[tuple[int, bytes]], before: int) -> None:
+    expected, crc = b"", before
+    for pos, (kind, payload) in enumerate(records, start=7):
+        head = struct.pack("<IBQQQI", len(payload), kind, J, pos, 3, crc)
+        crc = zlib.crc32(payload, zlib.crc32(head))
+        expected += head + struct.pack("<I", crc) + payload
+    assert encode_frames(records, J, 7, 3, before) == (expected, crc)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=4), st.integers(0, 400))
+def test_whole_frames_are_told_from_a_part(payloads: list[bytes], written: int) -> None:
+    data, crcs = encode([(5, pos, payload) for pos, payload in enumerate(payloads)], J, 3, 9)
+    written = min(written, len(data))
+    ends = [sum(OVERHEAD_BYTES + len(one) for one in payloads[: count + 1]) for count in range(len(payloads))]
+    whole = sum(end <= written for end in ends)
+    assert whole_part(data, written, 9) == (whole, [0, *ends][whole], [9, *crcs][whole])
 
 
 def test_overhead_is_small() -> None:

@@ -14,10 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.meter import ModelPrice, Pipe, Scan, model_price, scan
+from farebox.base import limits
+from farebox.base.records import LotAmount, Settlement, settlement_payload
+from farebox.meter import ModelPrice, Pipe, PlainCharge, Scan, SettlementWording, model_price, scan
 from farebox.proxy.admission import ask_of
 from farebox.proxy.plain import plain_ask, plain_terms, plain_verdict
-from farebox.proxy.verdict import Ending, verdict_of
+from farebox.proxy.settlement_log import settlement_line
+from farebox.proxy.verdict import Ending, Verdict, verdict_of
 
 LINES = {
     "input": "1.25",
@@ -136,8 +139,28 @@ def fed(wire_format: str, answer: bytes) -> Pipe:
     return tap
 
 
+def as_verdict(plain: PlainCharge) -> Verdict:
+    """A plain charge in the general words."""
+    return Verdict(
+        plain.amount_pico,
+        plain.counts,
+        {},
+        plain.input_total,
+        plain.evidence,
+        plain.flags,
+        "",
+        plain.quarantine,
+        plain.used,
+        plain.upstream_model,
+        plain.raw_usage,
+    )
+
+
 def no_other_model(name: str) -> None:
     """Nothing else is priced."""
+
+
+FACT = st.booleans()
 
 
 @given(st.data(), formats, rows, st.sampled_from(PRICES))
@@ -159,10 +182,11 @@ def test_M7_a_plain_answer_is_charged_as_every_answer(
     plain = plain_verdict(terms, ask, tap)
     if plain is not None:
         ending = data.draw(st.builds(Ending, st.sampled_from([0, 200, 500]), st.booleans(), st.booleans()))
-        assert plain == verdict_of(tap.reading(), ending, ask, row, price, no_other_model, 10**12)
+        assert as_verdict(plain) == verdict_of(tap.reading(), ending, ask, row, price, no_other_model, 10**12)
 
 
 SHORTEST = b'{"model":"m","messages":[],"input":"","prompt":""}'
+ASK = ask_of(scan(SHORTEST, "chat"), "chat", Row(), PRICES[0])
 USUAL = {
     "chat": b'{"model":"m","choices":[{"message":{"content":"hi"}}],"service_tier":"default",'
     b'"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}}',
@@ -184,6 +208,83 @@ def test_the_usual_exchange_is_plain(wire_format: str) -> None:
     verdict = plain_verdict(terms, ask, fed(wire_format, USUAL[wire_format]))
     assert verdict is not None
     assert (verdict.counts, verdict.amount_pico) == ({"input": 12, "output": 5}, 68_250_000)
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+MS = st.integers(0, 2**45)
+TAKES = st.lists(
+    st.builds(LotAmount, st.sampled_from(["a" * 24, "b" * 24]), WORDS, st.integers(0, 2**62)), max_size=4
+)
+
+
+@given(st.data())
+def test_M7_a_plain_settlement_is_recorded_and_logged_as_every_settlement(data: st.DataObject) -> None:
+    price = PRICES[0]
+    model = data.draw(st.one_of(WORDS, st.just("m" * 300), st.just('\x00\x1f"\\\x7f\u00e9')))
+    answer = {"model": model, "choices": [], "usage": {"prompt_tokens": data.draw(st.integers(0, 10**9))}}
+    answer["usage"]["completion_tokens"] = data.draw(st.integers(0, 10**9))
+    tap = fed("chat", json.dumps(answer, ensure_ascii=data.draw(st.booleans())).encode())
+    plain = plain_verdict(plain_terms(Row(), "chat", price), ASK, tap)
+    assert plain is not None
+    verdict = as_verdict(plain)
+    wallet, model_id, upstream = data.draw(WORDS), data.draw(WORDS), data.draw(WORDS)
+    exchange, user, key, outcome, request = [data.draw(WORDS) for _ in range(5)]
+    takes = tuple(data.draw(TAKES))
+    version, status, stream, free = data.draw(st.integers(0, 2**40)), 200, *data.draw(st.tuples(FACT, FACT))
+    remaining_pico = data.draw(st.none() | st.integers(-(2**62), 2**62))
+    started_ms, first_ms, ended_ms = [data.draw(MS) for _ in range(3)]
+    wording = SettlementWording(
+        wallet, model_id, "chat", version, price.multiplier, upstream, free, limits.model_name_bytes_max
+    )
+    payload, line = plain.settlement(
+        wording,
+        exchange,
+        user,
+        key,
+        takes,
+        remaining_pico,
+        outcome,
+        status,
+        request,
+        stream,
+        started_ms,
+        first_ms,
+        ended_ms,
+    )
+    general = settlement_payload(
+        exchange,
+        user,
+        wallet,
+        key,
+        model_id,
+        "chat",
+        version,
+        price.multiplier,
+        verdict.evidence,
+        verdict.flags,
+        verdict.counts,
+        verdict.others,
+        verdict.input_total,
+        verdict.variant,
+        verdict.amount_pico,
+        takes,
+        verdict.quarantine,
+        outcome,
+        status,
+        upstream,
+        verdict.upstream_model[: limits.model_name_bytes_max],
+        request,
+        stream,
+        started_ms,
+        first_ms,
+        ended_ms,
+        verdict.raw_usage,
+        free,
+    )
+    assert Settlement.decode(payload) == Settlement.decode(general)
+    assert line == settlement_line(
+        exchange, user, model_id, verdict, outcome, price.multiplier, takes, remaining_pico
+    )
 
 
 @pytest.mark.parametrize("change", [{"priced_fields": {"speed": {"fast": "fast"}}}, {}])
@@ -211,5 +312,7 @@ def test_M7_every_recorded_answer_is_charged_alike_wherever_it_is_cut(shared_pat
             plain_count += plain is not None
             if plain is not None:
                 ending = Ending(row["http_status"], False, length < len(body))
-                assert plain == verdict_of(tap.reading(), ending, ask, Row(), price, no_other_model, 10**12)
+                assert as_verdict(plain) == verdict_of(
+                    tap.reading(), ending, ask, Row(), price, no_other_model, 10**12
+                )
     assert plain_count > 50

@@ -10,6 +10,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from farebox._meter import Tally
+
 NAMES: Final = (
     "exchanges_total",
     "exchanges_streamed_total",
@@ -47,22 +49,48 @@ NAMES: Final = (
     "first_byte_ms_total",
 )
 INDEX: Final = {name: index for index, name in enumerate(NAMES)}
+TOKENS: Final = {
+    "input": INDEX["tokens_input_total"],
+    "cache_read": INDEX["tokens_cache_read_total"],
+    "cache_write_5m": INDEX["tokens_cache_write_total"],
+    "cache_write_1h": INDEX["tokens_cache_write_total"],
+    "output": INDEX["tokens_output_total"],
+}
+"""Kinds of tokens and where they count."""
+_CHARGED = INDEX["charged_pico_total"]
 _SIZE = 8 * len(NAMES)
 _VALUE_MASK = (1 << 63) - 1
 
 
 class Counters:
-    """One worker's counters: `values[INDEX["exchanges_total"]] += 1`."""
+    """One worker's counters: `values[INDEX["exchanges_total"]] += 1`.
 
-    __slots__ = ("_map", "values")
+    Plain settlements go into `tally`, and from there into the values whenever `gather` is called.
+    """
+
+    __slots__ = ("_map", "tally", "values")
 
     def __init__(self, path: Path | None = None) -> None:
         """Map `path` (created, zeroed) for others to read; without a path the counters are private."""
         self._map = _shared_map(path) if path is not None else mmap.mmap(-1, _SIZE)
         self.values = memoryview(self._map).cast("q")
+        self.tally = Tally()
+
+    def gather(self) -> None:
+        """Take over what was tallied."""
+        exchanges, latency_ms, charged_pico, counts = self.tally.take()
+        values = self.values
+        values[INDEX["exchanges_total"]] += exchanges
+        values[INDEX["settled_exact_total"]] += exchanges
+        values[INDEX["latency_ms_total"]] += latency_ms
+        values[_CHARGED] = (values[_CHARGED] + charged_pico) & _VALUE_MASK
+        for kind, count in counts.items():
+            if kind in TOKENS:
+                values[TOKENS[kind]] += count
 
     def close(self) -> None:
         """Release the mapping."""
+        self.gather()
         self.values.release()
         self._map.close()
 

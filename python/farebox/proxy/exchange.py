@@ -2,33 +2,28 @@
 
 Hold, then `open` and `sent` in the journal, then the first upstream byte; the answer passes through the tap;
 the settlement is in the journal before the client sees the end of the answer. After `begin` everything is
-driven by the wire's callbacks; nothing waits. Whatever happens, `_settle` runs exactly once for an exchange
+driven by the wire's callbacks; nothing waits. Whatever happens, `settle` runs exactly once for an exchange
 that was sent (M5), and the hold ends exactly once (M3).
+
+A plain answer is held back whole and answered here; one that is passed on as it comes is a `RelayedAnswer`.
 """
 
 import logging
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from farebox.base import limits
 from farebox.base.counters import INDEX
-from farebox.base.errors import (
-    FaultError,
-    Refusal,
-    Refused,
-    UpstreamConnectError,
-    UpstreamError,
-    UpstreamTimeoutError,
-)
+from farebox.base.errors import FaultError, Refusal, Refused, UpstreamConnectError, UpstreamError
 from farebox.base.records import Void, opened_payload
-from farebox.meter import BROKEN, END, OVERSIZE, Pipe, format_pico
-from farebox.proxy.admission import hold_needed_pico
+from farebox.meter import BROKEN, OVERSIZE, Pipe, format_pico
 from farebox.proxy.plain import plain_verdict
-from farebox.proxy.verdict import Ending, Verdict, unjudged, verdict_of
-from farebox.wire.errors import cut_event, error_event, render, upstream_fault
-from farebox.wire.headers import header_value
-from farebox.wire.relay import Relay, collect
+from farebox.proxy.refusals import broken_answer, failed_answer
+from farebox.proxy.relayed import RelayedAnswer
+from farebox.proxy.settle import count_settled, record_again, record_settlement, record_void
+from farebox.proxy.verdict import Ending, Judged, unjudged, verdict_of
+from farebox.wire.errors import render
+from farebox.wire.relay import collect
 from farebox.wire.upstream import Connection, Pool, request_head
 
 if TYPE_CHECKING:
@@ -37,6 +32,7 @@ if TYPE_CHECKING:
     from farebox.meter import Head
     from farebox.proxy.admission import Ask
     from farebox.proxy.service import Offer
+    from farebox.proxy.user_money import Unbooked
     from farebox.proxy.worker import Worker
     from farebox.wire.incoming import Incoming
     from farebox.wire.routes import Route
@@ -46,50 +42,50 @@ _log = logging.getLogger("farebox.exchange")
 _FIRST_SUCCESS_STATUS = 200
 _FIRST_REDIRECT_STATUS = 300
 _OPEN_TOTAL = INDEX["exchanges_open"]
-_STREAMED = INDEX["exchanges_streamed_total"]
 _FIRST_BYTE_MS = INDEX["first_byte_ms_total"]
 _UPSTREAM_ERRORS = INDEX["upstream_errors_total"]
 _CLIENT_GONE = INDEX["client_gone_total"]
 _VOIDED = INDEX["voided_total"]
-_CHUNKS = INDEX["chunks_total"]
-_BYTES_DOWN = INDEX["bytes_down_total"]
 _BYTES_UP = INDEX["bytes_up_total"]
 
 
 class Exchange:
-    """An admitted request on its way. Owned by its `Worker` from `begin` until its settlement is recorded."""
+    """An admitted request on its way. Owned by its `Worker` from `begin` until its settlement is recorded.
 
-    __slots__ = (
-        "_connection",
-        "_cut_reason",
-        "_ended_by_upstream",
-        "_fault",
-        "_head",
-        "_head_lines",
-        "_settled",
-        "_verdict",
-        "ask",
-        "client",
-        "finish_cap_pico",
-        "first_byte_ms",
-        "gone_handled",
-        "hold",
-        "id",
-        "key",
-        "offer",
-        "progress_bytes",
-        "rate_lines",
-        "relay",
-        "route",
-        "sent",
-        "started_ms",
-        "status",
-        "stream",
-        "strip_usage",
-        "tap",
-        "upstream_request",
-        "worker",
-    )
+    What most exchanges never come to stands below as a default of the class, so that making one stays cheap.
+    """
+
+    connection: Connection | None = None
+    tap: Pipe | None = None
+    relayed: RelayedAnswer | None = None
+    """Set for answers that are passed on as they come."""
+    sent = False
+    settled = False
+    """The hold has ended."""
+    gone_handled = False
+    cut_reason = ""
+    """Why the wallet's owner gets less than the whole answer; empty when he gets it."""
+    ended_by_upstream = False
+    fault: UpstreamError | None = None
+    head: "Head | None" = None
+    head_lines = b""
+    status = 0
+    """The upstream's status; 0 when it never answered."""
+    first_byte_ms = 0
+    upstream_request = ""
+    """The upstream's own id of this request, for the log."""
+    verdict: Judged | None = None
+    """What was charged, once it is in the journal."""
+    judged: Judged | None = None
+    record: "Unbooked | None" = None
+    outcome = ""
+    ended_ms = 0
+    payload = b""
+    """The settlement's record."""
+    log_line = ""
+    _after: Callable[[], None] | None = None
+    _request: tuple[bytes, bytes] = (b"", b"")
+    _body = b""
 
     def __init__(
         self,
@@ -120,29 +116,6 @@ class Exchange:
         self.strip_usage = strip_usage
         self.rate_lines = rate_lines
         self.finish_cap_pico = finish_cap_pico
-        self.first_byte_ms = 0
-        self.progress_bytes = 0
-        self.sent = False
-        self.gone_handled = False
-        self.tap: Pipe | None = None
-        self.relay: Relay | None = None
-        self._connection: Connection | None = None
-        self._head: Head | None = None
-        self._head_lines = b""
-        self._settled = False
-        self._verdict: Verdict | None = None
-        self.upstream_request = ""
-        """The upstream's own id of this request, for the log."""
-        self.status = 0
-        """The upstream's status; 0 when it never answered."""
-        self._fault: UpstreamError | None = None
-        self._ended_by_upstream = False
-        self._cut_reason = ""
-
-    @property
-    def settled(self) -> bool:
-        """Whether the hold has ended."""
-        return self._settled
 
     # -- sending ---------------------------------------------------------------------------------------------
     def begin(self, body: bytes) -> Coroutine[Any, Any, None] | None:
@@ -154,16 +127,17 @@ class Exchange:
         try:
             pool = self.offer.pool
             head = request_head(pool.endpoint, self.route.path, len(body), self.client.upstream_lines)
+            self._request = (head, body)
             connection = pool.take()
             if connection is None:
-                return self._begin_on_new(pool, head, body)
-            self._record_open(connection, head, body)
+                return self._begin_on_new(pool)
+            self._record_open(connection)
         except BaseException:
             self._void("failed")
             raise
         return None
 
-    async def _begin_on_new(self, pool: Pool, head: bytes, body: bytes) -> None:
+    async def _begin_on_new(self, pool: Pool) -> None:
         try:
             connection = await pool.connect()
         except UpstreamConnectError as error:
@@ -179,12 +153,12 @@ class Exchange:
             self._void("client gone" if self.client.gone else "stopped")
             return
         try:
-            self._record_open(connection, head, body)
+            self._record_open(connection)
         except BaseException:
             self._void("failed")
             raise
 
-    def _record_open(self, connection: Connection, head: bytes, body: bytes) -> None:
+    def _record_open(self, connection: Connection) -> None:
         worker, key, offer, hold = self.worker, self.key, self.offer, self.hold
         opened = opened_payload(
             self.id,
@@ -194,15 +168,16 @@ class Exchange:
             offer.model_id,
             self.route.name,
             offer.price_version,
-            offer.model.upstream,
+            offer.upstream,
             self.stream,
             self.started_ms,
             self.ask.input_estimate_tokens,
             hold.amount_pico,
         )
+        self.connection = connection
         try:
             worker.books.record(offer.price_version)
-            worker.journal.append_open(self.id, opened, partial(self._send, connection, head, body))
+            worker.journal.append_open(self.id, opened, self._send)
         except FaultError as error:
             connection.release(True)
             self._void("journal failed")
@@ -210,78 +185,79 @@ class Exchange:
             raise Refused(
                 Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record new requests right now.", retry_after_s=5
             ) from None
-        self._connection = connection
         worker.exchanges[self.id] = self
         worker.counters[_OPEN_TOTAL] += 1
 
-    def _send(self, connection: Connection, head: bytes, body: bytes, error: Exception | None) -> None:
+    def _send(self, error: Exception | None) -> None:
         """The journal holds `open` and `sent`: now, and only now, may a byte leave."""
-        if self._settled:
-            connection.release(True)
+        connection = self.connection
+        if connection is None:
             return
-        if error is not None:
+        if self.settled or error is not None or self.client.gone:
             connection.release(True)
-            self._end_unsent(
-                "journal failed", Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record requests now."
-            )
+            self._end_before_sending(error)
             return
-        if self.client.gone:
-            connection.release(True)
-            self._end_unsent("client gone", Refusal.INTERNAL, "")
-            return
+        head, body = self._request
         try:
             connection.send(head, body, self)
         except UpstreamConnectError:
-            self.worker.spawn(self._send_on_another(head, body))
+            self.worker.spawn(self._send_on_another())
             return
-        self._was_sent(len(body))
+        self._was_sent()
 
-    async def _send_on_another(self, head: bytes, body: bytes) -> None:
+    def _end_before_sending(self, error: Exception | None) -> None:
+        if error is None:
+            self._end_unsent("client gone", Refusal.INTERNAL, "")
+        else:
+            self._end_unsent(
+                "journal failed", Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record requests now."
+            )
+
+    async def _send_on_another(self) -> None:
         """The pooled connection had closed before anything was sent: a new one is safe."""
-        pool = self.offer.pool
         try:
-            connection = await pool.connect()
-            if self._settled or self.client.gone:
+            connection = await self.offer.pool.connect()
+            if self.settled or self.client.gone:
                 connection.release(True)
-                self._end_unsent("client gone", Refusal.INTERNAL, "")
+                self._end_before_sending(None)
                 return
-            connection.send(head, body, self)
+            connection.send(*self._request, self)
         except UpstreamConnectError as error:
             _log.warning("%s: %s", self.id, error)
             self._end_unsent(
                 "no connection", Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached."
             )
             return
-        self._connection = connection
-        self._was_sent(len(body))
+        self.connection = connection
+        self._was_sent()
 
-    def _was_sent(self, size: int) -> None:
+    def _was_sent(self) -> None:
         self.sent = True
-        self.worker.counters[_BYTES_UP] += size
+        self.worker.counters[_BYTES_UP] += len(self._request[1])
+        self._request = (b"", b"")
         if self.client.gone:
-            self._client_gone()
+            self.client_gone()
         else:
-            self.client.on_gone = self._client_gone
+            self.client.on_gone = self.client_gone
 
     def _void(self, reason: str) -> None:
         """End a hold of which nothing is in the journal, unless it has ended."""
-        if self._settled:
+        if self.settled:
             return
-        self._settled = True
+        self.settled = True
         self.worker.leases.void(self.key.user, self.hold)
         self.worker.counters[_VOIDED] += 1
         _log.info("%s voided: %s", self.id, reason)
 
     def _end_unsent(self, reason: str, refusal: Refusal, message: str) -> None:
         """End an exchange that is open in the journal but reached no upstream, unless it has ended."""
-        if self._settled:
+        if self.settled:
             return
-        self._settled = True
+        self.settled = True
         self.worker.forget(self)
-        self.worker.counters[_OPEN_TOTAL] -= 1
         self.worker.counters[_VOIDED] += 1
         self.worker.leases.void(self.key.user, self.hold, recorded=True)
-        self.worker.record_void(Void(self.id, self.key.user, reason))
+        record_void(self.worker, Void(self.id, self.key.user, reason))
         if not self.client.gone:
             retry_after_s = 5 if refusal.value.status == 503 else None
             refused = Refused(refusal, message, retry_after_s=retry_after_s)
@@ -290,10 +266,10 @@ class Exchange:
     # -- the answer (receiver until a relay or collector takes over) -----------------------------------------
     def on_head(self, head: "Head", rest: bytes) -> None:
         """The upstream answers."""
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             return
-        self._head = head
+        self.head = head
         status = self.status = head.status
         now_ms = self.worker.wall_ms()
         self.first_byte_ms = now_ms
@@ -301,11 +277,7 @@ class Exchange:
         lines, event_stream, content_encoding, self.upstream_request = head.facts(
             limits.upstream_request_id_bytes_max
         )
-        self._head_lines = b"%bx-request-id: %b\r\n%b" % (
-            lines,
-            self.id.encode("ascii"),
-            self.rate_lines,
-        )
+        self.head_lines = b"%bx-request-id: %b\r\n%b" % (lines, self.id.encode("ascii"), self.rate_lines)
         streamed = event_stream and _FIRST_SUCCESS_STATUS <= status < _FIRST_REDIRECT_STATUS
         chunked_out = streamed and self.client.chunked_ok
         try:
@@ -317,7 +289,7 @@ class Exchange:
                 content_encoding=content_encoding,
             )
         except ValueError:
-            self._fault = UpstreamError(
+            self.fault = UpstreamError(
                 "the upstream answered in an encoding that cannot be metered", sent=True
             )
             self.tap = Pipe(self.route.name, head.framing)
@@ -325,9 +297,8 @@ class Exchange:
             self._complete(b"", BROKEN)
             return
         if streamed:
-            self._start_relay(connection, head, chunked_out)
-            if self.relay is not None:
-                self.relay.begin(head, rest)
+            self.relayed = RelayedAnswer(self, connection, self.tap)
+            self.relayed.begin_stream(head, rest, framed=chunked_out or not self.client.chunked_ok)
         else:
             collect(connection, self.tap, head, rest, self._complete, self._overflow)
 
@@ -336,165 +307,56 @@ class Exchange:
 
     def on_closed(self, error: UpstreamError | None) -> None:
         """The upstream failed before it answered."""
-        self._fault = error or UpstreamError("the upstream closed the connection", sent=True)
+        self.fault = error or UpstreamError("the upstream closed the connection", sent=True)
         self._complete(b"", BROKEN)
 
-    # -- plain answers ---------------------------------------------------------------------------------------
     def _complete(self, body: bytes, state: int) -> None:
         """The whole answer is here, or it broke off."""
+        self._body = body
         if state & BROKEN:
-            self._ended_by_upstream = True
+            self.ended_by_upstream = True
             self.worker.counters[_UPSTREAM_ERRORS] += 1
-            self._settle(lambda _: self._answer_fault(oversize=bool(state & OVERSIZE)))
+            oversize = bool(state & OVERSIZE)
+            self.settle(lambda: self._answer_broken(oversize=oversize))
         elif not _FIRST_SUCCESS_STATUS <= self.status < _FIRST_REDIRECT_STATUS:
             self.worker.counters[_UPSTREAM_ERRORS] += 1
-            self._settle(lambda _: self._answer_upstream_error(self.status, body))
+            self.settle(self._answer_upstream_error)
         else:
-            self._settle(partial(self._answer, body))
+            self.settle(self._answer)
 
-    def _answer(self, body: bytes, verdict: Verdict) -> None:
-        lines = b"%bx-farebox-cost: %b\r\n" % (
-            self._head_lines,
-            format_pico(verdict.amount_pico).encode("ascii"),
-        )
-        self.client.answer(self.status, lines, body)
+    def _answer(self) -> None:
+        verdict = self.verdict
+        cost = format_pico(verdict.amount_pico if verdict is not None else 0).encode("ascii")
+        self.client.answer(self.status, b"%bx-farebox-cost: %b\r\n" % (self.head_lines, cost), self._body)
 
-    def _answer_fault(self, *, oversize: bool) -> None:
-        if isinstance(self._fault, UpstreamTimeoutError):
-            refused = Refused(Refusal.UPSTREAM_TIMEOUT, "The upstream provider did not answer in time.")
-        elif oversize:
-            refused = Refused(
-                Refusal.UPSTREAM_FAILED, "The upstream provider's answer is too large to be metered."
-            )
-        else:
-            refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider broke off its answer.")
-        self.client.answer(*render(refused, self.route.family, self.id))
+    def _answer_broken(self, *, oversize: bool) -> None:
+        self.client.answer(*broken_answer(self.fault, self.route.family, self.id, oversize=oversize))
 
-    def _answer_upstream_error(self, status: int, body: bytes) -> None:
-        head = self._head
-        retry_after = header_value(head, b"retry-after") if head is not None else b""
-        answer = upstream_fault(status, self.route.family, self.id, retry_after)
-        if answer is None:
-            self.client.answer(status, self._head_lines, body)
-        else:
-            self.client.answer(*answer)
+    def _answer_upstream_error(self) -> None:
+        failed = failed_answer(self.head, self.status, self.route.family, self.id)
+        self.client.answer(*(failed or (self.status, self.head_lines, self._body)))
 
     def _overflow(self, collected: bytes) -> None:
         """A plain answer outgrew what is held back: pass it on as it comes, its last bytes after settlement.
 
         An error of that size is not passed on: what it says may be about the operator's account.
         """
-        head, connection, tap = self._head, self._connection, self.tap
+        head, connection, tap = self.head, self.connection, self.tap
         if head is None or connection is None or tap is None:
             return
         if not _FIRST_SUCCESS_STATUS <= head.status < _FIRST_REDIRECT_STATUS:
             connection.abort()
             self._complete(b"", BROKEN)
             return
-        if not self.client.gone:
-            length = head.framing if head.framing >= 0 else None
-            self.client.start_stream(head.status, self._head_lines, length)
-        self.relay = Relay(
-            self.client, connection, tap, self._hold_point, self._client_gone, framed=head.framing >= 0
-        )
-        connection.hand_over(self.relay)
-        self.relay.send(collected)
-
-    # -- streams ---------------------------------------------------------------------------------------------
-    def _start_relay(self, connection: Connection, head: "Head", chunked_out: bool) -> None:
-        self.worker.counters[_STREAMED] += 1
-        if not self.client.gone:
-            self.client.start_stream(head.status, self._head_lines)
-        if self.tap is None:
-            return
-        self.relay = Relay(
-            self.client,
-            connection,
-            self.tap,
-            self._hold_point,
-            self._client_gone,
-            framed=chunked_out or not self.client.chunked_ok,
-        )
-        self.worker.streams.add(self)
-
-    def _hold_point(self, held: bytes, state: int) -> None:
-        """The tap holds bytes back until the settlement is recorded."""
-        relay = self.relay
-        if relay is None:
-            return
-        if state & BROKEN:
-            self._fault = relay.error
-            self._ended_by_upstream = True
-            if not self._settled:
-                self.worker.counters[_UPSTREAM_ERRORS] += 1
-        self._settle(lambda _: self._release_held(relay, held, state))
-
-    def _release_held(self, relay: Relay, held: bytes, state: int) -> None:
-        relay.send_held(held)
-        if state & BROKEN:
-            refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider broke off its answer.")
-            if not self._settled_at_terminal() and relay.between_events():
-                relay.send(error_event(self.route.name, refused))
-            relay.cut()
-        elif state & END:
-            relay.finish()
-        else:
-            return
-        self._stream_over(relay)
-
-    def _settled_at_terminal(self) -> bool:
-        verdict = self._verdict
-        return verdict is not None and verdict.evidence == "exact"
-
-    def _stream_over(self, relay: Relay) -> None:
-        if self.relay is not relay:
-            return
-        counters = self.worker.counters
-        counters[_CHUNKS] += relay.chunk_count
-        counters[_BYTES_DOWN] += self.client.bytes_written
-        self.worker.streams.discard(self)
-        self.relay = None
-
-    def lacks_pico(self, output_tokens: int, ahead_tokens: int) -> int:
-        """What the hold lacks to cover `output_tokens` and `ahead_tokens` more of each choice."""
-        needed_pico = hold_needed_pico(
-            self.ask, self.offer.price, output_tokens + ahead_tokens * self.ask.choices
-        )
-        return max(0, needed_pico - self.hold.amount_pico)
-
-    def cut(self, reason: str) -> None:
-        """The wallet ran dry: after the next whole event stop the upstream, settle what was sent, end
-        validly.
-        """
-        relay = self.relay
-        if not self._settled and relay is not None and not self._cut_reason:
-            self._cut_reason = reason
-            relay.when_between_events(lambda: self._cut_now(relay))
-
-    def _cut_now(self, relay: Relay) -> None:
-        if self._settled:
-            return
-        relay.drop_upstream()
-        self._settle(lambda verdict: self._send_cut(relay, verdict), cut_by_us=True)
-
-    def _send_cut(self, relay: Relay, verdict: Verdict) -> None:
-        event = cut_event(
-            self.route.name,
-            self._cut_reason,
-            model=self.offer.model_id,
-            created_s=self.started_ms // 1000,
-            output_tokens=verdict.counts.get("output", 0),
-        )
-        relay.send(event)
-        relay.finish()
-        self._stream_over(relay)
+        self.relayed = RelayedAnswer(self, connection, tap)
+        self.relayed.begin_large(head, collected)
 
     # -- the client leaves -----------------------------------------------------------------------------------
-    def _client_gone(self) -> None:
+    def client_gone(self) -> None:
         """Go on reading the upstream for a while, to learn the exact usage."""
-        if self._settled:
+        if self.settled:
             self._drop_rest()
-        if self._settled or self.gone_handled:
+        if self.settled or self.gone_handled:
             return
         self.gone_handled = True
         self.worker.counters[_CLIENT_GONE] += 1
@@ -503,70 +365,76 @@ class Exchange:
 
     def stop_draining(self) -> None:
         """Enough waited for a client that has gone (or the worker must end): cut the upstream and settle."""
-        if self._settled:
+        if self.settled:
             return
         if not self.sent:
             self._end_unsent("stopped", Refusal.DRAINING, "This server is shutting down.")
             return
-        if self.relay is not None:
-            self.relay.drop_upstream()
-        elif self._connection is not None:
-            self._connection.abort()
-        self._settle(lambda _: None, cut_by_us=True)
-        if self.relay is not None:
-            self._stream_over(self.relay)
+        relayed = self.relayed
+        if relayed is not None:
+            relayed.relay.drop_upstream()
+        elif self.connection is not None:
+            self.connection.abort()
+        self.settle(_nothing, cut_by_us=True)
+        if relayed is not None:
+            relayed.over()
 
     def _drop_rest(self) -> None:
         """Nobody wants what the upstream says after the settlement: its connection is not waited for."""
-        relay = self.relay
-        if relay is not None:
-            relay.drop_upstream()
-            self._stream_over(relay)
+        if self.relayed is not None:
+            self.relayed.relay.drop_upstream()
+            self.relayed.over()
 
     # -- settlement ------------------------------------------------------------------------------------------
-    def _settle(self, then: Callable[[Verdict], None], *, cut_by_us: bool = False) -> None:
-        """End the hold and record the settlement, once; `then` runs when the record is written.
+    def settle(self, after: Callable[[], None], *, cut_by_us: bool = False) -> None:
+        """End the hold and record the settlement, once; `after` runs when the record is written.
 
         If it cannot be written the client is cut off: recovery will end the exchange.
         """
-        if self._settled:
-            if self._verdict is not None:
-                then(self._verdict)
+        if self.settled:
+            if self.verdict is not None:
+                after()
             return
-        self._settled = True
+        self.settled = True
+        self._after = after
         worker = self.worker
         worker.forget(self)
-        worker.counters[_OPEN_TOTAL] -= 1
         try:
-            verdict = plain_verdict(self.offer.terms, self.ask, self.tap) if self.tap is not None else None
-            if verdict is None:
-                verdict = self._judged(cut_by_us)
-            worker.record_settlement(self, verdict, self._outcome(cut_by_us), then)
+            self.outcome = self._outcome(cut_by_us)
+            plain = None if self.tap is None else plain_verdict(self.offer.terms, self.ask, self.tap)
+            record_settlement(worker, self, self._judge(cut_by_us) if plain is None else plain)
         except Exception as error:  # noqa: BLE001 - M5: recovery settles what cannot be recorded here
             worker.leases.unwritten(self.key.user)
-            self.settlement_failed(error)
+            self._settlement_failed(error)
 
-    def settlement_written(self, verdict: Verdict, then: Callable[[Verdict], None]) -> None:
-        """The settlement is in the journal: the client may see the end."""
-        self._verdict = verdict
-        if self.relay is None:
+    def recorded(self, error: Exception | None) -> None:
+        """The settlement is in the journal, and the client may see the end; or it is not."""
+        if error is not None:
+            self.worker.spawn(record_again(self.worker, self))
+            self._settlement_failed(error)
+            return
+        count_settled(self.worker, self)
+        self.verdict = self.judged
+        if self.relayed is None:
             self.client.on_gone = None
-        then(verdict)
+        after, self._after = self._after, None
+        if after is not None:
+            after()
 
-    def settlement_failed(self, error: Exception) -> None:
+    def _settlement_failed(self, error: Exception) -> None:
         """The settlement is not in the journal: the client must not take its answer for complete."""
         _log.error("%s: the settlement was not written, recovery will end it: %s", self.id, error)
         self.client.abort()
         self._drop_rest()
 
-    def _judged(self, cut_by_us: bool) -> Verdict:
+    def _judge(self, cut_by_us: bool) -> Judged:
         """The verdict of an exchange that is not plain."""
         tap = self.tap or Pipe(self.route.name, 0)
         reading = tap.reading()
         try:
             return verdict_of(
                 reading,
-                Ending(self.status, cut_by_us, self._ended_by_upstream),
+                Ending(self.status, cut_by_us, self.ended_by_upstream),
                 self.ask,
                 self.offer.model,
                 self.offer.price,
@@ -578,10 +446,14 @@ class Exchange:
             return unjudged(reading)
 
     def _outcome(self, cut_by_us: bool) -> str:
-        if self._cut_reason and cut_by_us:
+        if self.cut_reason and cut_by_us:
             return "cut"
         if self.gone_handled:
             return "client_gone_cut" if cut_by_us else "client_gone"
-        if self._ended_by_upstream:
+        if self.ended_by_upstream:
             return "upstream_broke"
         return "ok" if 0 < self.status < _FIRST_REDIRECT_STATUS else "upstream_error"
+
+
+def _nothing() -> None:
+    """Nobody is there to be answered."""

@@ -16,7 +16,7 @@ from typing import Any
 from farebox.base import limits
 from farebox.base.errors import FareboxError
 from farebox.base.records import WALLETS, Settlement
-from farebox.ledger.user_lease import Hold, Settled
+from farebox.ledger.user_lease import Hold
 from farebox.proxy.lease_calls import LeaseCalls
 from farebox.proxy.lease_queue import LeaseQueues
 from farebox.proxy.user_money import Shortage, Unbooked, UserMoney
@@ -116,37 +116,31 @@ class Leases:
     def settle(self, user: str, exchange: str, hold: Hold, charge_pico: int, now_ms: int) -> Unbooked:
         """Post a hold: what the lots pay. Record the settlement, then tell `written` or `unwritten`."""
         money = self._users[user]
-        if hold.wallet in money.remaining_pico:
-            money.remaining_pico[hold.wallet] -= charge_pico
-        return self._left(money, exchange, hold, money.lease.settle(hold, charge_pico, now_ms), charge_pico)
+        remaining_pico = money.remaining_pico.get(hold.wallet)
+        if remaining_pico is not None:
+            money.remaining_pico[hold.wallet] = remaining_pico = remaining_pico - charge_pico
+        takes, uncovered_pico = money.lease.settle(hold, charge_pico, now_ms)
+        return _left(
+            money, Unbooked(exchange, hold.wallet, takes, uncovered_pico, charge_pico, remaining_pico)
+        )
 
     def reserve(self, user: str, exchange: str, hold: Hold, now_ms: int) -> Unbooked:
         """End a hold whose money must wait for an operator. Otherwise like `settle`."""
         money = self._users[user]
-        return self._left(money, exchange, hold, money.lease.reserve(hold, now_ms), hold.amount_pico)
+        takes, uncovered_pico = money.lease.reserve(hold, now_ms)
+        remaining_pico = money.remaining_pico.get(hold.wallet)
+        return _left(
+            money, Unbooked(exchange, hold.wallet, takes, uncovered_pico, hold.amount_pico, remaining_pico)
+        )
 
-    def _left(
-        self, money: UserMoney, exchange: str, hold: Hold, settled: Settled, charge_pico: int
-    ) -> Unbooked:
-        record = Unbooked(exchange, hold.wallet, settled.takes, settled.uncovered_pico, charge_pico)
-        money.unbooked.append(record)
-        if money.settled_meanwhile is not None:
-            money.settled_meanwhile.append(record)
-        money.unwritten_count += 1
-        return record
-
-    def written(self, user: str, record: Unbooked, pos: int) -> int | None:
-        """The settlement is in the journal, at or before `pos`; what it freed may serve others now.
-
-        Returns the wallet's balance as far as this worker knows; for people, never for decisions.
-        """
+    def written(self, user: str, record: Unbooked, pos: int) -> None:
+        """The settlement is in the journal, at or before `pos`; what it freed may serve others now."""
         money = self._users[user]
         self._unapplied.append((pos, money, record))
         money.unwritten_count -= 1
         money.freed_pos = max(money.freed_pos, pos)
         if money.queues or money.recalled_until_s:
             self._money_moved(money)
-        return money.remaining_pico.get(record.wallet)
 
     def unwritten(self, user: str) -> None:
         """The settlement could not be recorded: its money stays unused until recovery ends the exchange."""
@@ -315,3 +309,12 @@ class Leases:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("lease work failed", exc_info=task.exception())
+
+
+def _left(money: UserMoney, record: Unbooked) -> Unbooked:
+    """A settlement has left the lease; it is neither in the journal nor booked yet."""
+    money.unbooked.append(record)
+    if money.settled_meanwhile is not None:
+        money.settled_meanwhile.append(record)
+    money.unwritten_count += 1
+    return record

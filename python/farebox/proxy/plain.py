@@ -1,13 +1,13 @@
 """The common exchange, decided in two compiled calls instead of twenty small ones.
 
 Plain is a request of text alone, without tools and price fields, and an answer with the final usage of one
-model at the base price. `PlainTerms.ask` stands for `admission.ask_of`, `PlainTerms.charge` for
+model at the base price. `PlainTerms.ask` stands for `admission.ask_of`, `plain_charge` for
 `verdict.verdict_of` on the tap's reading. Those two are the reference, and get everything that is not plain;
 tests/proxy/test_plain.py holds both ways equal over generated requests and answers.
 """
 
 from farebox.base import limits
-from farebox.meter import ModelPrice, Pipe, PlainTerms, Scan
+from farebox.meter import ModelPrice, Pipe, PlainCharge, PlainTerms, Scan, plain_charge
 from farebox.meter.estimate import INPUT_BOUNDS
 from farebox.proxy.admission import (
     BASE_VALUES,
@@ -17,7 +17,7 @@ from farebox.proxy.admission import (
     Model,
     ask_of,
 )
-from farebox.proxy.verdict import COUNT_PLAUSIBLE_MAX, Verdict
+from farebox.proxy.verdict import COUNT_PLAUSIBLE_MAX
 
 
 def plain_terms(model: Model, wire_format: str, price: ModelPrice) -> PlainTerms | None:
@@ -58,9 +58,6 @@ def plain_ask(terms: PlainTerms | None, scan: Scan, wire_format: str, model: Mod
     return Ask(*parts, "", False, scan.choices, NO_FEES)
 
 
-def plain_verdict(terms: PlainTerms | None, ask: Ask, tap: Pipe) -> Verdict | None:
+def plain_verdict(terms: PlainTerms | None, ask: Ask, tap: Pipe) -> PlainCharge | None:
     """What `verdict_of` decides of the tap's reading, however the exchange ended, if it is plain."""
-    if terms is None or ask.variant:
-        return None
-    parts = terms.charge(tap)
-    return None if parts is None else Verdict(*parts)
+    return None if terms is None or ask.variant else plain_charge(terms, tap)

@@ -20,7 +20,15 @@ from farebox.base.keys import key_digest
 from farebox.base.records import KeyRecord
 from farebox.config.settings import ModelRow, Service
 from farebox.ledger.user_lease import Hold
-from farebox.meter import ModelPrice, PriceBook, Scan, ScanError, new_price_book, scan
+from farebox.meter import (
+    ModelPrice,
+    PriceBook,
+    Scan,
+    ScanError,
+    SettlementWording,
+    new_price_book,
+    scan,
+)
 from farebox.meter.estimate import INPUT_BOUNDS
 from farebox.proxy.admission import Ask, short_of_money
 from farebox.proxy.exchange import Exchange
@@ -70,17 +78,41 @@ Pending = Coroutine[Any, Any, None] | None
 class Offer:
     """One model on one route, by one of its names: everything of it that an exchange needs."""
 
-    __slots__ = ("injects_usage", "model", "model_id", "pool", "price", "price_version", "sent_name", "terms")
+    __slots__ = (
+        "injects_usage",
+        "model",
+        "model_id",
+        "pool",
+        "price",
+        "price_version",
+        "sent_name",
+        "terms",
+        "upstream",
+        "wallet",
+        "wording",
+    )
 
     def __init__(
         self, name: str, wire_format: str, model: ModelRow, price: ModelPrice, price_version: int, pool: Pool
     ) -> None:
         self.model = model
         self.model_id = model.id
+        self.upstream = model.upstream
+        self.wallet = model.wallet
         self.price = price
         self.price_version = price_version
         self.pool = pool
         self.terms = plain_terms(model, wire_format, price)
+        self.wording = SettlementWording(
+            model.wallet,
+            model.id,
+            wire_format,
+            price_version,
+            price.multiplier,
+            model.upstream,
+            price.free,
+            limits.model_name_bytes_max,
+        )
         self.sent_name = None if model.upstream_model == name else model.upstream_model
         """The name to put in the body; None when the client's is right."""
         self.injects_usage = (
@@ -173,7 +205,7 @@ class ServiceHandler:
         scanned = _scan(body, route.name)
         offer = self._offer(scanned.model, route, key)
         ask = plain_ask(offer.terms, scanned, route.name, offer.model, offer.price)
-        hold = worker.leases.hold_now(key.user, offer.model.wallet, ask.hold_pico, started_ms)
+        hold = worker.leases.hold_now(key.user, offer.wallet, ask.hold_pico, started_ms)
         if hold is None:
             return self._metered_slowly(
                 client, route, exchange_id, started_ms, key, rate_lines, body, scanned
@@ -203,7 +235,7 @@ class ServiceHandler:
             scanned = await _scan_somewhere(body, route.name)
         offer = self._offer(scanned.model, route, key)
         ask = plain_ask(offer.terms, scanned, route.name, offer.model, offer.price)
-        leases, wallet = self._worker.leases, offer.model.wallet
+        leases, wallet = self._worker.leases, offer.wallet
         hold = leases.hold_now(key.user, wallet, ask.hold_pico, started_ms)
         if hold is None:
             got = await leases.hold(key.user, wallet, ask.hold_pico)

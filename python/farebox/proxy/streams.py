@@ -14,7 +14,7 @@ from farebox.journal.payloads import progress_payload
 from farebox.proxy.user_money import Shortage
 
 if TYPE_CHECKING:
-    from farebox.proxy.exchange import Exchange
+    from farebox.proxy.relayed import RelayedAnswer
     from farebox.proxy.worker import Worker
 
 _log = logging.getLogger("farebox.streams")
@@ -31,76 +31,76 @@ class Streams:
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
-        self._running: set[Exchange] = set()
-        self._asking: set[Exchange] = set()
-        self._dry: set[Exchange] = set()
+        self._running: set[RelayedAnswer] = set()
+        self._asking: set[RelayedAnswer] = set()
+        self._dry: set[RelayedAnswer] = set()
         self._sweeps = 0
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def add(self, exchange: "Exchange") -> None:
+    def add(self, stream: "RelayedAnswer") -> None:
         """A stream began."""
-        self._running.add(exchange)
+        self._running.add(stream)
 
-    def discard(self, exchange: "Exchange") -> None:
+    def discard(self, stream: "RelayedAnswer") -> None:
         """A stream is over."""
-        self._running.discard(exchange)
-        self._dry.discard(exchange)
+        self._running.discard(stream)
+        self._dry.discard(stream)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
             self._sweeps += 1
-            for exchange in tuple(self._running):
-                self._look_at(exchange, record=self._sweeps % _SWEEPS_PER_PROGRESS == 0)
+            for stream in tuple(self._running):
+                self._look_at(stream, record=self._sweeps % _SWEEPS_PER_PROGRESS == 0)
 
-    def _look_at(self, exchange: "Exchange", *, record: bool) -> None:
-        tap = exchange.tap
-        if tap is None or exchange.settled:
+    def _look_at(self, stream: "RelayedAnswer", *, record: bool) -> None:
+        exchange = stream.exchange
+        if exchange.settled:
             return
-        output_bytes = tap.output_bytes
+        output_bytes = stream.output_bytes
         tokens = -(-output_bytes // _BYTES_PER_TOKEN)
-        if record and output_bytes > exchange.progress_bytes:
-            exchange.progress_bytes = output_bytes
+        if record and output_bytes > stream.progress_bytes:
+            stream.progress_bytes = output_bytes
             try:
                 self._worker.journal.append(frames.PROGRESS, progress_payload(exchange.id, tokens), None)
             except FaultError as error:
                 _log.debug("progress of %s: %s", exchange.id, error)
-        self._grow(exchange, tokens)
+        self._grow(stream, tokens)
 
-    def _grow(self, exchange: "Exchange", tokens: int) -> None:
+    def _grow(self, stream: "RelayedAnswer", tokens: int) -> None:
         """Keep the hold a slice ahead; with no more money to be had, go on until the hold is nearly used."""
-        lacking_pico = exchange.lacks_pico(tokens, limits.stream_slice_output_tokens)
+        lacking_pico = stream.lacks_pico(tokens, limits.stream_slice_output_tokens)
         if lacking_pico <= 0:
             return
-        worker = self._worker
-        if exchange not in self._asking:
+        worker, exchange = self._worker, stream.exchange
+        if stream not in self._asking:
             if worker.leases.extend(exchange.key.user, exchange.hold, lacking_pico, worker.wall_ms()):
-                self._dry.discard(exchange)
+                self._dry.discard(stream)
                 return
-            self._asking.add(exchange)
-            worker.spawn(self._ask(exchange, lacking_pico))
-        if exchange in self._dry and exchange.lacks_pico(tokens, _MARGIN_TOKENS) > exchange.finish_cap_pico:
-            exchange.cut("insufficient_credits")
+            self._asking.add(stream)
+            worker.spawn(self._ask(stream, lacking_pico))
+        if stream in self._dry and stream.lacks_pico(tokens, _MARGIN_TOKENS) > exchange.finish_cap_pico:
+            stream.cut("insufficient_credits")
 
-    async def _ask(self, exchange: "Exchange", lacking_pico: int) -> None:
+    async def _ask(self, stream: "RelayedAnswer", lacking_pico: int) -> None:
         """Get more money for a stream that runs on meanwhile; note it as dry when there is none.
 
         While the store cannot be asked a stream is not dry: what exceeds its hold is booked late.
         """
-        worker = self._worker
+        worker, exchange = self._worker, stream.exchange
         try:
             more = await worker.leases.hold(exchange.key.user, exchange.hold.wallet, lacking_pico)
             if isinstance(more, Shortage):
-                if more.reason not in _PASSING_REASONS and exchange in self._running:
-                    self._dry.add(exchange)
+                if more.reason not in _PASSING_REASONS and stream in self._running:
+                    self._dry.add(stream)
                 await asyncio.sleep(_ASK_AGAIN_S)
                 return
             if exchange.settled:
                 worker.leases.void(exchange.key.user, more)
             elif worker.leases.merge(exchange.key.user, exchange.hold, more, worker.wall_ms()):
-                self._dry.discard(exchange)
+                self._dry.discard(stream)
         finally:
-            self._asking.discard(exchange)
+            self._asking.discard(stream)

@@ -79,6 +79,8 @@ class Unbooked:
     uncovered_pico: int
     charge_pico: int
     """What the wallet loses when it is booked: takes and uncovered part."""
+    remaining_pico: int | None = None
+    """The wallet's balance after it as far as this worker knows; for people, never for decisions."""
 
 
 class UserMoney:

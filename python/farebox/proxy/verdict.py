@@ -7,7 +7,7 @@ and when an operator must look. Amounts are pico-USD; nothing here moves money.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from farebox.meter import Charge, ModelPrice, PriceError, Reading, charge_of
+from farebox.meter import Charge, ModelPrice, PlainCharge, PriceError, Reading, charge_of
 from farebox.meter.price_book import MEDIA_INPUT_KINDS, TOKEN_INPUT_KINDS
 from farebox.proxy.admission import Ask, Model, variant_served
 
@@ -52,6 +52,10 @@ class Verdict:
     used: str = ""
     upstream_model: str = ""
     raw_usage: str = ""
+
+
+Judged = Verdict | PlainCharge
+"""A verdict, or a plain exchange's charge: exact, at base prices, of one model."""
 
 
 def verdict_of(

@@ -1,6 +1,6 @@
 """One worker: everything an exchange meets on its way, put together.
 
-The worker owns the exchanges that are open and records how they end; the journal and the store's face are
+The worker owns the exchanges that are open; the journal and the store's face are
 handed to it, and requests come from the services' handlers (service.py).
 """
 
@@ -10,11 +10,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from farebox.base import clock, frames, limits
+from farebox.base import clock, limits
 from farebox.base.counters import INDEX, Counters
-from farebox.base.errors import FaultError, Refusal
 from farebox.base.ids import ExchangeIds
-from farebox.base.records import Void, settlement_payload
 from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service
 from farebox.journal.journal import Journal
@@ -27,48 +25,12 @@ from farebox.proxy.leases import Leases
 from farebox.proxy.rates import RateLimiter
 from farebox.proxy.settlement_log import SettlementLog
 from farebox.proxy.streams import Streams
-from farebox.proxy.user_money import Unbooked
-from farebox.proxy.verdict import Verdict
 from farebox.store.base import WorkerStore
 from farebox.wire.upstream import Pool
 
 _log = logging.getLogger("farebox.worker")
 
-_INJECTED_FORMATS = frozenset(("chat", "completions"))
-_REFUSED_COUNTERS: Mapping[int, int] = {
-    401: INDEX["refused_401_total"],
-    402: INDEX["refused_402_total"],
-    404: INDEX["refused_404_total"],
-    429: INDEX["refused_429_total"],
-}
-_REFUSED_OTHER = INDEX["refused_other_total"]
-_EXCHANGES = INDEX["exchanges_total"]
-_LATENCY_MS = INDEX["latency_ms_total"]
-_CHARGED = INDEX["charged_pico_total"]
-_RECORD_AGAIN_S = 0.5
-_COUNTER_MASK = (1 << 63) - 1
-_QUARANTINED = INDEX["quarantined_total"]
-_BY_EVIDENCE = {
-    "exact": INDEX["settled_exact_total"],
-    "partial": INDEX["settled_partial_total"],
-    "estimated": INDEX["settled_estimated_total"],
-    "none": INDEX["voided_total"],
-}
-_TOKENS = {
-    "input": INDEX["tokens_input_total"],
-    "cache_read": INDEX["tokens_cache_read_total"],
-    "cache_write_5m": INDEX["tokens_cache_write_total"],
-    "cache_write_1h": INDEX["tokens_cache_write_total"],
-    "output": INDEX["tokens_output_total"],
-}
-_SHORTAGE_REFUSALS = {
-    "inactive": (Refusal.KEY_REVOKED, "This account is disabled."),
-    "unknown": (Refusal.KEY_REVOKED, "This account does not exist any more."),
-    "parked": (Refusal.ACCOUNT_PARKED, "This account is on hold; ask the operator."),
-    "written_off": (Refusal.ACCOUNT_PARKED, "This account owes too much; ask the operator."),
-    "crowded": (Refusal.OVERLOADED, "Too many requests of this account wait for money; try again."),
-    "down": (Refusal.STORE_UNAVAILABLE, "Your balance cannot be checked right now; try again."),
-}
+_OPEN_TOTAL = INDEX["exchanges_open"]
 
 
 class Worker:
@@ -88,6 +50,7 @@ class Worker:
         self.journal = journal
         self.loop = loop
         self.counters = counters.values
+        self.tally = counters.tally
         self.wall_ms = clock.wall_ms
         self.exchanges: dict[str, Exchange] = {}
         self.draining = False
@@ -98,7 +61,7 @@ class Worker:
         self.rates = RateLimiter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool_by_endpoint: dict[int, Pool] = {}
-        self._settlement_log = SettlementLog(loop)
+        self.settlement_log = SettlementLog(loop, counters.gather)
         self.accounts = Accounts(store.key)
         self.books = Books(journal.append)
         self.leases = Leases(
@@ -145,146 +108,9 @@ class Worker:
     def forget(self, exchange: Exchange) -> None:
         """The exchange has ended."""
         self.exchanges.pop(exchange.id, None)
+        self.counters[_OPEN_TOTAL] -= 1
         if exchange.gone_handled:
             self.drains.ended(exchange)
-
-    def record_settlement(
-        self,
-        exchange: Exchange,
-        verdict: Verdict,
-        outcome: str,
-        then: Callable[[Verdict], None],
-    ) -> None:
-        """End the hold by the verdict and put the settlement into the journal; `then` runs when it is there.
-
-        Raises the journal's errors.
-        """
-        now_ms = self.wall_ms()
-        key, offer, hold = exchange.key, exchange.offer, exchange.hold
-        if verdict.quarantine:
-            record = self.leases.reserve(key.user, exchange.id, hold, now_ms)
-        else:
-            record = self.leases.settle(key.user, exchange.id, hold, verdict.amount_pico, now_ms)
-        payload = settlement_payload(
-            exchange.id,
-            key.user,
-            hold.wallet,
-            key.digest[:16],
-            offer.model_id,
-            exchange.route.name,
-            offer.price_version,
-            offer.price.multiplier,
-            verdict.evidence,
-            verdict.flags,
-            verdict.counts,
-            verdict.others,
-            verdict.input_total,
-            verdict.variant,
-            verdict.amount_pico,
-            record.takes,
-            verdict.quarantine,
-            outcome,
-            exchange.status,
-            offer.model.upstream,
-            verdict.upstream_model[: limits.model_name_bytes_max],
-            exchange.upstream_request,
-            exchange.stream,
-            exchange.started_ms,
-            exchange.first_byte_ms,
-            now_ms,
-            verdict.raw_usage,
-            offer.price.free,
-        )
-
-        def written(error: Exception | None) -> None:
-            if error is None:
-                self._settled(exchange, verdict, record, outcome, now_ms)
-                exchange.settlement_written(verdict, then)
-            else:
-                self.spawn(self._record_again(payload, exchange, verdict, record, outcome, now_ms))
-                exchange.settlement_failed(error)
-
-        self.journal.append_settle(exchange.id, payload, written)
-
-    async def _record_again(
-        self,
-        payload: bytes,
-        exchange: Exchange,
-        verdict: Verdict,
-        record: Unbooked,
-        outcome: str,
-        ended_ms: int,
-    ) -> None:
-        if await self._append_again(frames.SETTLE, payload):
-            self._settled(exchange, verdict, record, outcome, ended_ms)
-        else:
-            self.leases.unwritten(exchange.key.user)
-
-    def record_void(self, void: Void) -> None:
-        """Record that an exchange reached no upstream; its money goes back to the store only after that."""
-
-        def written(error: Exception | None) -> None:
-            if error is None:
-                self.leases.void_written(void.user, self.journal.last_pos)
-            else:
-                self.spawn(self._record_void_again(void))
-
-        try:
-            self.journal.append(frames.VOID, void.encode(), written)
-        except FaultError as error:
-            _log.error("%s: the void could not be recorded: %s", void.exchange, error)
-
-    async def _record_void_again(self, void: Void) -> None:
-        if await self._append_again(frames.VOID, void.encode()):
-            self.leases.void_written(void.user, self.journal.last_pos)
-
-    async def _append_again(self, kind: int, payload: bytes) -> bool:
-        """The disk did not take a record: try until it does; False when the journal is broken for good."""
-        while True:
-            await asyncio.sleep(_RECORD_AGAIN_S)
-            outcome: asyncio.Future[Exception | None] = self.loop.create_future()
-            try:
-                self.journal.append(kind, payload, outcome.set_result)
-            except FaultError:
-                return False
-            if await outcome is None:
-                return True
-
-    def _count_tokens(self, counts: Mapping[str, int]) -> None:
-        for kind, count in counts.items():
-            index = _TOKENS.get(kind)
-            if index is not None:
-                self.counters[index] += count
-
-    def _settled(
-        self, exchange: Exchange, verdict: Verdict, record: Unbooked, outcome: str, ended_ms: int
-    ) -> None:
-        """The settlement is in the journal: what it freed may serve others; count it and log its line."""
-        user, offer, amount_pico = exchange.key.user, exchange.offer, verdict.amount_pico
-        remaining_pico = self.leases.written(user, record, self.journal.last_pos)
-        counters = self.counters
-        counters[_EXCHANGES] += 1
-        counters[_LATENCY_MS] += ended_ms - exchange.started_ms
-        counters[_CHARGED] = (counters[_CHARGED] + amount_pico) & _COUNTER_MASK
-        counters[_BY_EVIDENCE[verdict.evidence]] += 1
-        if verdict.quarantine:
-            counters[_QUARANTINED] += 1
-        else:
-            self._count_tokens(verdict.counts)
-        self._settlement_log.add(
-            (
-                exchange.id,
-                user,
-                offer.model_id,
-                verdict.evidence,
-                outcome,
-                verdict.used,
-                offer.price.multiplier,
-                amount_pico,
-                record.takes,
-                remaining_pico,
-            )
-        )
 
     # -- what the writer tells -------------------------------------------------------------------------------
     def on_push(self, message: Mapping[str, Any]) -> None:
@@ -341,4 +167,4 @@ class Worker:
         await self.leases.close()
         for task in list(self._tasks):
             task.cancel()
-        self._settlement_log.flush()
+        self.settlement_log.flush()

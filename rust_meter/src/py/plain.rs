@@ -1,12 +1,9 @@
 //! `PlainTerms` as Python sees it: the common exchange's bounds and charge, each in one call.
 
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::admission::{Price, Scan};
-use super::body::Pipe;
 use crate::plain::{InputBound, Rate, Terms};
 
 /// One model on one wire format.
@@ -70,34 +67,6 @@ impl PlainTerms {
             hold_pico,
             ask.input_estimate_tokens,
         ))
-    }
-
-    fn charge<'py>(&self, py: Python<'py>, pipe: PyRef<'py, Pipe>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let reading = pipe.0.reading();
-        let Some(charge) = self.0.charge(&reading) else { return Ok(None) };
-        let (Ok(amount_pico), Ok(raw)) = (i64::try_from(charge.amount_pico), str::from_utf8(&reading.raw))
-        else {
-            return Ok(None);
-        };
-        let counts = PyDict::new(py);
-        for (kind, count) in reading.counts.above_zero() {
-            counts.set_item(kind, count)?;
-        }
-        let empty = intern!(py, "");
-        let parts = (
-            amount_pico,
-            counts,
-            PyDict::new(py),
-            reading.input_total,
-            intern!(py, "exact"),
-            PyTuple::new(py, &reading.flags)?,
-            empty,
-            empty,
-            PyString::new(py, &charge.used),
-            PyString::new(py, reading.model.as_deref().unwrap_or_default()),
-            PyString::new(py, raw),
-        );
-        parts.into_pyobject(py).map(Some)
     }
 }
 

@@ -1,12 +1,14 @@
 //! The end of a plain exchange as Python sees it: its charge, its journal record, and journal frames.
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use super::body::Pipe;
 use super::plain::PlainTerms;
 use crate::journal::{OVERHEAD_BYTES, Place, push_frame};
+use crate::normal::Counts;
 use crate::settlement::{Charged, Facts, Take, Wording, line, record};
 
 /// What all exchanges of one model on one route have in common, for their records.
@@ -56,6 +58,16 @@ impl PlainCharge {
         let counts = PyDict::new(py);
         self.0.counts.above_zero().try_for_each(|(kind, count)| counts.set_item(kind, count))?;
         Ok(counts)
+    }
+
+    #[getter]
+    fn evidence<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
+        intern!(py, "exact")
+    }
+
+    #[getter]
+    fn quarantine<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
+        intern!(py, "")
     }
 
     #[getter]
@@ -147,6 +159,38 @@ fn plain_charge(terms: &PlainTerms, pipe: PyRef<'_, Pipe>) -> Option<PlainCharge
     }))
 }
 
+/// What plain settlements add up to, until it is taken over into the counters.
+#[pyclass(module = "farebox._meter")]
+#[derive(Default)]
+struct Tally {
+    exchanges: u64,
+    latency_ms: i64,
+    charged_pico: i64,
+    counts: Counts,
+}
+
+#[pymethods]
+impl Tally {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn settled(&mut self, charge: &PlainCharge, latency_ms: i64) {
+        self.exchanges = self.exchanges.saturating_add(1);
+        self.latency_ms = self.latency_ms.saturating_add(latency_ms);
+        self.charged_pico = self.charged_pico.saturating_add(charge.0.amount_pico);
+        self.counts.add_all(&charge.0.counts);
+    }
+
+    fn take<'py>(&mut self, py: Python<'py>) -> PyResult<(u64, i64, i64, Bound<'py, PyDict>)> {
+        let taken = std::mem::take(self);
+        let counts = PyDict::new(py);
+        taken.counts.above_zero().try_for_each(|(kind, count)| counts.set_item(kind, count))?;
+        Ok((taken.exchanges, taken.latency_ms, taken.charged_pico, counts))
+    }
+}
+
 /// Frames at positions that follow each other, and the last one's CRC.
 #[pyfunction]
 fn encode_frames<'py>(
@@ -175,6 +219,7 @@ fn encode_frames<'py>(
 pub fn add_settlement(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SettlementWording>()?;
     module.add_class::<PlainCharge>()?;
+    module.add_class::<Tally>()?;
     module.add_function(wrap_pyfunction!(plain_charge, module)?)?;
     module.add_function(wrap_pyfunction!(encode_frames, module)?)
 }

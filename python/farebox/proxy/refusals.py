@@ -1,0 +1,33 @@
+"""What a client is told when its upstream failed: our own words, or the upstream's where they are his."""
+
+from typing import TYPE_CHECKING
+
+from farebox.base.errors import Refusal, Refused, UpstreamError, UpstreamTimeoutError
+from farebox.wire.errors import render, upstream_fault
+from farebox.wire.headers import header_value
+
+if TYPE_CHECKING:
+    from farebox.meter import Head
+    from farebox.wire.routes import Family
+
+Answer = tuple[int, bytes, bytes]
+"""Status, header lines, body."""
+
+
+def broken_answer(fault: UpstreamError | None, family: "Family", exchange: str, *, oversize: bool) -> Answer:
+    """For an answer that broke off, came too late, or was too large to be metered."""
+    if isinstance(fault, UpstreamTimeoutError):
+        refused = Refused(Refusal.UPSTREAM_TIMEOUT, "The upstream provider did not answer in time.")
+    elif oversize:
+        refused = Refused(
+            Refusal.UPSTREAM_FAILED, "The upstream provider's answer is too large to be metered."
+        )
+    else:
+        refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider broke off its answer.")
+    return render(refused, family, exchange)
+
+
+def failed_answer(head: "Head | None", status: int, family: "Family", exchange: str) -> Answer | None:
+    """For an error of the upstream that is not the client's business; None: he gets it as it is."""
+    retry_after = header_value(head, b"retry-after") if head is not None else b""
+    return upstream_fault(status, family, exchange, retry_after)
