@@ -335,3 +335,14 @@ async def test_a_balance_beyond_what_the_store_holds_is_refused_whole(scene):
     with pytest.raises(InvariantBrokenError, match="cannot be stored"):
         await apply(scene, credit(scene, "alice", "credits", 2**62))
     assert await scene.balance("alice") == 2**62
+
+
+async def test_rows_of_one_type_are_paged_by_themselves(scene):
+    await scene.user("alice")
+    for number in range(3):
+        await apply(scene, credit(scene, "alice", "credits", 5, reference=f"p{number}:x"))
+        await apply(scene, scene.row("alice", "adjustment", "credits", -1, reference=f"a{number}"))
+    rows = await scene.store.transactions("alice", 2, kind="earned_purchase")
+    assert [row.reference for row in rows] == ["p2:x", "p1:x"]
+    (last,) = await scene.store.transactions("alice", 2, rows[-1].id, kind="earned_purchase")
+    assert last.reference == "p0:x"

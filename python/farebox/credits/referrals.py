@@ -29,7 +29,7 @@ async def refer(store: Store, user: str, referrer: str, actor: str, now_ms: int)
     for name in (user, referrer):
         if await store.account(name) is None:
             raise UsageError(unknown_user(name))
-    if any(row.type == "earned_purchase" for row in await store.transactions(user, 500)):
+    if await store.transactions(user, 1, kind="earned_purchase"):
         raise UsageError(f"{user} has bought before; a referral counts for a first purchase only")
     referral = Record(
         kind="referral",

@@ -394,8 +394,10 @@ class Store(WorkerStore, Protocol):
     async def logs_after(self, exchange: str, limit: int) -> list[Mapping[str, object]]:
         """Request-log rows of all users by exchange id, from behind `exchange` on."""
 
-    async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
-        """Ledger rows of a user, newest first."""
+    async def transactions(
+        self, user: str, limit: int, before: str = "", kind: str = ""
+    ) -> list[Transaction]:
+        """Ledger rows of a user, newest first, older than the row `before`; only of the type `kind`."""
 
     async def account_with_rows(self, user: str) -> tuple[Account, list[Transaction]] | None:
         """A user and all his rows in one snapshot; for those whose rows fit in memory."""

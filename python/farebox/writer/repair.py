@@ -59,6 +59,18 @@ _REMEDIES: Final = {
         "settlements behind the damage are not booked. Without a copy: `farebox lease release --lost "
         "{journal}`"
     ),
+    "payment without row": (
+        "{payment} says that it was credited to {user}, the ledger has no row {row}: restore the row from a "
+        "backup, or correct the balance with `farebox wallet adjust {user}` and say why"
+    ),
+    "payment differs": (
+        "row {row} and payment {payment} were booked in one transaction with one amount: see which of the "
+        "two a backup has otherwise, and put it back"
+    ),
+    "row without payment": (
+        "nobody paid for row {row}: look for {payment} at the provider. If it is not there either, take the "
+        "credit back with `farebox wallet adjust {user}`"
+    ),
     "gone": "accounts are never deleted: restore {user} from a backup of the store",
 }
 

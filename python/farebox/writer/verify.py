@@ -28,6 +28,7 @@ from farebox.store.base import JournalState, Store
 from farebox.writer.batch import Finished, finished_of
 from farebox.writer.journals import JournalSource, journal_paths
 from farebox.writer.repair import remedy
+from farebox.writer.verify_payments import payment_findings
 
 OnProgress = Callable[[str, int], None]
 """Called with what was read last: ("journal ID", settlements so far) or ("user NAME", users so far)."""
@@ -47,6 +48,7 @@ class VerifyReport:
     """Money in question: the sum of what the differences are off by."""
     users: int = 0
     rows: int = 0
+    payments: int = 0
     journals: int = 0
     records: int = 0
     """Settlements on disk that `applied` covers, each with its rows looked up."""
@@ -69,6 +71,7 @@ class VerifyReport:
         verdict = "no differences" if not self.differences_total else f"DIFFERENCES: {self.differences_total}"
         return [
             f"{self.users} users, {self.rows} ledger rows: balances, lots, leases and rows compared",
+            *([f"{self.payments} payments compared with the rows they earned"] if self.payments else []),
             f"{self.journals} journals on disk, {self.records} applied settlements looked up",
             *(f"pending: journal {journal}: {count} settlements" for journal, count in self.pending.items()),
             *(f"parked: {parked}" for parked in self.parked),
@@ -87,6 +90,7 @@ class VerifyReport:
             "repairs": self.repairs,
             "users": self.users,
             "rows": self.rows,
+            "payments": self.payments,
             "journals": self.journals,
             "records": self.records,
             "pending": self.pending,
@@ -108,11 +112,22 @@ async def verify(
             await _verify_journal(store, path, report, tell)
             report.journals += 1
     accounts = AccountCheck(store, states)
+    keeps_payments = bool(await store.records("payment", limit=1))
     async for account in store.accounts():
         await accounts.check(account.user, report)
+        if keeps_payments:
+            await _check_payments(store, account.user, report)
         tell(f"user {account.user}", report.users)
     await _list_parked(store, report)
     return report
+
+
+async def _check_payments(store: Store, user: str, report: VerifyReport) -> None:
+    """In a store that keeps payments, every purchase names the one that paid for it."""
+    count, findings = await payment_findings(store, user)
+    report.payments += count
+    for finding in findings:
+        report.differ(finding)
 
 
 async def states_of(store: Store) -> dict[str, JournalState]:

@@ -17,12 +17,16 @@ _OLDER = """ AND sequence < (SELECT sequence FROM credit_transactions
 _NEWEST_FIRST = " ORDER BY sequence DESC"
 
 
-def transactions(connection: sqlite3.Connection, user: str, limit: int, before: str) -> list[Transaction]:
-    """Up to `limit` rows of a user, newest first, older than the row whose id is `before`."""
-    if not before:
-        return _transactions(connection.execute(_OF_USER + _NEWEST_FIRST + " LIMIT ?", (user, limit)))
-    older = _OF_USER + _OLDER + _NEWEST_FIRST + " LIMIT ?"
-    return _transactions(connection.execute(older, (user, *_parts_of(user, before), limit)))
+def transactions(
+    connection: sqlite3.Connection, user: str, limit: int, before: str, kind: str
+) -> list[Transaction]:
+    """Up to `limit` rows of a user, newest first, older than the row whose id is `before`, of one type."""
+    statement, values = _OF_USER, [user]
+    if kind:
+        statement, values = statement + " AND type = ?", [*values, kind]
+    if before:
+        statement, values = statement + _OLDER, [*values, *_parts_of(user, before)]
+    return _transactions(connection.execute(statement + _NEWEST_FIRST + " LIMIT ?", (*values, limit)))
 
 
 def _parts_of(user: str, row_id: str) -> tuple[str, str, str, str]:

@@ -228,8 +228,10 @@ class SQLiteStore:
         return await self._writer.run(importing.import_logs, logs)
 
     # -- reading ---------------------------------------------------------------------------------------------
-    async def transactions(self, user: str, limit: int, before: str = "") -> list[Transaction]:
-        return await self._reader.run(reading.transactions, user, limit, before)
+    async def transactions(
+        self, user: str, limit: int, before: str = "", kind: str = ""
+    ) -> list[Transaction]:
+        return await self._reader.run(reading.transactions, user, limit, before, kind)
 
     async def account_with_rows(self, user: str) -> tuple[Account, list[Transaction]] | None:
         return await self._scanner.run(reading.account_with_rows, user)

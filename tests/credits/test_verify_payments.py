@@ -1,0 +1,89 @@
+"""Point 4: verify compares payments with ledger rows and names the one that somebody tampered with."""
+
+import sqlite3
+from contextlib import closing
+
+import orjson
+import pytest
+
+from farebox.credits.payments import refuse
+from farebox.writer.verify import verify
+
+
+@pytest.fixture
+async def books(shop):
+    """Alice bought twice, once with a bonus; a short payment was refused, another waits."""
+    await shop.user("alice")
+    await shop.user("bob")
+    await shop.pays(await shop.order("20"))
+    shop.opens_with(
+        promotions=[
+            {"name": "p", "begins": "2020-01-01T00:00Z", "ends": "2090-01-01T00:00Z", "percent": "10"}
+        ]
+    )
+    await shop.pays(await shop.order("30"))
+    await shop.pays(await shop.order("40"), amount="1")
+    await shop.pays(await shop.order("40"), amount="2")
+    await refuse(shop.store, "sepay:3", "test", "no", shop.now)
+    await shop.returns("sepay:1", "50000")
+    return shop.store
+
+
+@pytest.fixture
+def tamper(tmp_path):
+    def run(statement, *values):
+        with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            assert connection.execute(statement, values).rowcount == 1
+            connection.commit()
+
+    return run
+
+
+async def differences(store):
+    return "\n".join((await verify(store, None)).differences)
+
+
+async def test_honest_books_have_no_differences(books):
+    report = await verify(books, None)
+    assert (report.differences, report.payments) == ([], 4)
+    assert "4 payments compared" in "\n".join(report.lines())
+
+
+async def test_a_payment_that_says_more_than_was_booked_is_named(books, tamper):
+    document = dict((await books.record("payment", "sepay:2")).document)
+    document["rows"][1]["credits"] = "33"
+    text = orjson.dumps(document).decode()
+    tamper("UPDATE records SET document = ? WHERE kind = 'payment' AND id = 'sepay:2'", text)
+    found = await differences(books)
+    assert "row alice:earned_bonus:sepay:2:creditsNew: 3 USD, its payment says 33" in found
+
+
+async def test_a_payment_whose_row_is_gone_is_named(books, tamper):
+    tamper("DELETE FROM credit_transactions WHERE type = 'earned_purchase' AND reference = 'sepay:2'")
+    found = await differences(books)
+    assert "row alice:earned_purchase:sepay:2:creditsNew is missing" in found
+
+
+async def test_a_payment_made_up_is_named(books, tamper):
+    tamper("UPDATE records SET status = 'credited' WHERE kind = 'payment' AND id = 'sepay:4'")
+    document = dict((await books.record("payment", "sepay:2")).document)
+    text = orjson.dumps(document).decode()
+    tamper("UPDATE records SET document = ? WHERE kind = 'payment' AND id = 'sepay:4'", text)
+    assert "payment sepay:4 of alice: credited, but row" in await differences(books)
+
+
+@pytest.mark.parametrize("status", ["refused", "review"])
+async def test_a_row_of_a_payment_that_credits_nothing_is_named(books, tamper, status):
+    tamper("UPDATE records SET status = ? WHERE kind = 'payment' AND id = 'sepay:2'", status)
+    found = await differences(books)
+    assert f"row alice:earned_purchase:sepay:2:creditsNew: its payment is {status}" in found
+
+
+async def test_a_row_without_a_payment_is_named_even_where_the_sums_are_right(books, tamper):
+    tamper("DELETE FROM records WHERE kind = 'payment' AND id = 'sepay:2'")
+    assert "there is no payment sepay:2" in await differences(books)
+
+
+async def test_lots_pools_and_rows_are_compared_too(books, tamper):
+    tamper("UPDATE lots SET left_pico = left_pico + 1 WHERE user = 'alice' AND left_pico > 0")
+    assert "M1 alice" in await differences(books)
