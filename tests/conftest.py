@@ -3,10 +3,13 @@
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import pymongo
 import pytest
 
+import mongodb
 import needs
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
@@ -32,6 +35,35 @@ def shared_path() -> Path:
 def needs_program() -> Callable[[str], str]:
     """A function from a program's name to its path, which skips the test where there is none."""
     return needs.needs_program
+
+
+@pytest.fixture(scope="session")
+def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
+    """The address of a MongoDB-wire server that lives as long as the tests."""
+    if mongodb.NAMED_SERVER:
+        yield mongodb.NAMED_SERVER
+        return
+    with mongodb.fast_folder(tmp_path_factory.mktemp("mongodb")) as folder:
+        server = mongodb.MongoDBServer(folder)
+        server.start()
+        yield server.url
+        server.kill()
+
+
+@pytest.fixture
+def mongodb_database(mongodb_server: str) -> Generator[Any, None, None]:
+    """An empty database, as an operator with a shell sees it."""
+    with pymongo.MongoClient(mongodb_server) as client:
+        database = client.get_database(f"farebox_test_{os.getpid()}")
+        mongodb.empty(database)
+        yield database
+
+
+@pytest.fixture
+def mongodb_url(mongodb_server: str, mongodb_database: Any) -> str:
+    """The address of an empty database."""
+    base, _, options = mongodb_server.partition("?")
+    return f"{base.rstrip('/')}/{mongodb_database.name}" + (f"?{options}" if options else "")
 
 
 def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -15,22 +15,53 @@ import pytest
 from farebox.base.records import KeyRecord, LotAmount, Settlement, Transaction
 from farebox.ledger.conservation import differences
 from farebox.store.base import Booked, Event, EventResult, Store
+from farebox.store.mongo import MongoStore
 from farebox.store.sqlite import SQLiteStore
+from store.outside import Outside, OutsideMongoDB, OutsideSQLite
 
 NOW = 1_760_000_000_000
 USD = 10**12
 JOURNAL = "a" * 16
 OTHER_JOURNAL = "b" * 16
 
-FACTORIES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SQLiteStore(folder / "store.db")}
+LOG_TTL_DAYS = 100_000
+"""The servers' clock would expire the log rows of `NOW` while a test looks at them."""
+
+
+def _sqlite(request: pytest.FixtureRequest, folder: Path) -> tuple[Store, Outside]:
+    return SQLiteStore(folder / "store.db"), OutsideSQLite(folder / "store.db")
+
+
+def _mongo(request: pytest.FixtureRequest, folder: Path) -> tuple[Store, Outside]:
+    url = request.getfixturevalue("mongodb_url")
+    return MongoStore(url, log_ttl_days=LOG_TTL_DAYS), OutsideMongoDB(
+        request.getfixturevalue("mongodb_database")
+    )
+
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest, Path], tuple[Store, Outside]]] = {
+    "sqlite": _sqlite,
+    "mongo": _mongo,
+}
 
 
 @pytest.fixture(params=sorted(FACTORIES))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = FACTORIES[request.param](tmp_path)
+def implementation(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Outside]:
+    return FACTORIES[request.param](request, tmp_path)
+
+
+@pytest.fixture
+async def store(implementation: tuple[Store, Outside]) -> AsyncIterator[Store]:
+    opened, _ = implementation
     await opened.open()
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def outside(implementation: tuple[Store, Outside]) -> Outside:
+    """What someone without Farebox does to the store's data, or reads of it."""
+    return implementation[1]
 
 
 @pytest.fixture

@@ -205,13 +205,13 @@ async def test_M2_a_named_debit_leaves_what_others_claim(scene):
     await scene.sound()
 
 
-async def test_a_parked_account_is_collected_from_by_nobody(scene, by_hand):
+async def test_a_parked_account_is_collected_from_by_nobody(scene, outside):
     await scene.user("alice")
     await refund(scene, 40)
     await scene.credit("alice", 100)
-    by_hand("UPDATE users SET parked = 'because' WHERE user = 'alice'")
+    outside.park("alice", "because")
     assert await collect(scene) == 40
-    by_hand("UPDATE users SET parked = NULL WHERE user = 'alice'")
+    outside.park("alice", None)
     assert await collect(scene) is None
     assert await scene.balance("alice") == 60
 

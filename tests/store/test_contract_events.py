@@ -53,16 +53,13 @@ async def test_a_row_of_nothing_is_booked_once_too(scene):
     assert (await scene.store.account("alice")).lots == ()
 
 
-async def test_the_dates_of_a_purchase_are_kept_per_pool(scene, by_hand):
+async def test_the_dates_of_a_purchase_are_kept_per_pool(scene, outside):
     await scene.user("alice")
     await scene.credit("alice", 5, "credits", expires=scene.NOW + 1000)
     await scene.credit("alice", 5, "creditsNew")
     await apply(scene, credit(scene, "alice", "refCredits", 5, "earned_referral"))
     await apply(scene, credit(scene, "alice", "credits", 5, "earned_referral"))
-    dates = by_hand(
-        "SELECT purchased_at_ms, expires_at_ms, purchased_at_new_ms, expires_at_new_ms FROM users"
-    )
-    assert dates == [(scene.NOW, scene.NOW + 1000, scene.NOW, None)]
+    assert outside.dates("alice") == (scene.NOW, scene.NOW + 1000, scene.NOW, None)
 
 
 async def test_M4_a_redelivered_event_changes_nothing(scene):
@@ -211,18 +208,18 @@ async def test_an_old_sweep_finds_nothing_left_to_take(scene):
     assert await scene.balance("alice") == 7
 
 
-async def test_a_parked_account_takes_no_event(scene, by_hand):
+async def test_a_parked_account_takes_no_event(scene, outside):
     await scene.user("alice", usd=1)
     await scene.user("bob")
-    by_hand("UPDATE users SET parked = 'because' WHERE user = 'alice'")
+    outside.park("alice", "because")
     out = scene.row("alice", "transfer_out", "credits", -5)
     assert await apply(scene, credit(scene, "bob", "credits", 5, "transfer_in"), out) is EventResult.PARKED
     assert await scene.balance("bob") == 0
 
 
-async def test_hole_55_a_foreign_write_parks_the_user_before_an_event_touches_him(scene, by_hand):
+async def test_hole_55_a_foreign_write_parks_the_user_before_an_event_touches_him(scene, outside):
     await scene.user("alice", usd=1)
-    by_hand("UPDATE pools SET balance_pico = 3 WHERE user = 'alice' AND pool = 'credits'")
+    outside.write_balance("alice", "credits", 3)
     event = Event((credit(scene, "alice", "credits", 5),))
     assert await scene.store.apply_event(event, scene.NOW) is EventResult.PARKED
     account = await scene.store.account("alice")
@@ -230,14 +227,14 @@ async def test_hole_55_a_foreign_write_parks_the_user_before_an_event_touches_hi
     assert account.balances["credits"] == 3
 
 
-async def test_S18_a_foreign_write_is_adopted_as_adjustments_by_an_operator(scene, by_hand):
+async def test_S18_a_foreign_write_is_adopted_as_adjustments_by_an_operator(scene, outside):
     await scene.user("alice")
     await scene.credit("alice", 100)
     await scene.credit("alice", 100, "creditsNew")
     assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DUPLICATE
     assert await scene.store.adopt_balances("nobody", "operator", scene.NOW) is EventResult.UNKNOWN_USER
-    by_hand("UPDATE pools SET balance_pico = 130 WHERE user = 'alice' AND pool = 'credits'")
-    by_hand("UPDATE pools SET balance_pico = 60 WHERE user = 'alice' AND pool = 'creditsNew'")
+    outside.write_balance("alice", "credits", 130)
+    outside.write_balance("alice", "creditsNew", 60)
     event = Event((credit(scene, "alice", "credits", 5),))
     assert await scene.store.apply_event(event, scene.NOW) is EventResult.PARKED
 
@@ -252,20 +249,20 @@ async def test_S18_a_foreign_write_is_adopted_as_adjustments_by_an_operator(scen
     assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DUPLICATE
 
 
-async def test_S18_a_foreign_write_put_right_by_hand_ends_the_parking(scene, by_hand):
+async def test_S18_a_foreign_write_put_right_outside_ends_the_parking(scene, outside):
     await scene.user("alice", usd=1)
-    by_hand("UPDATE users SET parked = 'a balance was written from outside' WHERE user = 'alice'")
+    outside.park("alice", "a balance was written from outside")
     assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.DONE
     assert (await scene.store.account("alice")).parked is None
     await scene.sound()
 
 
-async def test_M2_a_foreign_write_below_what_is_leased_is_not_adopted(scene, by_hand):
+async def test_M2_a_foreign_write_below_what_is_leased_is_not_adopted(scene, outside):
     await scene.user("alice")
     await scene.credit("alice", 100)
     await scene.journal()
     await scene.lease("alice", 60)
-    by_hand("UPDATE pools SET balance_pico = 50 WHERE user = 'alice' AND pool = 'credits'")
+    outside.write_balance("alice", "credits", 50)
     assert await scene.store.adopt_balances("alice", "operator", scene.NOW) is EventResult.SHORT
     assert (await scene.store.account("alice")).balances["credits"] == 50
     await scene.store.end_journal(scene.J, "lost")

@@ -69,7 +69,7 @@ async def test_when_money_is_scarce_the_rest_is_granted(scene):
     assert answer.available_pico == 0
 
 
-async def test_why_nothing_is_granted(scene, by_hand):
+async def test_why_nothing_is_granted(scene, outside):
     await scene.user("alice")
     await scene.journal()
     assert (await grant(scene, user="nobody")).reason == "unknown"
@@ -78,25 +78,25 @@ async def test_why_nothing_is_granted(scene, by_hand):
     assert (await grant(scene, now=scene.NOW + 10)).reason == "expired"
     await scene.store.set_user_active("alice", False, "test", scene.NOW)
     assert (await grant(scene)).reason == "inactive"
-    by_hand("UPDATE users SET parked = 'because' WHERE user = 'alice'")
+    outside.park("alice", "because")
     assert (await grant(scene)).reason == "parked"
 
 
-async def test_S18_no_grant_on_a_balance_written_from_outside(scene, by_hand):
+async def test_S18_no_grant_on_a_balance_written_from_outside(scene, outside):
     await scene.user("alice", usd=1)
     await scene.journal()
-    by_hand("UPDATE pools SET balance_pico = 7 WHERE user = 'alice' AND pool = 'credits'")
+    outside.write_balance("alice", "credits", 7)
     assert (await grant(scene)).reason == "parked"
     assert "outside" in (await scene.store.account("alice")).parked
 
 
-async def test_claims_lower_what_can_be_granted(scene, by_hand):
+async def test_claims_lower_what_can_be_granted(scene, outside):
     await scene.user("alice")
     part = await scene.credit("alice", 100)
     await scene.journal()
-    by_hand("INSERT INTO claims (user, reference, pool, amount_pico) VALUES ('alice', 'r1', 'credits', 70)")
+    outside.add_claim("alice", "r1", "credits", None, 70)
     assert (await grant(scene, need=31, want=31)).reason == "short"
-    by_hand("UPDATE claims SET lot = ? WHERE user = 'alice'", part.lot)
+    outside.add_claim("alice", "r1", "credits", part.lot, 70)
     answer = await grant(scene, need=30, want=100)
     assert sum(part.amount_pico for part, _ in answer.added) == 30
     assert (await scene.store.account("alice")).claims[0].lot == part.lot

@@ -22,6 +22,7 @@ from farebox.base.errors import (
 from farebox.store import wire_form
 from farebox.store.remote import RemoteStore
 from farebox.store.server import StoreServer
+from farebox.store.sqlite import SQLiteStore
 
 
 class Host:
@@ -37,6 +38,15 @@ class Host:
     async def pushed(self, message: dict[str, Any]) -> None:
         while message not in self.pushes:
             await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def store(tmp_path) -> AsyncIterator[SQLiteStore]:
+    """The wire does not depend on what is behind it."""
+    opened = SQLiteStore(tmp_path / "store.db")
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

@@ -424,8 +424,8 @@ async def test_open_store_by_url(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("mongodb://host/db", "SQLite only"),
-        ("mongodb+srv://host/db", "SQLite only"),
+        ("mongodb://host/db?w=1", "take w out"),
+        ("mongodb+srv://host/db?readPreference=secondary", "take readpreference out"),
         ("sqlite:///", "is named as"),
         ("sqlite://host/x", "is named as"),
         ("postgres://x", "is named as"),

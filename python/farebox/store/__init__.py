@@ -15,15 +15,20 @@ _SCHEME: Final = "sqlite:///"
 
 
 def open_store(url: str) -> Store:
-    """The store a URL names, not yet opened: `sqlite:///relative/path` or `sqlite:////absolute/path`.
+    """The store a URL names, not yet opened: `sqlite:///relative/path`, `sqlite:////absolute/path`, or
+    `mongodb://HOST/DATABASE` and `mongodb+srv://HOST/DATABASE` with the driver's options.
 
-    Raises StoreRefusedError for any other form; there are no options, and durability cannot be lowered (S16).
+    Raises StoreRefusedError for any other form; durability cannot be lowered by options (S07, S16).
     """
     parts = urlsplit(url)
     if parts.scheme in {"mongodb", "mongodb+srv"}:
-        raise StoreRefusedError("this version of Farebox keeps balances in SQLite only; use sqlite:///PATH")
+        from farebox.store.mongo import MongoStore  # noqa: PLC0415 - the same, and the driver takes long to import
+
+        return MongoStore(url)
     if not url.startswith(_SCHEME) or len(url) == len(_SCHEME):
-        raise StoreRefusedError("a store is named as sqlite:///relative/path or sqlite:////absolute/path")
+        raise StoreRefusedError(
+            "a store is named as sqlite:///PATH (sqlite:////PATH for an absolute one) or mongodb://HOST/DATABASE"
+        )
     if parts.query or parts.fragment:
         raise StoreRefusedError("sqlite:///PATH takes no options: journal mode and synchronous are fixed")
     from farebox.store.sqlite import SQLiteStore  # noqa: PLC0415 - workers import this room without a store client
