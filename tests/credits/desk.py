@@ -22,8 +22,13 @@ from farebox.store.base import Store
 
 BANK_KEY = "bank-key-of-the-test"
 CARD_SECRET = "whsec_of_the_test"
+PRO = {"id": "pro", "name": "Pro", "credits_monthly": "500", "usd_per_credit": "0.01", "price_ids": ["p1"]}
 SHOP = settings(
-    sepay={"api_key_env": "K", "sub_account": "VA1"}, stripe={"webhook_secret_env": "K"}, order_minutes=60
+    sepay={"api_key_env": "K", "sub_account": "VA1"},
+    stripe={"webhook_secret_env": "K"},
+    order_minutes=60,
+    plans=[PRO],
+    allocations=[{"from_pool": "credits", "to_pool": "creditsNew", "max": "10", "max_per_day": "20"}],
 )
 
 

@@ -41,6 +41,10 @@ BODIES = {
     },
     "ReferralInput": {"user": "alice", "referrer": "bob"},
     "ActiveInput": {"active": True, "reason": "because"},
+    "AllocationInput": {"pool": "credits", "to_pool": "creditsNew", "amount": "1"},
+    "CancelInput": {},
+    "PeriodInput": {"subscription": "s1", "plan": "pro", "starts_ms": 1, "ends_ms": 1 << 50},
+    "UndoInput": {"key": "k1", "reason": "because"},
 }
 
 
@@ -55,7 +59,7 @@ async def desk(store, tmp_path) -> AsyncIterator[Desk]:
 
 
 def named(path: str) -> str:
-    return path.format(user="alice", payment="sepay:404", order="TROLLNONE")
+    return path.format(user="alice", payment="sepay:404", order="TROLLNONE", subscription="manual:none")
 
 
 async def money(desk: Desk) -> dict[str, dict[str, int]]:
@@ -385,7 +389,45 @@ def test_every_write_is_of_a_role_and_every_path_once():
         assert (route.method == "POST") == (route.body is not None)
         if route.body is not None:
             assert ANYONE not in route.roles
-            assert BODIES[route.body.__name__]
+            assert route.body.__name__ in BODIES
         if route.path.startswith("/api/admin/"):
             assert USER not in route.roles
     assert SHOP.pool == "creditsNew"
+
+
+async def test_a_subscription_from_its_grant_to_its_cancellation(desk):
+    (plan,) = (await desk.get("/api/products", "user"))["subscriptions"]
+    assert (plan["product_id"], plan["credits_monthly"], plan["usd_per_credit"]) == ("pro", "500", "0.01")
+    begins = wall_ms()
+    period = {"subscription": "s1", "plan": "pro", "starts_ms": begins, "ends_ms": begins + 10**9}
+    key = {"Idempotency-Key": "one-period"}
+    for result in ("done", "duplicate"):
+        granted = await desk.post("/api/admin/users/alice/subscriptions", period, **key)
+        assert granted == {"result": result, "subscription": "manual:s1"}
+    permanent = {"pool": "credits_permanent", "amount": "2", "reason": "gift"}
+    await desk.post("/api/admin/users/alice/grants", permanent)
+    shown = await desk.get("/api/credits", "user")
+    assert (shown["credits_monthly"], shown["credits_permanent"], shown["balance"]) == ("5", "2", "7")
+    rows = (await desk.get("/api/credits/transactions?limit=1&offset=1", "user"))["transactions"]
+    assert [(row["type"], row["pool"], row["amount"]) for row in rows] == [
+        ("earned_subscription", "monthly", "5")
+    ]
+    active = (await desk.get("/api/subscriptions", "user"))["active_subscription"]
+    assert (active["subscription_id"], active["plan_name"]) == ("manual:s1", "Pro")
+    assert (await desk.send("POST", "/api/subscriptions/manual:s9/cancel", "user", {}))[0] == 404
+    canceled = await desk.post("/api/subscriptions/manual:s1/cancel", {}, "user")
+    assert canceled["cancel_at_period_end"] is True
+    assert (await desk.get("/api/admin/users/alice/subscriptions"))["subscriptions"] == [canceled]
+    assert (await desk.get("/api/history", "user"))["total_count"] == 0
+
+
+async def test_a_user_allocates_and_an_operator_takes_back(desk):
+    await desk.post("/api/admin/users/alice/grants", {**BODIES["GrantInput"], "amount": "5"})
+    own = {"pool": "credits", "to_pool": "creditsNew", "amount": "2"}
+    assert (await desk.post("/api/credits/allocations", {**own, "dry_run": True}, "user"))["key"]
+    moved = await desk.post("/api/credits/allocations", own, "user")
+    assert (await desk.get("/api/wallet", "user"))["pools"]["creditsNew"] == "2"
+    back = {"key": moved["key"], "reason": "a mistake"}
+    assert (await desk.post("/api/admin/undo", back))["result"] == "done"
+    assert (await desk.get("/api/wallet", "user"))["pools"]["credits"] == "5"
+    assert (await desk.send("POST", "/api/credits/allocations", "user", {**own, "amount": "50"}))[0] == 400

@@ -16,22 +16,17 @@ from farebox.credits.export import Export
 from farebox.credits.export_schema import SCHEMAS
 from farebox.credits.import_legacy import Import
 from farebox.credits.import_report import ImportReport
-from farebox.store.base import Event
+from farebox.store.base import Event, Store
 from farebox.store.legacy import open_source
-from farebox.store.sqlite import SQLiteStore
 
 NOW = 1_770_000_000_000
 
 
-@pytest.fixture
-async def store(tmp_path):
-    """Users with opening balances and old logs, and one with a charge of today."""
-    opened = SQLiteStore(tmp_path / "store.db")
-    await opened.open()
+@pytest.fixture(autouse=True)
+async def filled(store, tmp_path):
+    """Users with opening balances and old logs."""
     write_dump(tmp_path / "dump", LegacyData(120, 400))
-    await Import(opened, open_source(str(tmp_path / "dump")), ImportReport(False), NOW).run()
-    yield opened
-    await opened.close()
+    await Import(store, open_source(str(tmp_path / "dump")), ImportReport(False), NOW).run()
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +38,7 @@ def lines(folder: Path, table: str) -> list[dict]:
     return [json.loads(line) for line in (folder / f"{table}.ndjson").read_bytes().splitlines()]
 
 
-async def export(store: SQLiteStore, folder: Path, stop_at: int = 10**9) -> None:
+async def export(store: Store, folder: Path, stop_at: int = 10**9) -> None:
     calls = 0
 
     def on_progress(what: str, done: int, total: int) -> None:

@@ -22,19 +22,11 @@ from farebox.credits.import_legacy import Import
 from farebox.credits.import_report import ImportReport
 from farebox.ledger.conservation import differences
 from farebox.ledger.opening import exact_pico
+from farebox.store.base import Store
 from farebox.store.legacy import open_source
-from farebox.store.sqlite import SQLiteStore
 
 NOW = 1_770_000_000_000
 DATE = datetime(2026, 2, 2, tzinfo=UTC)
-
-
-@pytest.fixture
-async def store(tmp_path):
-    opened = SQLiteStore(tmp_path / "store.db")
-    await opened.open()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -51,7 +43,7 @@ def dump(tmp_path):
     return write
 
 
-async def run(store: SQLiteStore | None, folder: str, *, dry_run: bool = False, **more: Any) -> ImportReport:
+async def run(store: Store | None, folder: str, *, dry_run: bool = False, **more: Any) -> ImportReport:
     source = open_source(folder)
     report = ImportReport(dry_run)
     await Import(store, source, report, NOW, **more).run()
@@ -60,7 +52,7 @@ async def run(store: SQLiteStore | None, folder: str, *, dry_run: bool = False, 
     return report
 
 
-async def sound(store: SQLiteStore) -> None:
+async def sound(store: Store) -> None:
     """M1 and M2 of every user."""
     async for account in store.accounts():
         found = await store.account_with_rows(account.user)
@@ -68,7 +60,7 @@ async def sound(store: SQLiteStore) -> None:
         assert differences(*found) == []
 
 
-async def pools(store: SQLiteStore, user: str) -> dict[str, int]:
+async def pools(store: Store, user: str) -> dict[str, int]:
     account = await store.account(user)
     assert account is not None
     return {pool: amount for pool, amount in account.balances.items() if amount}

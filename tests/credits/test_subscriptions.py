@@ -13,7 +13,6 @@ from farebox.credits.subscriptions import PaidPeriod, grant_period
 from farebox.credits.transfers import perform
 from farebox.ledger.conservation import differences
 from farebox.store.base import Booked, EventResult
-from farebox.store.sqlite import SQLiteStore
 from store.conftest import Scene
 
 NOW = 1_770_000_000_000
@@ -29,15 +28,13 @@ def period(number: int, plan: Plan = PRO, **changes) -> PaidPeriod:
     return replace(first, starts_ms=NOW + (number - 1) * MONTH, ends_ms=NOW + number * MONTH, **changes)
 
 
-@pytest.fixture
-async def store(tmp_path):
-    opened = SQLiteStore(tmp_path / "store.db")
-    await opened.open()
-    await opened.create_user("alice", "user", "test", NOW)
-    await opened.claim_epoch(J, 1, "host", NOW)
-    yield opened
-    assert differences(*(await opened.account_with_rows("alice"))) == []
-    await opened.close()
+@pytest.fixture(autouse=True)
+async def sound(store):
+    """A user and a journal; M1 and M2 at the end."""
+    await store.create_user("alice", "user", "test", NOW)
+    await store.claim_epoch(J, 1, "host", NOW)
+    yield
+    assert differences(*(await store.account_with_rows("alice"))) == []
 
 
 async def monthly(store, pool="credits_monthly"):

@@ -18,6 +18,7 @@ from farebox.config.credits_document import (
     StripeEntry,
     ValidityEntry,
 )
+from farebox.config.plans import Allocation, Plan, allocations, plans
 from farebox.config.problems import Problems
 
 DAY_MS = 86_400_000
@@ -103,6 +104,12 @@ class CreditsSettings:
     referral: Referral | None
     sepay: Sepay | None
     stripe: Stripe | None
+    plans: tuple[Plan, ...] = ()
+    allocations: tuple[Allocation, ...] = ()
+
+    def plan(self, named: str) -> Plan | None:
+        """The plan of this id, or of a provider's price or product id."""
+        return next((plan for plan in self.plans if named == plan.id or named in plan.price_ids), None)
 
     def expires_ms(self, pool: str, now_ms: int) -> int | None:
         """When credit bought now for a pool ends."""
@@ -145,6 +152,8 @@ def credits_settings(entry: CreditsEntry, problems: Problems) -> CreditsSettings
         referral=_referral(entry.referral, problems),
         sepay=_sepay(entry.sepay, rates, problems),
         stripe=_stripe(entry.stripe, problems),
+        plans=plans(entry.plans, problems),
+        allocations=allocations(entry.allocations, problems),
     )
 
 

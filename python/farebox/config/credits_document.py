@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farebox.base import limits as bounds
 from farebox.config.exact import ExactDecimal
+from farebox.config.plans_document import AllocationEntry, PlanEntry
 
 Pool = Literal["credits", "refCredits", "creditsNew", "credits_permanent", "credits_monthly"]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
@@ -103,3 +104,7 @@ class CreditsEntry(_Entry):
     referral: ReferralEntry | None = None
     sepay: SepayEntry | None = None
     stripe: StripeEntry | None = None
+    plans: list[PlanEntry] = Field(default=[], description="Subscriptions into the wallet `subscription`")
+    allocations: list[AllocationEntry] = Field(
+        default=[], description="What users may move between their own pools; empty: nothing"
+    )

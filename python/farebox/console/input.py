@@ -88,3 +88,33 @@ class ActiveInput(_Input):
 
     active: bool
     reason: Reason
+
+
+class AllocationInput(_Input):
+    """Credit moved between pools of one's own."""
+
+    pool: Pool
+    to_pool: Pool
+    amount: Amount
+    dry_run: bool = False
+
+
+class CancelInput(_Input):
+    """Nothing is to be said to cancel."""
+
+
+class PeriodInput(_Input):
+    """A period of a plan, paid for outside of any provider."""
+
+    subscription: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    plan: Annotated[str, Field(min_length=1, max_length=64)]
+    starts_ms: Annotated[int, Field(ge=0, le=1 << 53)]
+    ends_ms: Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+class UndoInput(_Input):
+    """Which move is taken back, by the `key` its answer named, and why."""
+
+    key: Annotated[str, Field(min_length=1, max_length=80)]
+    reason: Reason
+    dry_run: bool = False

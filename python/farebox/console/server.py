@@ -24,7 +24,7 @@ from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.errors import FareboxError
 from farebox.config.credits import CreditsSettings
-from farebox.console import purchases, wallets
+from farebox.console import purchases, subscriptions, wallets
 from farebox.console.access import admitted
 from farebox.console.answers import Declined, declined
 from farebox.console.metrics import CONTENT_TYPE, FareboxCollector
@@ -33,7 +33,7 @@ from farebox.console.webhooks import Webhooks
 from farebox.credits.notices import Provider
 from farebox.store.base import Store
 
-ROUTES: Final = (*purchases.ROUTES, *wallets.ROUTES)
+ROUTES: Final = (*purchases.ROUTES, *subscriptions.ROUTES, *wallets.ROUTES)
 PROVIDERS: Final = ("sepay", "stripe")
 _KEY: Final = re.compile(r"[\x21-\x7e]{8,100}")
 _log = logging.getLogger(__name__)

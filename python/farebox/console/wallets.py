@@ -69,7 +69,7 @@ async def transfer(call: Call) -> Document:
         to_user=body.to_user,
         to_pool=body.to_pool,
     )
-    return _moved(await perform(call.store, move, call.now_ms, dry_run=body.dry_run), body.dry_run)
+    return moved(await perform(call.store, move, call.now_ms, dry_run=body.dry_run), body.dry_run)
 
 
 async def set_active(call: Call) -> Document:
@@ -164,10 +164,11 @@ async def _granted(call: Call, kind: str) -> Document:
         actor=call.caller.actor,
         expires_at_ms=body.expires_ms,
     )
-    return _moved(await perform(call.store, move, call.now_ms), dry_run=False)
+    return moved(await perform(call.store, move, call.now_ms), dry_run=False)
 
 
-def _moved(outcome: Outcome, dry_run: bool) -> Document:
+def moved(outcome: Outcome, dry_run: bool) -> Document:
+    """What became of a move. Raises UsageError where it was not made."""
     if outcome.result not in {EventResult.DONE, EventResult.DUPLICATE}:
         raise UsageError(_SAID.get(outcome.result, f"not booked: {outcome.result.value}"))
     return {

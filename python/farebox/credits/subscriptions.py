@@ -44,8 +44,13 @@ def pool_for(kind: str, pool: str | None = None) -> str:
     return pool or (MONTHLY if kind == "earned_subscription" else PERMANENT)
 
 
-async def grant_period(store: Store, period: PaidPeriod, actor: str, now_ms: int) -> EventResult:
-    """Book a paid invoice, whichever of its deliveries comes first. Raises UsageError on nonsense."""
+async def grant_period(
+    store: Store, period: PaidPeriod, actor: str, now_ms: int, *, payment: Record | None = None
+) -> EventResult:
+    """Book a paid invoice, whichever of its deliveries comes first; `payment` is made with it.
+
+    Raises UsageError on nonsense.
+    """
     if period.ends_ms <= period.starts_ms:
         raise UsageError(f"invoice {period.invoice}: its period ends before it begins")
     for _ in range(limits.stale_retries_max):
@@ -57,7 +62,11 @@ async def grant_period(store: Store, period: PaidPeriod, actor: str, now_ms: int
             return EventResult.DUPLICATE
         if current is not None and current.user != period.user:
             raise UsageError(f"subscription {period.subscription} belongs to another user")
-        result = await _apply(store, period_event(account, current, period, actor, now_ms), now_ms)
+        event = period_event(account, current, period, actor, now_ms)
+        if payment is not None:
+            changes = (RecordChange.insert(payment), *event.records)
+            event = replace(event, records=changes, balance_of=MONTHLY)
+        result = await _apply(store, event, now_ms)
         if result is not EventResult.STALE:
             return result
     raise _contended(period.subscription)
@@ -95,7 +104,7 @@ def period_event(
 def grant_row(period: PaidPeriod, now_ms: int) -> Transaction:
     """The row of an invoice's grant."""
     plan, user = period.plan, period.user
-    lot = hashlib.sha256(f"{user}:earned_subscription:{period.invoice}:{MONTHLY}".encode()).hexdigest()[:24]
+    lot = hashlib.sha256(f"{user}:{period.invoice}:{MONTHLY}".encode()).hexdigest()[:24]
     cause = f"{plan.name}: {plan.credits} credits at {plan.usd_per_credit} USD, invoice {period.invoice}"
     part = LotAmount(lot, MONTHLY, plan.grant_pico)
     return Transaction(
