@@ -24,10 +24,10 @@ MODELS = ("claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001", "gpt-5.1", 
 
 
 def nearest_pico(value: float) -> int:
-    """By decimal arithmetic: the exact value of the double, to 12 places, half to even."""
+    """By decimal arithmetic: the shortest text of the double, to 12 places, half to even."""
     with localcontext() as context:
         context.prec = 1200
-        return int(Decimal(value).quantize(Decimal("1e-12"), rounding=ROUND_HALF_EVEN).scaleb(12))
+        return int(Decimal(repr(value)).quantize(Decimal("1e-12"), rounding=ROUND_HALF_EVEN).scaleb(12))
 
 
 @dataclass

@@ -137,19 +137,20 @@ async def test_a_subscription_is_canceled_by_its_owner_with_its_period(store):
     for _ in range(2):
         canceled = await subscriptions.cancel(store, "stripe:sub_1", "alice", NOW, owner="alice")
         assert canceled.document["cancel_at_period_end"] is True
-    assert await subscriptions.end_due(store, NOW + MONTH - 1) == 0
-    assert await subscriptions.end_due(store, NOW + MONTH) == 1
-    shown = await subscriptions.subscriptions_document(store, "alice")
+    before = await subscriptions.subscriptions_document(store, "alice", NOW + MONTH - 1)
+    assert before["active_subscription"]["cancel_at_period_end"] is True
+    shown = await subscriptions.subscriptions_document(store, "alice", NOW + MONTH)
     assert [s["status"] for s in shown["subscriptions"]] == ["canceled"]
     assert shown["active_subscription"] is None
     assert await monthly(store) == 5 * USD
 
 
-async def test_only_an_operator_ends_a_manual_subscription_so_its_end_is_noted(store):
-    await grant_period(store, period(1, subscription="manual:1"), "root", NOW)
+async def test_a_manual_subscription_is_past_due_after_its_period_and_others_as_told(store):
+    await grant_period(store, period(1, subscription="manual:1", invoice="m1"), "root", NOW)
     await grant_period(store, period(1), "stripe", NOW)
-    assert await subscriptions.end_due(store, NOW + MONTH) == 1
-    assert (await store.record("subscription", "manual:1")).status == "past_due"
+    shown = await subscriptions.subscriptions_document(store, "alice", NOW + MONTH)
+    states = {one["subscription_id"]: one["status"] for one in shown["subscriptions"]}
+    assert states == {"manual:1": "past_due", "stripe:sub_1": "active"}
 
 
 async def test_older_news_of_a_status_is_ignored(store):

@@ -48,7 +48,7 @@ async def own_transactions(call: Call) -> Document:
 
 async def own_subscriptions(call: Call) -> Document:
     """The caller's subscriptions."""
-    return await subscriptions.subscriptions_document(call.store, call.caller.name)
+    return await subscriptions.subscriptions_document(call.store, call.caller.name, call.now_ms)
 
 
 async def own_cancel(call: Call) -> Document:
@@ -57,7 +57,7 @@ async def own_cancel(call: Call) -> Document:
     canceled = await subscriptions.cancel(
         call.store, call.path["subscription"], call.caller.actor, call.now_ms, owner=call.caller.name
     )
-    return subscriptions.subscription_document(canceled)
+    return subscriptions.subscription_document(canceled, call.now_ms)
 
 
 async def own_history(call: Call) -> Document:
@@ -87,7 +87,7 @@ async def own_allocation(call: Call) -> Document:
 
 async def user_subscriptions(call: Call) -> Document:
     """A user's subscriptions."""
-    return await subscriptions.subscriptions_document(call.store, call.path["user"])
+    return await subscriptions.subscriptions_document(call.store, call.path["user"], call.now_ms)
 
 
 async def cancel(call: Call) -> Document:
@@ -96,7 +96,7 @@ async def cancel(call: Call) -> Document:
     canceled = await subscriptions.cancel(
         call.store, call.path["subscription"], call.caller.actor, call.now_ms
     )
-    return subscriptions.subscription_document(canceled)
+    return subscriptions.subscription_document(canceled, call.now_ms)
 
 
 async def grant(call: Call) -> Document:

@@ -231,26 +231,6 @@ async def cancel(
     raise _contended(subscription)
 
 
-async def end_due(store: Store, now_ms: int) -> int:
-    """Mark subscriptions whose period is over: canceled where that was asked for, past due where nobody but
-    an operator would say so. How many.
-    """
-    ended = 0
-    for current in await store.records(
-        "subscription", status="active", due_before_ms=now_ms, limit=limits.records_page_max
-    ):
-        if current.document["cancel_at_period_end"]:
-            status = "canceled"
-        elif current.id.startswith("manual:"):
-            status = "past_due"
-        else:
-            continue
-        change = RecordChange.update(replace(current, status=status))
-        event = Event((), records=(change,), source="subscription")
-        ended += await store.apply_event(event, now_ms) is EventResult.DONE
-    return ended
-
-
 # -- reading -------------------------------------------------------------------------------------------------
 
 
@@ -275,15 +255,26 @@ async def wallet_document(store: Store, user: str) -> dict[str, Any]:
     }
 
 
-async def subscriptions_document(store: Store, user: str) -> dict[str, Any]:
+def status_of(record: Record, now_ms: int) -> str:
+    """What a subscription is now: one that was to end with its period has ended with it; one that only an
+    operator renews is past due after it.
+    """
+    if record.status != "active" or record.due_ms is None or now_ms < record.due_ms:
+        return record.status
+    if record.document["cancel_at_period_end"]:
+        return "canceled"
+    return "past_due" if record.id.startswith("manual:") else record.status
+
+
+async def subscriptions_document(store: Store, user: str, now_ms: int) -> dict[str, Any]:
     """A user's subscriptions, newest first, and the one that is active."""
     found = await store.records("subscription", user=user, limit=limits.records_page_max)
-    shown = [subscription_document(record) for record in found]
+    shown = [subscription_document(record, now_ms) for record in found]
     active = [record for record in shown if record["status"] in {"active", "trialing"}]
     return {"subscriptions": shown, "active_subscription": active[0] if active else None}
 
 
-def subscription_document(record: Record) -> dict[str, Any]:
+def subscription_document(record: Record, now_ms: int) -> dict[str, Any]:
     """One subscription under the two-pool system's names."""
     document = record.document
     return {
@@ -291,7 +282,7 @@ def subscription_document(record: Record) -> dict[str, Any]:
         "user_id": record.user,
         "stripe_subscription_id": record.id.partition(":")[2] if record.id.startswith("stripe:") else None,
         "plan_name": document["plan_name"],
-        "status": record.status,
+        "status": status_of(record, now_ms),
         "credits_monthly": document["credits_monthly"],
         "renewal": document["renewal"],
         "current_period_start": document["period_starts_ms"],

@@ -1,6 +1,6 @@
 """The opening balance of an account of the replaced system: an exact amount of a double, and its ledger row.
 
-Pure. Promises: the exact value of the double is rounded once, half to even, to the pico, and the rest is
+Pure. Promises: an amount is rounded once, half to even, to the pico, and the rest is
 handed back, so that an import can show that nothing else was lost; what is no amount of money is refused with
 the reason.
 """
@@ -21,8 +21,9 @@ LARGEST_PICO: Final = 2**63 - 1
 def exact_pico(value: object) -> tuple[int, Fraction]:
     """The nearest pico-USD of an amount in USD, and the exact rest in pico (amount - nearest).
 
-    Absent (None) is 0. A double counts with its exact binary value. Raises ValueError with the reason on
-    anything that is no amount: text, NaN, infinity, a negative one, more than a store can hold.
+    Absent (None) is 0. A double stands for its shortest decimal form, which is what its owner has always been
+    shown. Raises ValueError with the reason on anything that is no amount: text, NaN, infinity, a negative
+    one, more than a store can hold.
     """
     if value is None:
         return 0, Fraction(0)
@@ -30,7 +31,8 @@ def exact_pico(value: object) -> tuple[int, Fraction]:
         raise ValueError(f"{_kind(value)}, not a number")
     if not isinstance(value, int) and not math.isfinite(value):
         raise ValueError(f"{value}")
-    numerator, denominator = value.as_integer_ratio()
+    exact = Decimal(repr(value)) if isinstance(value, float) else value
+    numerator, denominator = exact.as_integer_ratio()
     numerator *= PICO_PER_USD
     nearest, rest = divmod(numerator, denominator)
     if 2 * rest > denominator or (2 * rest == denominator and nearest % 2):

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "transactions": "cli_explain",
     "export": "cli_export",
     "import-legacy": "cli_legacy",
+    "rollback-legacy": "cli_legacy",
     "payment": "cli_payment",
     "referral": "cli_payment",
     "admin": "cli_admin",

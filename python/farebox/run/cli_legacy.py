@@ -2,14 +2,19 @@
 
 import asyncio
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from farebox.base.clock import wall_ms
 from farebox.base.errors import UsageError
+from farebox.base.units import usd_from_pico
 from farebox.credits.import_legacy import Import
 from farebox.credits.import_report import ImportReport
+from farebox.credits.rollback import RollbackReport, check_all_is_home, write_documents
+from farebox.ledger.opening import fine_usd
 from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import (
     ConfigOption,
@@ -25,11 +30,13 @@ from farebox.run.cli_progress import OnProgress, progress
 from farebox.store.base import Store
 from farebox.store.legacy import open_source
 from farebox.store.legacy.source import LegacySource
+from farebox.store.legacy.writing import DumpWriter
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("import-legacy")(import_legacy)
+    app.command("rollback-legacy")(rollback_legacy)
 
 
 def import_legacy(
@@ -53,6 +60,8 @@ def import_legacy(
     Exit status 1 when something has to be looked at: it is named, everything else is imported.
     """
     place = place_of(config, store)
+    if is_same_database(place.url, source):
+        raise UsageError("the store is the replaced system's database itself; import a dump of it instead")
     opened = open_source(source)
     try:
         report = _imported(place, opened, dry_run, frozenset(admin or ()), _rate(usd_per_credit))
@@ -60,6 +69,42 @@ def import_legacy(
         opened.close()
     _show(report, as_json)
     return 1 if report.problems_total or not report.adds_up() else 0
+
+
+def rollback_legacy(
+    to: Annotated[Path, typer.Option(help="A new folder: documents as the replaced system keeps them.")],
+    original: Annotated[
+        str, typer.Option("--from", help="The dump they came from: it has passwords and the text of keys.")
+    ] = "",
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write every balance back as doubles, for `mongorestore`; refused while money is in use."""
+    place = place_of(config, store)
+    source = open_source(original) if original else None
+
+    async def write(s: Store) -> RollbackReport:
+        await check_all_is_home(s, place.journal_dir)
+        with progress() as on_progress, DumpWriter(to) as dump:
+            report = await write_documents(s, source, dump, on_progress)
+        await s.audit(actor(), "rollback.legacy", str(to), {"users": report.users}, wall_ms())
+        return report
+
+    report = with_store(place, write)
+    rows = [(pool, usd_from_pico(amount)) for pool, amount in sorted(report.pools.items())]
+    rounding = fine_usd(report.rounding)
+    lines = [f"{report.users} users written to {to}; rounded by {rounding} USD in all"]
+    if report.keys_missing:
+        lines.append(f"{report.keys_missing} active keys exist only as digests: their owners need new ones")
+    document = {
+        "folder": str(to),
+        "users": report.users,
+        "pools": dict(rows),
+        "rounding": rounding,
+        "keys_missing": report.keys_missing,
+    }
+    answer(document, as_json, table("", ("pool", "USD"), rows, right=("USD",)), *lines)
 
 
 def _imported(
@@ -80,6 +125,15 @@ def _imported(
         else:
             with_store(place, lambda s: run(s, on_progress), create=True)
     return report
+
+
+def is_same_database(url: str, source: str) -> bool:
+    """Whether two MongoDB addresses name the same database on a common host: nothing may be booked twice."""
+    if not (url.startswith("mongodb") and source.startswith("mongodb")):
+        return False
+    one, other = urlsplit(url), urlsplit(source)
+    hosts = [set(parts.netloc.rpartition("@")[2].split(",")) for parts in (one, other)]
+    return one.path.strip("/") == other.path.strip("/") and bool(hosts[0] & hosts[1])
 
 
 def _rate(text: str) -> Decimal | None:
