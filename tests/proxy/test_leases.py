@@ -488,6 +488,22 @@ async def test_MONEY_6_idle_money_goes_back_and_idle_users_are_forgotten(
     assert sum(memory(leases)) == await bank.leased_pico()
 
 
+async def test_hole_18_idle_money_that_has_expired_goes_back_for_the_sweeper(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bank.top_up(100, expires_at_ms=NOW + 10)
+    leases = bank.leases()
+    record = bank.settle(leases, await got(leases, 20), 5)
+    await bank.book(leases, record)
+    assert await bank.leased_pico() > 0
+    leases._wall_ms = lambda: NOW + 10
+    monkeypatch.setattr(limits, "lease_idle_return_s", 0.01)
+    monkeypatch.setattr(leases_module, "_SWEEP_INTERVAL_S", 0.01)
+    while await bank.leased_pico():
+        await asyncio.sleep(0.01)
+    assert await bank.lot_sums() == (95, 0)
+
+
 async def test_L10_a_charge_above_its_hold_is_covered_before_anything_new(bank: Bank) -> None:
     await bank.top_up(100)
     leases = bank.leases()

@@ -15,7 +15,7 @@ from typing import Any
 
 from farebox.base import limits
 from farebox.base.errors import FareboxError
-from farebox.base.records import WALLETS, Settlement
+from farebox.base.records import Settlement
 from farebox.ledger.user_lease import Hold
 from farebox.proxy.lease_calls import LeaseCalls
 from farebox.proxy.lease_queue import LeaseQueues
@@ -293,7 +293,7 @@ class Leases:
                 del self._users[money.user]
             return
         now_ms = self._wall_ms()
-        if not money.known or any(money.lease.free_pico(wallet, now_ms) > 0 for wallet in WALLETS):
+        if not money.known or money.lease.returnable({}, now_ms):
             try:
                 await self._give_back(money)
             except FareboxError:
