@@ -202,7 +202,7 @@ impl Answer {
         } else {
             return;
         };
-        if !statement.is_closed || !(reports(statement) || statement.iterations.present) {
+        if !statement.is_closed || !(reports(statement) || statement.iterations.is_some()) {
             return;
         }
         messages::merge(&mut self.usage, statement, &mut self.flags);

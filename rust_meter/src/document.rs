@@ -21,8 +21,8 @@ pub struct Statement {
     pub is_closed: bool,
     /// Its counts.
     pub fields: Fields,
-    /// Anthropic's list of inferences.
-    pub iterations: Iterations,
+    /// Anthropic's list of inferences, where the member stood there; apart, because few have one and it is large.
+    pub iterations: Option<Box<Iterations>>,
     /// The object as sent; empty when too long.
     pub raw: Vec<u8>,
     /// It was too long.
@@ -34,7 +34,7 @@ impl Statement {
         self.present = false;
         self.is_closed = false;
         self.fields.clear();
-        self.iterations.clear();
+        self.iterations = None;
         self.raw.clear();
         self.raw_dropped = false;
     }
@@ -197,13 +197,17 @@ impl Document {
         }
     }
 
+    fn iterations(&mut self, source: Source) -> Option<&mut Iterations> {
+        self.statement(Target::Iteration(source))?.iterations.as_deref_mut()
+    }
+
     fn set(&mut self, field: Field, value: u64) {
         let target = self.target;
         if let Some(statement) = self.statement(target) {
-            if matches!(target, Target::Iteration(_)) {
-                statement.iterations.entry.set(field, value);
-            } else {
-                statement.fields.set(field, value);
+            match (target, &mut statement.iterations) {
+                (Target::Iteration(_), Some(iterations)) => iterations.entry.set(field, value),
+                (Target::Iteration(_), None) => {}
+                _ => statement.fields.set(field, value),
             }
         }
     }

@@ -28,8 +28,6 @@ pub struct OtherModel {
 /// The list, folded.
 #[derive(Debug, Default, Clone)]
 pub struct Iterations {
-    /// The member stood there as a list.
-    pub present: bool,
     /// Sum of the compaction passes.
     pub compaction: Fields,
     /// How many they were.
@@ -51,19 +49,6 @@ pub struct Iterations {
 }
 
 impl Iterations {
-    /// Forget everything.
-    pub fn clear(&mut self) {
-        if self.present {
-            *self = Self::default();
-        }
-    }
-
-    /// The list begins.
-    pub fn begin(&mut self) {
-        self.clear();
-        self.present = true;
-    }
-
     /// An entry begins.
     pub fn begin_entry(&mut self) {
         self.entry.clear();

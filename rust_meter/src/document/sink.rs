@@ -23,14 +23,14 @@ impl Sink for Document {
             Take::Iterations => {
                 let target = self.target;
                 if let Some(statement) = self.statement(target) {
-                    statement.iterations.begin();
+                    statement.iterations = Some(Box::default());
                 }
             }
             Take::Iteration => {
                 let source = self.source();
                 self.target = Target::Iteration(source);
-                if let Some(statement) = self.statement(Target::Iteration(source)) {
-                    statement.iterations.begin_entry();
+                if let Some(iterations) = self.iterations(source) {
+                    iterations.begin_entry();
                 }
             }
             Take::Item => {
@@ -55,8 +55,8 @@ impl Sink for Document {
             Take::Pair => self.take_pair(),
             Take::Iteration => {
                 let source = self.source();
-                if let Some(statement) = self.statement(Target::Iteration(source)) {
-                    statement.iterations.end_entry();
+                if let Some(iterations) = self.iterations(source) {
+                    iterations.end_entry();
                 }
                 self.target = match source {
                     Source::Main => Target::Main,
@@ -118,8 +118,8 @@ impl Sink for Document {
             Take::IterationKind | Take::IterationModel => {
                 let text = std::mem::take(&mut self.scratch);
                 let source = self.source();
-                if let Some(statement) = self.statement(Target::Iteration(source)) {
-                    statement.iterations.name_entry(node.take == Take::IterationKind, &text);
+                if let Some(iterations) = self.iterations(source) {
+                    iterations.name_entry(node.take == Take::IterationKind, &text);
                 }
                 self.scratch = text;
             }

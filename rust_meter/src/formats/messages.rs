@@ -100,8 +100,8 @@ pub fn merge(usage: &mut Statement, later: &Statement, flags: &mut Flags) {
             usage.fields.set(field, value);
         }
     }
-    if later.iterations.present {
-        usage.iterations = later.iterations.clone();
+    if later.iterations.is_some() {
+        usage.iterations.clone_from(&later.iterations);
     }
 }
 
@@ -115,13 +115,13 @@ pub fn totals(usage: &Statement, flags: &mut Flags) -> Totals {
     let stale = settle_writes(&mut fields);
     flags.raise_if(stale, flags::BREAKDOWN_STALE);
     let mut totals = exclusive(&fields, fields.get(Field::CacheRead), fields.get(Field::CacheWrite));
-    let iterations = &usage.iterations;
-    if iterations.present {
-        flags.raise(iterations.flags);
-        totals.inference_input =
-            if iterations.prompt_max > 0 { iterations.prompt_max } else { totals.inference_input };
-    } else {
+    let Some(iterations) = &usage.iterations else {
         flags.raise_if(fields.or_zero(Field::WebSearch) > 0, flags::SPANS_INFERENCES);
+        return totals;
+    };
+    flags.raise(iterations.flags);
+    if iterations.prompt_max > 0 {
+        totals.inference_input = iterations.prompt_max;
     }
     if iterations.compactions > 0 {
         flags.raise(flags::COMPACTION_ADDED);
