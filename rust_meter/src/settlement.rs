@@ -159,25 +159,17 @@ impl Array {
 
     fn text(&mut self, text: &str) {
         self.separate();
-        self.0.push(b'"');
-        let mut rest = text.as_bytes();
-        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
-            let (plain, special) = rest.split_at(at);
-            self.0.extend_from_slice(plain);
-            match special.split_first() {
-                Some((byte @ (b'"' | b'\\'), after)) => {
-                    self.0.extend_from_slice(&[b'\\', *byte]);
-                    rest = after;
-                }
-                Some((byte, after)) => {
-                    self.0.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
-                    rest = after;
-                }
-                None => rest = special,
+        let out = &mut self.0;
+        out.reserve(text.len().saturating_add(text.len() / 4).saturating_add(2));
+        out.push(b'"');
+        for byte in text.bytes() {
+            match byte {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+                0..=0x1f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                _ => out.push(byte),
             }
         }
-        self.0.extend_from_slice(rest);
-        self.0.push(b'"');
+        out.push(b'"');
     }
 
     fn after_name(&mut self) {

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import WALLETS, LotAmount
 
+_new_tuple = tuple.__new__
 _NEVER_MS = 1 << 62
 _BEFORE_ALL_MS = -1
 _WALLET_OF = {pool: wallet for wallet, pools in WALLETS.items() for pool in pools}
@@ -222,7 +223,8 @@ class UserLease:
         lot = purse.lots[0] if purse.lots else None
         if lot is not None and lot.left_pico > charge_pico:
             lot.left_pico -= charge_pico
-            return Settled((LotAmount(lot.lot, lot.pool, charge_pico),), 0)
+            take = _new_tuple(LotAmount, (lot.lot, lot.pool, charge_pico))
+            return _new_tuple(Settled, ((take,), 0))
         return _settle_over_lots(purse, charge_pico)
 
     def reserve(self, hold: Hold, now_ms: int) -> Settled:

@@ -52,40 +52,51 @@ _BYTES_UP = INDEX["bytes_up_total"]
 class Exchange:
     """An admitted request on its way. Owned by its `Worker` from `begin` until its settlement is recorded.
 
-    What most exchanges never come to stands below as a default of the class, so that making one stays cheap.
+    `settled`: the hold has ended. `status` is the upstream's, 0 when it never answered; `upstream_request` is
+    its own id of this request, for the log. `relayed` is set for answers that are passed on as they come.
+    `cut_reason`: why the wallet's owner gets less than the whole answer, else empty. `judged` is what is
+    charged, `verdict` the same once it is in the journal, `payload` and `log_line` how it is told.
     """
 
-    connection: Connection | None = None
-    tap: Pipe | None = None
-    relayed: RelayedAnswer | None = None
-    """Set for answers that are passed on as they come."""
-    sent = False
-    settled = False
-    """The hold has ended."""
-    gone_handled = False
-    cut_reason = ""
-    """Why the wallet's owner gets less than the whole answer; empty when he gets it."""
-    ended_by_upstream = False
-    fault: UpstreamError | None = None
-    head: "Head | None" = None
-    head_lines = b""
-    status = 0
-    """The upstream's status; 0 when it never answered."""
-    first_byte_ms = 0
-    upstream_request = ""
-    """The upstream's own id of this request, for the log."""
-    verdict: Judged | None = None
-    """What was charged, once it is in the journal."""
-    judged: Judged | None = None
-    record: "Unbooked | None" = None
-    outcome = ""
-    ended_ms = 0
-    payload = b""
-    """The settlement's record."""
-    log_line = ""
-    _after: Callable[[], None] | None = None
-    _request: tuple[bytes, bytes] = (b"", b"")
-    _body = b""
+    __slots__ = (
+        "_after",
+        "_body",
+        "_request",
+        "ask",
+        "client",
+        "connection",
+        "cut_reason",
+        "ended_by_upstream",
+        "ended_ms",
+        "fault",
+        "finish_cap_pico",
+        "first_byte_ms",
+        "gone_handled",
+        "head",
+        "head_lines",
+        "hold",
+        "id",
+        "judged",
+        "key",
+        "log_line",
+        "offer",
+        "outcome",
+        "payload",
+        "rate_lines",
+        "record",
+        "relayed",
+        "route",
+        "sent",
+        "settled",
+        "started_ms",
+        "status",
+        "stream",
+        "strip_usage",
+        "tap",
+        "upstream_request",
+        "verdict",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -102,6 +113,7 @@ class Exchange:
         strip_usage: bool,
         rate_lines: bytes,
         finish_cap_pico: int,
+        body: bytes,
     ) -> None:
         self.worker = worker
         self.client = client
@@ -116,16 +128,40 @@ class Exchange:
         self.strip_usage = strip_usage
         self.rate_lines = rate_lines
         self.finish_cap_pico = finish_cap_pico
+        self.connection: Connection | None = None
+        self.head: Head | None = None
+        self.head_lines = b""
+        self.status = 0
+        self.first_byte_ms = 0
+        self.upstream_request = ""
+        self.tap: Pipe | None = None
+        self.relayed: RelayedAnswer | None = None
+        self.sent = False
+        self.settled = False
+        self.gone_handled = False
+        self.cut_reason = ""
+        self.ended_by_upstream = False
+        self.fault: UpstreamError | None = None
+        self.judged: Judged | None = None
+        self.verdict: Judged | None = None
+        self.record: Unbooked | None = None
+        self.outcome = ""
+        self.ended_ms = 0
+        self.payload = b""
+        self.log_line = ""
+        self._after: Callable[[], None] | None = None
+        self._request = (b"", body)
+        self._body = b""
 
     # -- sending ---------------------------------------------------------------------------------------------
-    def begin(self, body: bytes) -> Coroutine[Any, Any, None] | None:
+    def begin(self) -> Coroutine[Any, Any, None] | None:
         """Record `open` and `sent`, then send; what is returned must be awaited: no idle connection was
         there.
 
         Raises Refused (here or when awaited) after giving the hold back.
         """
         try:
-            pool = self.offer.pool
+            pool, body = self.offer.pool, self._request[1]
             head = request_head(pool.endpoint, self.route.path, len(body), self.client.upstream_lines)
             self._request = (head, body)
             connection = pool.take()

@@ -120,18 +120,18 @@ class Leases:
         if remaining_pico is not None:
             money.remaining_pico[hold.wallet] = remaining_pico = remaining_pico - charge_pico
         takes, uncovered_pico = money.lease.settle(hold, charge_pico, now_ms)
-        return _left(
-            money, Unbooked(exchange, hold.wallet, takes, uncovered_pico, charge_pico, remaining_pico)
-        )
+        record = Unbooked(exchange, hold.wallet, takes, uncovered_pico, charge_pico, remaining_pico)
+        money.left(record)
+        return record
 
     def reserve(self, user: str, exchange: str, hold: Hold, now_ms: int) -> Unbooked:
         """End a hold whose money must wait for an operator. Otherwise like `settle`."""
         money = self._users[user]
         takes, uncovered_pico = money.lease.reserve(hold, now_ms)
         remaining_pico = money.remaining_pico.get(hold.wallet)
-        return _left(
-            money, Unbooked(exchange, hold.wallet, takes, uncovered_pico, hold.amount_pico, remaining_pico)
-        )
+        record = Unbooked(exchange, hold.wallet, takes, uncovered_pico, hold.amount_pico, remaining_pico)
+        money.left(record)
+        return record
 
     def written(self, user: str, record: Unbooked, pos: int) -> None:
         """The settlement is in the journal, at or before `pos`; what it freed may serve others now."""
@@ -309,12 +309,3 @@ class Leases:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("lease work failed", exc_info=task.exception())
-
-
-def _left(money: UserMoney, record: Unbooked) -> Unbooked:
-    """A settlement has left the lease; it is neither in the journal nor booked yet."""
-    money.unbooked.append(record)
-    if money.settled_meanwhile is not None:
-        money.settled_meanwhile.append(record)
-    money.unwritten_count += 1
-    return record

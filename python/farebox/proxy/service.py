@@ -296,8 +296,9 @@ class ServiceHandler:
             strip_usage,
             rate_lines,
             self._finish_cap_pico,
+            body,
         )
-        return exchange.begin(body)
+        return exchange.begin()
 
     # -- keys, rates, models ---------------------------------------------------------------------------------
     async def _find_key(self, client: Incoming) -> KeyRecord:

@@ -143,6 +143,13 @@ class UserMoney:
         self.recalled_until_s = 0.0
         self.wanted_s = 0.0
 
+    def left(self, record: Unbooked) -> None:
+        """A settlement has left the lease; it is neither in the journal nor booked yet."""
+        self.unbooked.append(record)
+        self.unwritten_count += 1
+        if self.settled_meanwhile is not None:
+            self.settled_meanwhile.append(record)
+
     def mistrust(self) -> None:
         """The lease in memory may not be what the store has: fence before the next use."""
         self.distrusted += 1
