@@ -27,6 +27,8 @@ class Checks:
                     found.append(f"M1 lot {lot}: its expiry has changed")
             if found:
                 raise BrokenError("; ".join(found))
+        if self.store.ill_granted:
+            raise BrokenError(f"M2 {self.store.ill_granted}: granted against claims")
         if self.store.conflicting:
             raise BrokenError(f"M4 {self.store.conflicting}: booked with another content")
         for worker in self.workers:

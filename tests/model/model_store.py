@@ -9,7 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from farebox.base.records import (
+    WALLETS,
     Account,
+    Claim,
     Fenced,
     LeaseEntry,
     Lot,
@@ -17,6 +19,7 @@ from farebox.base.records import (
     Settlement,
     Transaction,
 )
+from farebox.ledger.claims import claim_of, collected, opening_row, part_row
 from farebox.ledger.lots import choose_slices
 from farebox.ledger.settlement import expiry_rows, late_split, plan_event, rows_of
 
@@ -49,6 +52,7 @@ class User:
     leases: dict[str, Entry] = field(default_factory=dict)
     reserved: dict[str, Counter[str]] = field(default_factory=dict)
     rows: dict[str, Transaction] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
 
 
 class ModelStore:
@@ -60,6 +64,7 @@ class ModelStore:
         self.quarantine: dict[str, Settlement] = {}
         self.late: set[tuple[str, str]] = set()
         self.conflicting: list[str] = []
+        self.ill_granted: list[str] = []
 
     def account(self, name: str) -> Account:
         user = self.users[name]
@@ -73,7 +78,7 @@ class ModelStore:
             lots=tuple(Lot(k, b.pool, b.left, b.leased, b.expires, "") for k, b in user.boxes.items()),
             leases={j: LeaseEntry(j, e.owner, e.op, e.dead, dict(e.lots)) for j, e in user.leases.items()},
             reserved={exchange: dict(lots) for exchange, lots in user.reserved.items()},
-            claims=(),
+            claims=tuple(user.claims.values()),
             wants=frozenset(),
             written_off_pico=0,
         )
@@ -98,7 +103,9 @@ class ModelStore:
             return "stale", op, ()
         if not user.active:
             return "inactive", op, ()
-        slices = choose_slices(self.account(name), wallet, need, need + 10, -1 if 18 in self.holes else now)
+        seen = self._as_granted(self.account(name))
+        slices = choose_slices(seen, wallet, need, need + 10, -1 if 18 in self.holes else now)
+        self._judge_grant(name, wallet, need, sum(part.amount_pico for part in slices), now)
         if not slices:
             return "short", op, ()
         user.leases[journal] = entry
@@ -108,6 +115,33 @@ class ModelStore:
         entry.op += 1
         user.rev += 1
         return "", entry.op, tuple((part, user.boxes[part.lot].expires) for part in slices)
+
+    def _as_granted(self, account: Account) -> Account:
+        """The account as a grant sees it: hole 160 sees no claims, 151 takes a lot's claim for its pool's."""
+        if 160 in self.holes:
+            return replace(account, claims=())
+        if 151 in self.holes:
+            return replace(account, claims=tuple(replace(claim, lot=None) for claim in account.claims))
+        return account
+
+    def _judge_grant(self, name: str, wallet: str, need: int, granted: int, now: int) -> None:
+        """Nothing that is claimed is granted, and nobody is refused for another lot's claim."""
+        unclaimed = 0
+        for pool in WALLETS[wallet]:
+            free = {
+                lot: box.left - box.leased
+                for lot, box in self.users[name].boxes.items()
+                if box.pool == pool and (box.expires is None or box.expires > now)
+            }
+            for claim in self.users[name].claims.values():
+                if claim.pool == pool and claim.lot is not None and claim.lot in free:
+                    free[claim.lot] = max(0, free[claim.lot] - claim.amount_pico)
+                elif claim.pool == pool and claim.lot is None:
+                    unclaimed -= claim.amount_pico
+            unclaimed += sum(free.values())
+        is_wrong = granted > max(0, unclaimed) or (not granted and 0 < need <= unclaimed)
+        if is_wrong and 18 not in self.holes:
+            self.ill_granted.append(f"{granted} of {name} for {need}, unclaimed {unclaimed}")
 
     def give_back(self, name: str, journal: str, epoch: int, op: int, parts: list[LotAmount]) -> int | None:
         user = self.users[name]
@@ -270,3 +304,70 @@ class ModelStore:
         for row in expiry_rows(self.account(name), now):
             parts = tuple(part._replace(amount_pico=-part.amount_pico) for part in row.lots)
             self.post(self.users[name], row, parts, None)
+
+    # -- debits ----------------------------------------------------------------------------------------------
+    def refund(self, name: str, row: Transaction, now: int) -> str:
+        """A debit that claims: its row takes what is there, the rest is asked for."""
+        user = self.users[name]
+        if row.id in user.rows:
+            return "duplicate"
+        self.sweep(name, now)
+        claim = claim_of(row, now)
+        taken = collected(self.account(name), claim, now)
+        self.post(user, opening_row(row, taken), taken.parts, None)
+        if taken.asked_pico:
+            user.claims[row.reference] = replace(claim, amount_pico=taken.asked_pico)
+        return "done"
+
+    def collect(self, name: str, reference: str, now: int) -> None:
+        """One transaction towards a claim's end; hole 51 lets the claim bind its own collector, hole 251
+        never ends what a dead collector left.
+        """
+        user = self.users[name]
+        claim = user.claims.get(reference)
+        if claim is None:
+            return
+        if claim.ends_ms is not None and claim.ends_ms <= now and 251 not in self.holes:
+            del user.claims[reference]
+            return
+        if not claim.type:
+            return
+        self.sweep(name, now)
+        as_asked = replace(claim, reference="somebody") if 51 in self.holes else claim
+        taken = collected(self.account(name), as_asked, now)
+        if taken.parts:
+            self.post(user, part_row(name, user.rev, claim, taken, now), taken.parts, None)
+        if taken.asked_pico:
+            user.claims[reference] = replace(claim, amount_pico=taken.asked_pico)
+        else:
+            del user.claims[reference]
+
+    def set_claim(self, name: str, claim: Claim) -> None:
+        if not any(row.reference == claim.reference for row in self.users[name].rows.values()):
+            self.users[name].claims.setdefault(claim.reference, claim)
+
+    def drop_claim(self, name: str, reference: str) -> None:
+        self.users[name].claims.pop(reference, None)
+
+    def transfer(self, out: Transaction, into: Transaction, now: int, *, crashes: bool) -> str:
+        """Both rows in one transaction; hole 15 may crash between them."""
+        giver, receiver = self.users[out.user], self.users[into.user]
+        if out.id in giver.rows:
+            return "duplicate"
+        self.sweep(out.user, now)
+        plan = plan_event(self.account(out.user), out, now)
+        if plan is None:
+            return "short"
+        self.post(giver, out, plan, None)
+        giver.claims.pop(out.reference, None)
+        if not crashes:
+            self.post(receiver, into, into.lots, None)
+        return "done"
+
+    def unexpired(self, name: str, pool: str, now: int) -> int:
+        """What is left of a pool."""
+        return sum(
+            box.left
+            for box in self.users[name].boxes.values()
+            if box.pool == pool and (box.expires is None or box.expires > now)
+        )

@@ -16,6 +16,7 @@ from typing import Any
 from farebox.base.records import LotAmount, Settlement, Transaction
 from farebox.ledger.user_lease import UserLease
 from model.checks import Checks
+from model.debits import Debits
 from model.model_store import ModelStore
 from model.parts import (
     WALLET,
@@ -30,13 +31,14 @@ from model.parts import (
 )
 
 
-class World(Checks):
+class World(Checks, Debits):
     def __init__(self, seed: int, holes: frozenset[int] = frozenset()) -> None:
+        super().__init__()
         self.rng = random.Random(seed)
         self.holes = holes
         self.now = 1
         self.count = 0
-        self.store = ModelStore(["ann", "bob"], holes)
+        self.store = ModelStore(["ann", "bob", "cid"][: self.rng.choice([2, 2, 3])], holes)
         self.workers: list[Worker] = []
         self.exchanges: dict[str, Exchange] = {}
         self.delayed: list[Callable[[], object]] = []
@@ -47,6 +49,7 @@ class World(Checks):
         self.charges_above_hold = self.rng.random() < 0.4
         self.trouble = self.rng.choice(["", "power", "directory", "messages"])
         self.scarce = self.rng.choice([1, 1, 0.1])
+        self.claiming = self.rng.random() < 0.4
         self.calm = False
         self.lost: set[str] = set()
         self.stale_read: tuple[str, str, Counter[str]] | None = None
@@ -63,11 +66,9 @@ class World(Checks):
     # -- messages --------------------------------------------------------------------------------------------
     def call(self, operation: Callable[[], Any]) -> Any:
         """A message to the store: as a rule answered; else lost, answered in vain, late, or doubled."""
-        fate = (
-            "ok"
-            if self.calm
-            else self.rng.choices(["ok", "lost", "unheard", "late", "twice"], [12, 1, 1, 2, 1])[0]
-        )
+        late = 8 if self.trouble == "messages" else 2
+        fates = ["ok", "lost", "unheard", "late", "twice"]
+        fate = "ok" if self.calm else self.rng.choices(fates, [12, 1, 1, late, 1])[0]
         if fate in {"ok", "twice"}:
             if fate == "twice":
                 self.delayed.append(operation)
@@ -460,6 +461,11 @@ class World(Checks):
                 lambda: self.lose_directory(worker),
                 lambda: self.abandon(worker),
                 self.toggle,
+                self.refund,
+                self.deliver_any_refund,
+                self.collect,
+                self.transfer,
+                self.try_any_transfer,
             ],
             self.weights(),
         )[0]
@@ -470,6 +476,7 @@ class World(Checks):
         power = 8 if self.trouble == "power" else 1
         directory = 5 if self.trouble == "directory" else 0.3
         messages = 4 if self.trouble == "messages" else 1
+        claiming = 1 if self.claiming else 0
         synced = 0.3 if self.trouble == "power" else 1
         return [
             *(
@@ -485,6 +492,7 @@ class World(Checks):
                 6 * messages,
             ),
             *(2 * self.scarce, 3, 2, 2, 1, 2, power, directory, 0.5, 0.5),
+            *(claiming, claiming, 3 * claiming, claiming, 3 * claiming),
         ]
 
     def toggle(self) -> None:
@@ -513,8 +521,10 @@ class World(Checks):
             self.resolve()
         for worker in self.workers:
             self.return_all(worker)
+        self.settle_debits()
         self.check()
         self.check_history()
+        self.check_debits()
 
     def return_all(self, worker: Worker) -> None:
         """An idle worker gives back everything."""

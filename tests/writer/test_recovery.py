@@ -383,6 +383,24 @@ async def test_a_journal_nobody_takes_is_applied_retired_and_put_away(world: Any
     assert (report.differences, report.journals) == ([], 0)
 
 
+@pytest.mark.parametrize("ended", ["lost", "retired"])
+async def test_L04_L25_a_directory_that_comes_back_after_its_journal_ended_is_booked_and_retired(
+    world: Any, root: Path, ended: str
+) -> None:
+    directory, made = await crashed(world, root)
+    await world.store.end_journal(directory.name, ended)
+    writer = Writer(world.store, root)
+    running = asyncio.create_task(writer.run())
+    assert await adopt(directory, world.store, "host", wall_ms=lambda: world.NOW)
+    writer.stop()
+    await running
+    assert (await world.state(directory.name)).state == "retired"
+    settled = [made[name].exchange for name in ("settled", "settled2", "sent", "streamed")]
+    assert await world.store.row_ids([("alice", one) for one in settled]) == set(settled)
+    report = await verify(world.store, root)
+    assert (report.differences, report.journals) == ([], 0)
+
+
 async def test_a_journal_nobody_applies_is_not_retired(
     world: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

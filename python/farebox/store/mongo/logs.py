@@ -77,7 +77,7 @@ def _encoded(record: Settlement, charged_pico: int) -> RawBSONDocument:
                 "upstreamModel": record.upstream_model,
                 "upstreamRequestId": record.upstream_request,
                 "wireFormat": record.wire_format,
-                "charge": usd(record.amount_pico),
+                "charge": usd(0 if record.quarantine else record.amount_pico),
                 "ttftMs": record.first_byte_ms - record.started_ms if record.first_byte_ms else None,
                 "outcome": record.outcome,
                 "stream": record.stream,
