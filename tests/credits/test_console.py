@@ -18,6 +18,8 @@ from farebox.console.server import ROUTES
 from farebox.credits.admins import admin_document, admins, create_admin, revoke_admin
 
 USD = 10**12
+STORES = ("sqlite",)
+"""What is over HTTP does not depend on the store; `test_payments` and the others run on both."""
 BODIES = {
     "OrderInput": {"credits": "20"},
     "DecisionInput": {"note": "because"},

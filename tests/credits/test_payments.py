@@ -217,20 +217,14 @@ async def test_a_refused_payment_credits_nothing_and_stays_refused(shop):
     assert (await shop.pays(order)).word == "credited"
 
 
-async def test_an_account_on_hold_keeps_its_payment_for_review(shop, store, tmp_path):
+async def test_an_account_on_hold_keeps_its_payment_for_review(shop, tamper):
     order = await shop.order("20")
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "store.db") as connection:
-        connection.execute("UPDATE users SET parked = 'foreign write'")
-    connection.close()
+    tamper.park("alice", "foreign write")
     outcome = await shop.pays(order)
     assert (outcome.word, outcome.reason) == ("review", "its user's account is on hold")
     with pytest.raises(UsageError, match="on hold"):
         await accept(shop.store, shop.settings, "sepay:1", "admin:eve", shop.now)
-    with sqlite3.connect(tmp_path / "store.db") as connection:
-        connection.execute("UPDATE users SET parked = NULL")
-    connection.close()
+    tamper.park("alice", None)
     assert (await accept(shop.store, shop.settings, "sepay:1", "admin:eve", shop.now)).status == "credited"
 
 

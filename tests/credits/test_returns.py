@@ -179,13 +179,9 @@ async def test_a_frozen_payment_that_is_refunded_stays_disputed_until_it_is_deci
     assert (await shop.payment_record()).status == "refunded"
 
 
-async def test_an_account_on_hold_makes_the_provider_come_again(shop, tmp_path):
-    import sqlite3
-
+async def test_an_account_on_hold_makes_the_provider_come_again(shop, tamper):
     await shop.pays(await shop.order("20"))
-    with sqlite3.connect(tmp_path / "store.db") as connection:
-        connection.execute("UPDATE users SET parked = 'foreign write'")
-    connection.close()
+    tamper.park("alice", "foreign write")
     for told in (shop.returns("sepay:1", "50000"), shop.disputes("sepay:1", "lost")):
         with pytest.raises(StoreConflictError, match="again"):
             await told

@@ -1,9 +1,5 @@
 """Point 4: verify compares payments with ledger rows and names the one that somebody tampered with."""
 
-import sqlite3
-from contextlib import closing
-
-import orjson
 import pytest
 
 from farebox.credits.payments import refuse
@@ -29,16 +25,6 @@ async def books(shop):
     return shop.store
 
 
-@pytest.fixture
-def tamper(tmp_path):
-    def run(statement, *values):
-        with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
-            assert connection.execute(statement, values).rowcount == 1
-            connection.commit()
-
-    return run
-
-
 async def differences(store):
     return "\n".join((await verify(store, None)).differences)
 
@@ -52,38 +38,37 @@ async def test_honest_books_have_no_differences(books):
 async def test_a_payment_that_says_more_than_was_booked_is_named(books, tamper):
     document = dict((await books.record("payment", "sepay:2")).document)
     document["rows"][1]["credits"] = "33"
-    text = orjson.dumps(document).decode()
-    tamper("UPDATE records SET document = ? WHERE kind = 'payment' AND id = 'sepay:2'", text)
+    tamper.payment_document("sepay:2", document)
     found = await differences(books)
     assert "row alice:earned_bonus:sepay:2:creditsNew: 3 USD, its payment says 33" in found
 
 
 async def test_a_payment_whose_row_is_gone_is_named(books, tamper):
-    tamper("DELETE FROM credit_transactions WHERE type = 'earned_purchase' AND reference = 'sepay:2'")
+    tamper.remove_row("earned_purchase", "sepay:2")
     found = await differences(books)
     assert "row alice:earned_purchase:sepay:2:creditsNew is missing" in found
 
 
 async def test_a_payment_made_up_is_named(books, tamper):
-    tamper("UPDATE records SET status = 'credited' WHERE kind = 'payment' AND id = 'sepay:4'")
+    tamper.payment_status("sepay:4", "credited")
     document = dict((await books.record("payment", "sepay:2")).document)
-    text = orjson.dumps(document).decode()
-    tamper("UPDATE records SET document = ? WHERE kind = 'payment' AND id = 'sepay:4'", text)
+    tamper.payment_document("sepay:4", document)
     assert "payment sepay:4 of alice: credited, but row" in await differences(books)
 
 
 @pytest.mark.parametrize("status", ["refused", "review"])
 async def test_a_row_of_a_payment_that_credits_nothing_is_named(books, tamper, status):
-    tamper("UPDATE records SET status = ? WHERE kind = 'payment' AND id = 'sepay:2'", status)
+    tamper.payment_status("sepay:2", status)
     found = await differences(books)
     assert f"row alice:earned_purchase:sepay:2:creditsNew: its payment is {status}" in found
 
 
 async def test_a_row_without_a_payment_is_named_even_where_the_sums_are_right(books, tamper):
-    tamper("DELETE FROM records WHERE kind = 'payment' AND id = 'sepay:2'")
+    tamper.remove_payment("sepay:2")
     assert "there is no payment sepay:2" in await differences(books)
 
 
 async def test_lots_pools_and_rows_are_compared_too(books, tamper):
-    tamper("UPDATE lots SET left_pico = left_pico + 1 WHERE user = 'alice' AND left_pico > 0")
+    account = await books.account("alice")
+    tamper.raise_lot("alice", next(lot.lot for lot in account.lots if lot.left_pico))
     assert "M1 alice" in await differences(books)
