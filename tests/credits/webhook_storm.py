@@ -32,6 +32,7 @@ from farebox.credits.orders import place_order
 from farebox.store import open_store
 from farebox.store.base import Store
 from farebox.writer.verify import verify
+from mongodb import MongoDBServer
 
 BANK_KEY, CARD_SECRET = "bank-key-of-the-storm", "whsec_of_the_storm"
 PARALLEL = 20
@@ -305,10 +306,17 @@ def main() -> None:
     arguments.add_argument("--deliveries", type=int, default=1000)
     arguments.add_argument("--kills", type=int, default=100)
     arguments.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    arguments.add_argument("--store", default="")
+    arguments.add_argument("--store", default="", help="a URL, or `mongodb` for a server of its own")
     given = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(storm(Path(folder), given.deliveries, given.kills, given.seed, given.store))
+    with contextlib.ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        url = given.store
+        if url == "mongodb":
+            server = MongoDBServer(folder)
+            server.start()
+            held.callback(server.kill)
+            url = f"{server.url}/storm"
+        found = asyncio.run(storm(folder, given.deliveries, given.kills, given.seed, url))
     sys.stdout.write(json.dumps({"seed": given.seed, **found}, indent=1) + "\n")
     sys.exit(bool(found["wrong"]))
 
