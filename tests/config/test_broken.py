@@ -153,6 +153,13 @@ def test_O09_broken_top_level(faults: Faults, change: dict[str, object], path: s
         ({"api_key": "sk-1"}, "api_key", "no key Farebox knows"),
         ({"name": "plain"}, "wire_formats", "-openai or -anthropic"),
         ({"connect_timeout_s": 0}, "connect_timeout_s", "greater"),
+        ({"weight": 0}, "weight", "greater"),
+        ({"connections_max": 0}, "connections_max", "greater"),
+        ({"alternatives": [{}]}, "alternatives[0]", "neither another address nor another credential"),
+        ({"alternatives": [{"weight": 1001, "api_key_env": "B"}]}, "alternatives[0].weight", "less"),
+        ({"alternatives": [{"base_url": "ftp://x"}]}, "alternatives[0].base_url", "http:// or https://"),
+        ({"alternatives": [{"api_key_env": "B", "api_key_file": "/x"}]}, "alternatives[0]", "keep one"),
+        ({"alternatives": [{"api_key_env": "B"}] * 65}, "alternatives", "at most 64"),
     ],
 )
 def test_O09_broken_endpoint(faults: Faults, change: dict[str, object], path: str, says: str) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from config.documents import document, model, write
+from farebox.base import limits
 from farebox.base.records import WALLETS
-from farebox.config import Settings, load
+from farebox.config import ConfigError, Settings, load
+from farebox.config.secrets import credentials
 from farebox.meter.price_book import charge_of, model_price
 
 Load = Callable[..., Settings]
@@ -228,3 +230,33 @@ def test_free_is_said_and_charges_nothing(loaded: Load) -> None:
     row = loaded(document(models=[model(free=True, **unpriced)])).services[0].models.rows[0]
     charge = charge_of(model_price(row.price), {"input": 10, "output": 10, "web_search": 1}, 10)
     assert (row.free, charge.amount_pico, charge.missing) == (True, 0, [])
+
+
+def test_alternatives_take_from_their_endpoint_what_they_do_not_say(tmp_path: Path) -> None:
+    endpoint = {
+        "name": "openhands-openai",
+        "base_url": "https://up.example/v1",
+        "api_key_env": "KEY_A",
+        "idle_timeout_s": 20,
+        "weight": 3,
+        "alternatives": [
+            {"api_key_env": "KEY_B"},
+            {"base_url": "http://other.example:81/x/v1", "api_key_env": "KEY_C", "connections_max": 7},
+        ],
+    }
+    anthropic = {"name": "openhands-anthropic", "base_url": "https://up.example", "api_key_env": "KEY_A"}
+    settings = load([write(tmp_path, "a.json", document(endpoints=[endpoint, anthropic]))])
+    main, second, third = settings.services[0].endpoints["openhands-openai"].places()
+    assert [(each.name, each.weight, each.connections_max) for each in (main, second, third)] == [
+        ("openhands-openai", 3, limits.upstream_connections_max),
+        ("openhands-openai/2", 1, limits.upstream_connections_max),
+        ("openhands-openai/3", 1, 7),
+    ]
+    assert second.url("chat") == main.url("chat")
+    assert third.url("chat") == "http://other.example:81/x/v1/chat/completions"
+    assert {each.idle_timeout_s for each in (main, second, third)} == {20.0}
+    keys = {"KEY_A": "sk-a", "KEY_B": "sk-b", "KEY_C": "sk-c"}
+    found = {name: secret.reveal() for (_, name), secret in credentials(settings, keys).items()}
+    assert found["openhands-openai/3"] == "sk-c"
+    with pytest.raises(ConfigError, match=r"endpoint openhands-openai/2: .*KEY_B is not set"):
+        credentials(settings, {"KEY_A": "sk-a", "KEY_C": "sk-c"})

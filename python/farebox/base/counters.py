@@ -43,6 +43,7 @@ NAMES: Final = (
     "lease_returns_total",
     "lease_fences_total",
     "lease_waits_total",
+    "sent_elsewhere_total",
     "exchanges_open",
     "upstream_connections_open",
     "latency_ms_total",

@@ -41,6 +41,8 @@ upstream_connect_timeout_s = 10.0
 upstream_first_byte_timeout_s = 360.0
 upstream_idle_stream_timeout_s = 300.0
 upstream_total_timeout_s = 3600.0
+upstream_rest_max_s = 300.0
+upstream_alternatives_max = 64
 
 # Exchanges
 exchanges_open_max = 20_000

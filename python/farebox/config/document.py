@@ -15,6 +15,8 @@ from farebox.config.exact import ExactDecimal, Seconds
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[int, Field(ge=1, le=1000)]
+Connections = Annotated[int, Field(ge=1, le=bounds.upstream_connections_max)]
 Timeout = Annotated[Seconds, Field(gt=0, le=86400)]
 Name = Annotated[str, Field(min_length=1, max_length=bounds.model_name_bytes_max, pattern=r"^[\x21-\x7e]+$")]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -24,6 +26,18 @@ WireFormat = Literal["chat", "completions", "responses", "embeddings", "messages
 
 class _Entry(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class AlternativeEntry(_Entry):
+    """Another place of the same API: its own address, its own credential, or both."""
+
+    base_url: str | None = Field(default=None, description="Default: the endpoint's")
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable that holds the credential"
+    )
+    api_key_file: str | None = Field(default=None, description="File that holds the credential")
+    weight: Weight = Field(default=1, description="Share of the requests, beside the other places' weights")
+    connections_max: Connections = bounds.upstream_connections_max
 
 
 class EndpointEntry(_Entry):
@@ -51,6 +65,15 @@ class EndpointEntry(_Entry):
     )
     inject_include_usage: bool = Field(
         default=True, description="Ask for the usage chunk where a client streams chat completions without it"
+    )
+    weight: Weight = Field(default=1, description="Share of the requests, beside its alternatives' weights")
+    connections_max: Connections = Field(
+        default=bounds.upstream_connections_max, description="Requests that run at once, per worker"
+    )
+    alternatives: list[AlternativeEntry] = Field(
+        default=[],
+        max_length=bounds.upstream_alternatives_max,
+        description="More addresses and credentials of the same API",
     )
 
 

@@ -1,11 +1,12 @@
 """Endpoints and the store's address: pure functions from entries to settings."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from farebox.base.redaction import Secret
-from farebox.config.document import EndpointEntry, StoreEntry
+from farebox.config.document import AlternativeEntry, EndpointEntry, StoreEntry
 from farebox.config.problems import Problems
 from farebox.config.settings import ROUTES, Endpoint, StoreSettings
 
@@ -33,42 +34,74 @@ def endpoint_table(
 
 
 def _endpoint(entry: EndpointEntry, path: str, own_port: int, problems: Problems) -> Endpoint | None:
-    url = _http_url(entry.base_url, f"{path}.base_url", own_port, problems)
-    wire_formats = tuple(entry.wire_formats or _formats_by_name(entry.name))
-    if not wire_formats:
+    if not _formats(entry):
         problems.error(
             f"{path}.wire_formats",
             "say which wire formats it serves, or end its name in -openai or -anthropic",
         )
-    if entry.api_key_env is not None and entry.api_key_file is not None:
-        problems.error(path, "api_key_env and api_key_file are both given; keep one")
-    if entry.api_key_env is None and entry.api_key_file is None:
-        problems.warn(path, f"the endpoint {entry.name!r} has no credential (api_key_env or api_key_file)")
-    if url is None or not wire_formats:
+    main = _place(entry, entry, entry.name, path, own_port, problems)
+    others = []
+    for index, own in enumerate(entry.alternatives):
+        here = f"{path}.alternatives[{index}]"
+        if own.base_url is None and own.api_key_env is None and own.api_key_file is None:
+            problems.error(here, "names neither another address nor another credential")
+        others.append(_place(entry, own, f"{entry.name}/{index + 2}", here, own_port, problems))
+    if main is None or not _formats(entry):
+        return None
+    return replace(main, alternatives=tuple(other for other in others if other is not None))
+
+
+def _place(
+    entry: EndpointEntry,
+    own: EndpointEntry | AlternativeEntry,
+    name: str,
+    path: str,
+    own_port: int,
+    problems: Problems,
+) -> Endpoint | None:
+    """One address and credential of an endpoint: `own` says what is its own, `entry` the rest."""
+    _check_credential(own, name, path, problems)
+    url = _http_url(own.base_url or entry.base_url, f"{path}.base_url", own_port, problems)
+    if url is None:
         return None
     return Endpoint(
-        name=entry.name,
+        name=name,
         tls=url.scheme == "https",
         host=url.hostname or "",
         port=url.port or (443 if url.scheme == "https" else 80),
         prefix=_prefix(url.path),
-        wire_formats=wire_formats,
+        wire_formats=_formats(entry),
         auth=entry.auth or ("x-api-key" if entry.name.endswith("anthropic") else "bearer"),
-        api_key_env=entry.api_key_env,
-        api_key_file=Path(entry.api_key_file) if entry.api_key_file else None,
+        api_key_env=own.api_key_env,
+        api_key_file=Path(own.api_key_file) if own.api_key_file else None,
         connect_timeout_s=entry.connect_timeout_s,
         first_byte_timeout_s=entry.first_byte_timeout_s,
         idle_timeout_s=entry.idle_timeout_s,
         total_timeout_s=entry.total_timeout_s,
         ca_file=Path(entry.ca_file) if entry.ca_file else None,
         inject_include_usage=entry.inject_include_usage,
+        weight=own.weight,
+        connections_max=own.connections_max,
+        alternatives=(),
     )
 
 
-def _formats_by_name(name: str) -> tuple[str, ...]:
-    if name.endswith("openai"):
+def _check_credential(
+    entry: EndpointEntry | AlternativeEntry, name: str, path: str, problems: Problems
+) -> None:
+    if entry.api_key_env is not None and entry.api_key_file is not None:
+        problems.error(path, "api_key_env and api_key_file are both given; keep one")
+    if entry.api_key_env is None and entry.api_key_file is None:
+        problems.warn(path, f"the endpoint {name!r} has no credential (api_key_env or api_key_file)")
+
+
+def _formats(entry: EndpointEntry) -> tuple[str, ...]:
+    """What it serves: as said, or by its name; empty where neither tells."""
+    if entry.wire_formats:
+        return tuple(entry.wire_formats)
+    if entry.name.endswith("openai"):
         return OPENAI_FORMATS
-    if name.endswith("anthropic"):
+    if entry.name.endswith("anthropic"):
         return ANTHROPIC_FORMATS
     return ()
 

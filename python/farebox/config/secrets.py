@@ -20,11 +20,11 @@ def credentials(
     found: dict[tuple[str, str], Secret] = {}
     missing: list[Problem] = []
     for service in settings.services:
-        for index, endpoint in enumerate(service.endpoints.values()):
+        for endpoint in (place for each in service.endpoints.values() for place in each.places()):
             try:
                 secret = _credential(endpoint, environment)
             except LookupError as error:
-                missing.append(Problem(service.file, f"endpoints[{index}]", str(error.args[0])))
+                missing.append(Problem(service.file, f"endpoint {endpoint.name}", str(error.args[0])))
                 continue
             if secret is not None:
                 found[service.name, endpoint.name] = secret

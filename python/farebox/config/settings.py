@@ -29,7 +29,10 @@ ROUTES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One upstream address. `prefix` is the path before /v1, without a slash at its end."""
+    """One upstream address and credential. `prefix` is the path before /v1, without a slash at its end.
+
+    `alternatives` are more of the same API; theirs are empty. Requests are shared out by `weight`.
+    """
 
     name: str
     tls: bool
@@ -46,6 +49,13 @@ class Endpoint:
     total_timeout_s: float
     ca_file: Path | None
     inject_include_usage: bool
+    weight: int
+    connections_max: int
+    alternatives: tuple["Endpoint", ...]
+
+    def places(self) -> tuple["Endpoint", ...]:
+        """Itself and its alternatives."""
+        return (self, *self.alternatives)
 
     @property
     def authority(self) -> str:

@@ -17,6 +17,7 @@ from farebox.base.counters import INDEX
 from farebox.base.errors import FaultError, Refusal, Refused, UpstreamConnectError, UpstreamError
 from farebox.base.records import Void, opened_payload
 from farebox.meter import BROKEN, OVERSIZE, Pipe, format_pico
+from farebox.proxy.attempts import Attempts
 from farebox.proxy.plain import plain_verdict
 from farebox.proxy.refusals import broken_answer, failed_answer
 from farebox.proxy.relayed import RelayedAnswer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from farebox.proxy.service import Offer
     from farebox.proxy.user_money import Unbooked
     from farebox.proxy.worker import Worker
+    from farebox.wire.endpoint import Endpoint
     from farebox.wire.incoming import Incoming
     from farebox.wire.routes import Route
 
@@ -53,7 +55,8 @@ class Exchange:
     """An admitted request on its way. Owned by its `Worker` from `begin` until its settlement is recorded.
 
     `settled`: the hold has ended. `status` is the upstream's, 0 when it never answered; `upstream_request` is
-    its own id of this request, for the log. `relayed` is set for answers that are passed on as they come.
+    its own id of this request, for the log. `attempts` is set where the upstream has several places,
+    `relayed` for answers that are passed on as they come.
     `cut_reason`: why the wallet's owner gets less than the whole answer, else empty. `judged` is what is
     charged, `verdict` the same once it is in the journal, `payload` and `log_line` how it is told.
     """
@@ -63,6 +66,7 @@ class Exchange:
         "_body",
         "_request",
         "ask",
+        "attempts",
         "client",
         "connection",
         "cut_reason",
@@ -129,6 +133,7 @@ class Exchange:
         self.rate_lines = rate_lines
         self.finish_cap_pico = finish_cap_pico
         self.connection: Connection | None = None
+        self.attempts: Attempts | None = None
         self.head: Head | None = None
         self.head_lines = b""
         self.status = 0
@@ -161,9 +166,11 @@ class Exchange:
         Raises Refused (here or when awaited) after giving the hold back.
         """
         try:
-            pool, body = self.offer.pool, self._request[1]
-            head = request_head(pool.endpoint, self.route.path, len(body), self.client.upstream_lines)
-            self._request = (head, body)
+            pool, places, body = self.offer.pool, self.offer.places, self._request[1]
+            if places:
+                self.attempts = Attempts(self, places, body)
+                return self._begin_on_new(self.attempts)
+            self.address(pool.endpoint, body)
             connection = pool.take()
             if connection is None:
                 return self._begin_on_new(pool)
@@ -173,7 +180,12 @@ class Exchange:
             raise
         return None
 
-    async def _begin_on_new(self, pool: Pool) -> None:
+    def address(self, endpoint: "Endpoint", body: bytes) -> None:
+        """Make the request out for the place that gets it."""
+        head = request_head(endpoint, self.route.path, len(body), self.client.upstream_lines)
+        self._request = (head, body)
+
+    async def _begin_on_new(self, pool: Pool | Attempts) -> None:
         try:
             connection = await pool.connect()
         except UpstreamConnectError as error:
@@ -235,7 +247,7 @@ class Exchange:
             return
         head, body = self._request
         try:
-            connection.send(head, body, self)
+            connection.send(head, body, self.attempts or self)
         except UpstreamConnectError:
             self.worker.spawn(self._send_on_another())
             return
@@ -252,12 +264,13 @@ class Exchange:
     async def _send_on_another(self) -> None:
         """The pooled connection had closed before anything was sent: a new one is safe."""
         try:
-            connection = await self.offer.pool.connect()
+            attempts = self.attempts
+            connection = await (self.offer.pool.connect() if attempts is None else attempts.connect_again())
             if self.settled or self.client.gone:
                 connection.release(True)
                 self._end_before_sending(None)
                 return
-            connection.send(*self._request, self)
+            connection.send(*self._request, attempts or self)
         except UpstreamConnectError as error:
             _log.warning("%s: %s", self.id, error)
             self._end_unsent(
@@ -266,6 +279,13 @@ class Exchange:
             return
         self.connection = connection
         self._was_sent()
+
+    def send_again(self, connection: Connection) -> None:
+        """Send to another place, the one before having done nothing. Raises UpstreamConnectError."""
+        connection.send(*self._request, self.attempts or self)
+        self._request = (b"", b"")
+        self.connection = connection
+        self.status = 0
 
     def _was_sent(self) -> None:
         self.sent = True

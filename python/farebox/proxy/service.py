@@ -8,7 +8,7 @@ reached.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -33,6 +33,7 @@ from farebox.meter.estimate import INPUT_BOUNDS
 from farebox.proxy.admission import Ask, short_of_money
 from farebox.proxy.exchange import Exchange
 from farebox.proxy.forward import Forward
+from farebox.proxy.health import Place
 from farebox.proxy.own_routes import (
     anthropic_model,
     anthropic_models,
@@ -82,6 +83,7 @@ class Offer:
         "injects_usage",
         "model",
         "model_id",
+        "places",
         "pool",
         "price",
         "price_version",
@@ -93,7 +95,13 @@ class Offer:
     )
 
     def __init__(
-        self, name: str, wire_format: str, model: ModelRow, price: ModelPrice, price_version: int, pool: Pool
+        self,
+        name: str,
+        wire_format: str,
+        model: ModelRow,
+        price: ModelPrice,
+        price_version: int,
+        places: Sequence[Place[Pool]],
     ) -> None:
         self.model = model
         self.model_id = model.id
@@ -101,7 +109,9 @@ class Offer:
         self.wallet = model.wallet
         self.price = price
         self.price_version = price_version
-        self.pool = pool
+        self.pool = places[0].target
+        self.places = places if len(places) > 1 else ()
+        """Where requests go if there is more than one place; else empty."""
         self.terms = plain_terms(model, wire_format, price)
         self.wording = SettlementWording(
             model.wallet,
@@ -123,15 +133,19 @@ class Offer:
 class ServiceHandler:
     """Handles the requests of one service's sockets."""
 
-    def __init__(self, worker: Worker, service: Service, book: PriceBook) -> None:
+    def __init__(
+        self, worker: Worker, service: Service, book: PriceBook, places: Mapping[str, Sequence[Place[Pool]]]
+    ) -> None:
+        """`places`: endpoint name -> where its requests may go."""
         worker.offer(service, book)
         self._worker = worker
+        self._places = places
         self._service = service
         self._book = book
         self._finish_cap_pico = service.stream_dry_cap_pico if service.stream_dry_policy == "finish" else 0
         self._offers = {
             (name, wire_format): Offer(
-                name, wire_format, model, book.models[model.id], book.version, worker.pool_of(endpoint)
+                name, wire_format, model, book.models[model.id], book.version, places[endpoint.name]
             )
             for model in service.models
             for wire_format, endpoint in model.endpoints.items()
@@ -362,7 +376,7 @@ class ServiceHandler:
         model = self._model(scanned.model, route, key)
         if model.upstream_model != scanned.model:
             body = scanned.edited(body, model.upstream_model, False)
-        pool = self._worker.pool_of(model.endpoints[route.name])
+        pool = self._places[model.endpoints[route.name].name][0].target
         try:
             await Forward(client, route, exchange_id).begin(pool, body)
         except UpstreamConnectError:

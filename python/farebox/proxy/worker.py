@@ -13,7 +13,6 @@ from typing import Any
 from farebox.base import clock, limits
 from farebox.base.counters import INDEX, Counters
 from farebox.base.ids import ExchangeIds
-from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service
 from farebox.journal.journal import Journal
 from farebox.meter import ModelPrice, PriceBook
@@ -26,7 +25,6 @@ from farebox.proxy.rates import RateLimiter
 from farebox.proxy.settlement_log import SettlementLog
 from farebox.proxy.streams import Streams
 from farebox.store.base import WorkerStore
-from farebox.wire.upstream import Pool
 
 _log = logging.getLogger("farebox.worker")
 
@@ -56,11 +54,9 @@ class Worker:
         self.draining = False
         self.closed = False
         self.ready: Callable[[], str] = lambda: ""
-        self._pools: Mapping[tuple[str, str], Pool] = {}
         self.new_id = ExchangeIds().new
         self.rates = RateLimiter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pool_by_endpoint: dict[int, Pool] = {}
         self.settlement_log = SettlementLog(loop, counters.gather)
         self.accounts = Accounts(store.key)
         self.books = Books(journal.append)
@@ -83,22 +79,10 @@ class Worker:
         self.counters[INDEX[name]] += 1
 
     # -- services --------------------------------------------------------------------------------------------
-    def use_pools(self, pools: Mapping[tuple[str, str], Pool]) -> None:
-        """Take these connections, by service and endpoint, for the services offered from now on."""
-        self._pools = pools
-        self._pool_by_endpoint = {}
-
     def offer(self, service: Service, book: PriceBook) -> None:
-        """Make a service's prices and endpoints known; call before its first request."""
+        """Make a service's prices known; call before its first request."""
         names = {name: row.id for row in service.models for name in (*row.ids, row.upstream_model)}
         self.books.add(book, names)
-        for row in service.models:
-            for endpoint in row.endpoints.values():
-                self._pool_by_endpoint[id(endpoint)] = self._pools[service.name, endpoint.name]
-
-    def pool_of(self, endpoint: EndpointSettings) -> Pool:
-        """The connections to a configured endpoint."""
-        return self._pool_by_endpoint[id(endpoint)]
 
     def price_of(self, version: int) -> Callable[[str], tuple[str, ModelPrice] | None]:
         """Look-up of other models' prices in a version."""

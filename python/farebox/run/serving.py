@@ -6,6 +6,7 @@ answers by the new settings. Exchanges that run finish on what they began with.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from farebox.base import clock, limits
@@ -14,14 +15,18 @@ from farebox.config.secrets import credentials
 from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service, Settings
 from farebox.meter import PriceBook, plain_models
+from farebox.proxy.health import Place
 from farebox.proxy.service import ServiceHandler, compile_book
 from farebox.proxy.worker import Worker
 from farebox.store.base import WorkerStore
 from farebox.wire.server import Server
 from farebox.wire.upstream import Endpoint, Pool, verifying_tls
 
-PoolName = tuple[str, str]
-"""Service and endpoint."""
+PlaceName = tuple[str, str]
+"""Service, and endpoint or alternative."""
+
+Kept = tuple[object, Place[Pool]]
+"""What must be the same for a place to be kept, and the place."""
 
 
 class Serving:
@@ -31,7 +36,7 @@ class Serving:
         self._worker = worker
         self._servers = servers
         self._store = store
-        self._pools: dict[PoolName, tuple[object, Pool]] = {}
+        self._places: dict[PlaceName, Kept] = {}
         self._turn = asyncio.Lock()
 
     async def put_in_force(self, settings: Settings) -> None:
@@ -39,39 +44,41 @@ class Serving:
         async with self._turn:
             secrets = credentials(settings)
             books = [await self._book(service) for service in settings.services]
-            pools = self._pools_for(settings, secrets)
-            self._worker.use_pools({name: pool for name, (_, pool) in pools.items()})
+            places = self._places_for(settings, secrets)
             handlers = [
-                ServiceHandler(self._worker, service, book)
+                ServiceHandler(self._worker, service, book, _by_endpoint(service, places))
                 for service, book in zip(settings.services, books, strict=True)
             ]
             for server, handler in zip(self._servers, handlers, strict=True):
                 server.handle = handler
-            replaced = [
-                pool
-                for name, (_, pool) in self._pools.items()
-                if pools.get(name, (None, None))[1] is not pool
-            ]
-            self._pools = pools
-            for pool in replaced:  # who was admitted a moment ago may still be connecting
-                self._worker.loop.call_later(limits.upstream_connect_timeout_s, pool.close)
+            self._let_go(places)
+            self._places = places
 
-    def _pools_for(
-        self, settings: Settings, secrets: dict[PoolName, Secret]
-    ) -> dict[PoolName, tuple[object, Pool]]:
-        pools = {}
+    def _places_for(self, settings: Settings, secrets: dict[PlaceName, Secret]) -> dict[PlaceName, Kept]:
+        """A place for every endpoint and alternative; those that are as they were keep their connections."""
+        places: dict[PlaceName, Kept] = {}
         for service in settings.services:
-            for endpoint in service.endpoints.values():
+            for endpoint in (place for each in service.endpoints.values() for place in each.places()):
                 name = (service.name, endpoint.name)
                 credential = secrets.get(name)
-                same_if = (endpoint, service.user_agent, credential and credential.reveal())
-                kept = self._pools.get(name)
-                if kept is not None and kept[0] == same_if:
-                    pools[name] = kept
-                else:
+                same_if = (
+                    replace(endpoint, alternatives=()),
+                    service.user_agent,
+                    credential and credential.reveal(),
+                )
+                kept = self._places.get(name)
+                if kept is None or kept[0] != same_if:
                     pool = Pool(_endpoint(service, endpoint, credential), self._worker.loop)
-                    pools[name] = (same_if, pool)
-        return pools
+                    kept = (same_if, Place(pool, endpoint.weight))
+                places[name] = kept
+        return places
+
+    def _let_go(self, places: dict[PlaceName, Kept]) -> None:
+        """Close what is not served from any more; who was admitted a moment ago may still be connecting."""
+        kept = {id(place) for _, place in places.values()}
+        for _, place in self._places.values():
+            if id(place) not in kept:
+                self._worker.loop.call_later(limits.upstream_connect_timeout_s, place.target.close)
 
     async def _book(self, service: Service) -> PriceBook:
         """The service's price book under the version number the store gives its content."""
@@ -80,6 +87,13 @@ class Serving:
         models: dict[str, Any] = {"models": plain_models(draft.models)}
         version = await self._store.put_price_book(models, draft.content_hash, now_ms)
         return compile_book(service, version, now_ms)
+
+
+def _by_endpoint(service: Service, places: dict[PlaceName, Kept]) -> dict[str, tuple[Place[Pool], ...]]:
+    return {
+        name: tuple(places[service.name, place.name][1] for place in endpoint.places())
+        for name, endpoint in service.endpoints.items()
+    }
 
 
 def _endpoint(service: Service, endpoint: EndpointSettings, credential: Secret | None) -> Endpoint:
@@ -96,5 +110,6 @@ def _endpoint(service: Service, endpoint: EndpointSettings, credential: Secret |
         first_byte_timeout_s=endpoint.first_byte_timeout_s,
         idle_stream_timeout_s=endpoint.idle_timeout_s,
         total_timeout_s=endpoint.total_timeout_s,
+        connections_max=endpoint.connections_max,
         tls=verifying_tls(str(endpoint.ca_file) if endpoint.ca_file else None) if endpoint.tls else None,
     )
