@@ -130,10 +130,11 @@ system-deps: ## programs that some tests and the benchmark need (apt, root)
 	else echo "Not root or no apt here; run: sudo apt-get install$$missing"; fi
 
 .PHONY: overspend
-overspend: build $(STAMPS)/test ## many requests at once on small wallets, one host and two (ROUNDS, default 100)
-	@export PYTHONPATH=python:tests; \
-	$(BIN)/python tests/chaos/overspend.py --rounds $(ROUNDS) --hosts 1 --workers 4 $(ARGS) && \
-	$(BIN)/python tests/chaos/overspend.py --rounds $(ROUNDS) --hosts 2 --workers 2 $(ARGS)
+overspend: build $(STAMPS)/test ## many requests at once on small wallets, both stores, one host and two (ROUNDS)
+	@export PYTHONPATH=python:tests; for store in sqlite mongodb; do for hosts in 1 2; do \
+	  $(BIN)/python tests/chaos/overspend.py --rounds $(ROUNDS) --store $$store \
+	    --hosts $$hosts --workers $$((4 / hosts)) $(ARGS) || exit 1; \
+	done; done
 
 # ---- checks ------------------------------------------------------------------------------------------------
 

@@ -2,25 +2,28 @@
 
     python tests/chaos/overspend.py --rounds 100 --hosts 2 --workers 2 --parallel 2000
 
-`make overspend ROUNDS=100` runs it on one host and on two; `test_overspend.py` runs a short form. Each round
-has a user of his own whose wallet is worth `affordable` answers and half a one: the last one needs its whole
-hold, which is a little more than its price. Promise: never more are served than the wallet affords, at least
-95 % of those it affords are, everybody else is told 402, and the books are right to the pico. Exit status 1
-otherwise.
+`make overspend ROUNDS=100` runs it on both stores, on one host and on two; `test_overspend.py` runs a short
+form. Each round has a user of his own whose wallet is worth `affordable` answers and half a one: the last one
+needs its whole hold, which is a little more than its price. Promise: never more are served than the wallet
+affords, at least 95 % of those it affords are, everybody else is told 402, and the books are right to the
+pico. Exit status 1 otherwise.
 """
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+import mongodb
 from chaos.hosts import Host, Machines
 from farebox.base.clock import wall_ms
 from farebox.base.keys import display_prefix, key_digest, new_key
@@ -144,6 +147,19 @@ async def _check_books(store: Store, journals: list[Path], report: Report, affor
             )
 
 
+def _mongodb(folder: Path, stack: ExitStack) -> str:
+    """An empty database of the server named in the environment, or of one started for this run."""
+    name = f"farebox_overspend_{os.getpid()}"
+    if mongodb.NAMED_SERVER:
+        base, _, query = mongodb.NAMED_SERVER.partition("?")
+        return f"{base.rstrip('/')}/{name}" + (f"?{query}" if query else "")
+    (folder / "mongodb").mkdir()
+    server = mongodb.MongoDBServer(folder / "mongodb")
+    server.start()
+    stack.callback(server.kill)
+    return f"{server.url.partition('?')[0].rstrip('/')}/{name}"
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Many requests at once on a wallet that affords a few.")
@@ -152,15 +168,17 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, help="per host")
     parser.add_argument("--parallel", type=int, default=2000, help="requests at once")
     parser.add_argument("--affordable", type=int, default=20, help="answers the wallet is worth")
-    parser.add_argument("--store", help="its URL; default: SQLite in a temporary folder")
+    parser.add_argument("--store", choices=("sqlite", "mongodb"), default="sqlite")
     options = vars(parser.parse_args())
-    url = options.pop("store")
-    with tempfile.TemporaryDirectory(prefix="farebox-overspend-") as temporary:
+    kind = options.pop("store")
+    with tempfile.TemporaryDirectory(prefix="farebox-overspend-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        report = asyncio.run(run(folder, url or f"sqlite:///{folder / 'farebox.sqlite'}", **options))
+        url = f"sqlite:///{folder / 'farebox.sqlite'}" if kind == "sqlite" else _mongodb(folder, stack)
+        report = asyncio.run(run(folder, url, **options))
     served, affordable = sum(report.served), options["affordable"] * options["rounds"]
     sys.stdout.write(
-        f"hosts {options['hosts']}, workers {options['workers']} each, {options['parallel']} at once: "
+        f"{kind}, {options['hosts']} hosts, {options['workers']} workers each, "
+        f"{options['parallel']} at once: "
         f"{served} of {affordable} affordable served ({served / affordable:.1%}), fewest in a round "
         f"{min(report.served)}, statuses {dict(report.statuses)}, {report.seconds:.0f} s\n"
     )
