@@ -14,6 +14,7 @@ PYTHON ?= python3
 ARGS ?=
 FUZZ_SECONDS ?= 60
 ROUNDS ?= 100
+COUNT ?= 10000000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -178,6 +179,14 @@ lock: $(STAMPS)/check ## requirements/*.txt anew from pyproject.toml (pip-tools 
 .PHONY: bench-ratio
 bench-ratio: build $(STAMPS)/bench ## requests a second and CPU a request, Farebox and nginx in one run
 	@$(BIN)/python bench/ratio.py $(ARGS)
+
+.PHONY: long-run
+long-run: build $(STAMPS)/test ## COUNT= exchanges (default ten million) through journal, writer, SQLite: what stays flat
+	@$(BIN)/python bench/long_run.py --count $(COUNT) $(ARGS)
+
+.PHONY: writer-micro
+writer-micro: build $(STAMPS)/test ## CPU of the writer per exchange, and where it goes
+	@$(BIN)/python bench/writer_micro.py --shares $(ARGS)
 
 .PHONY: locust
 locust: build $(STAMPS)/bench ## load with locust: chat plain, chat streamed

@@ -25,6 +25,7 @@ CHARGE_PICO = 140_000_000
 POOL = "creditsNew"
 WALLET = "openhands"
 KEY = "5e" * 32
+MODEL = "gpt-5.1"
 _UNSYNCED_MAX = 100_000
 _RAW_USAGE = '{"prompt_tokens":40,"completion_tokens":9,"total_tokens":49}'
 
@@ -62,38 +63,30 @@ class Load:
         self.made += 1
         exchange = self._ids.new(now_ms)
         append = self.journal.append
-        append(
-            frames.OPEN,
-            opened_payload(
-                exchange,
-                user,
-                WALLET,
-                KEY,
-                "gpt-5.1",
-                "chat",
-                1,
-                "bench-openai",
-                False,
-                now_ms - 3,
-                60,
-                2 * CHARGE_PICO,
-            ),
-        )
+        append(frames.OPEN, opened(exchange, user, now_ms))
         append(frames.SENT, sent_payload(exchange))
-        append(frames.SETTLE, settled(exchange, user, lot, now_ms))
+        append(frames.SETTLE, settled(exchange, user, (LotAmount(lot, POOL, CHARGE_PICO),), now_ms))
 
 
-def settled(exchange: str, user: str, lot: str, now_ms: int) -> bytes:
+def opened(exchange: str, user: str, now_ms: int) -> bytes:
+    """The open payload of an ordinary exchange."""
+    started_ms = now_ms - 3
+    return opened_payload(
+        exchange, user, WALLET, KEY, MODEL, "chat", 1, "bench-openai", False, started_ms, 60, 2 * CHARGE_PICO
+    )
+
+
+def settled(exchange: str, user: str, takes: tuple[LotAmount, ...], now_ms: int) -> bytes:
     """The settle payload of an ordinary exchange."""
     return settlement_payload(
         exchange,
         user,
         WALLET,
         KEY,
-        "gpt-5.1",
+        MODEL,
         "chat",
         1,
-        "1.0",
+        "1",
         "exact",
         (),
         {"input": 40, "output": 9},
@@ -101,7 +94,7 @@ def settled(exchange: str, user: str, lot: str, now_ms: int) -> bytes:
         40,
         "",
         CHARGE_PICO,
-        (LotAmount(lot, POOL, CHARGE_PICO),),
+        takes,
         "",
         "completed",
         200,
