@@ -105,8 +105,8 @@ async def test_a_charge_beyond_reach_is_quarantined(world: Any) -> None:
 # -- the epoch -----------------------------------------------------------------------------------------------
 
 
-def scanned(last_pos: int) -> JournalScan:
-    return JournalScan(last_pos, last_pos, 0, {}, (), (), {}, None)
+def scanned(last_pos: int, first_pos: int = 0) -> JournalScan:
+    return JournalScan(last_pos, last_pos, 0, {}, (), (), {}, None, first_pos)
 
 
 def stored(epoch: int, applied: int = 0) -> JournalState:
@@ -144,6 +144,14 @@ def test_hole_02_S17_a_copy_or_a_restored_store_is_refused(
 ) -> None:
     with pytest.raises(StoreRefusedError, match=words):
         next_epoch("a" * 16, intended, scanned(last_pos), state)
+
+
+def test_S17_hole_22_a_store_older_than_the_oldest_record_is_refused() -> None:
+    """Its epoch is the right one; but segments went because of what a newer copy of it had applied."""
+    found = scanned(position(1, 90), first_pos=position(1, 50))
+    assert next_epoch("a" * 16, 1, found, stored(1, position(1, 50))) == 2
+    with pytest.raises(StoreRefusedError, match="restored from a backup"):
+        next_epoch("a" * 16, 1, found, stored(1, position(1, 49)))
 
 
 # -- what may be returned ------------------------------------------------------------------------------------

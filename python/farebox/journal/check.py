@@ -40,8 +40,11 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """The end of a walk: last good record, last position known synced, and the torn tail if there is one."""
+    """A walk's beginning (the position before the oldest record) and end: last good record, last position
+    known synced, and the torn tail if there is one.
+    """
 
+    first_pos: int
     last_pos: int
     synced_pos: int
     sequence: int
@@ -68,7 +71,7 @@ def walk(files: Files, directory: Path, on_frame: OnFrame) -> Walked:
     """
     numbers = sequences(files, directory)
     if not numbers:
-        return Walked(0, 0, 0, None)
+        return Walked(0, 0, 0, 0, None)
     for before, after in itertools.pairwise(numbers):
         if after != before + 1:
             missing = segment_path(directory, before + 1)
@@ -85,6 +88,7 @@ class _Walk:
         self.journal = number_of(directory.name)
         self.numbers = numbers
         self.on_frame = on_frame
+        self.first_pos = 0
         self.pos = 0
         self.synced_pos = 0
 
@@ -97,18 +101,30 @@ class _Walk:
                 end = _End(self.pos, 0, "the segment's header is torn")
             else:
                 if index == 0:  # what stood before it has gone, so it was applied, and synced before that
-                    self.pos = self.synced_pos = header.last_pos
+                    self.first_pos = self.pos = self.synced_pos = header.last_pos
                 self.synced_pos = max(self.synced_pos, header.synced_pos)
                 end = self.frames(data, header)
             here, index = index, self.next_after(index)
             if index is None and (end.reason or here + 1 < len(self.numbers)):
                 return self.cut(here, data, end)
-        return Walked(self.pos, self.synced_pos, self.numbers[-1], None)
+        return Walked(self.first_pos, self.pos, self.synced_pos, self.numbers[-1], None)
 
     def load(self, index: int) -> bytes:
         path = segment_path(self.directory, self.numbers[index])
         try:
             return self.files.read(path)
+        except OSError as error:
+            raise JournalError(f"journal segment {path} cannot be read: {error}") from error
+
+    def head(self, index: int) -> bytes:
+        """The first bytes of a segment."""
+        path = segment_path(self.directory, self.numbers[index])
+        try:
+            descriptor = self.files.open(path, write=False)
+            try:
+                return self.files.pread(descriptor, HEADER_BYTES, 0)
+            finally:
+                self.files.close(descriptor)
         except OSError as error:
             raise JournalError(f"journal segment {path} cannot be read: {error}") from error
 
@@ -139,7 +155,7 @@ class _Walk:
     def next_after(self, index: int) -> int | None:
         """The next segment that goes on at or before the last good record, else None."""
         for later in range(index + 1, len(self.numbers)):
-            header = self.header(later, self.load(later))
+            header = self.header(later, self.head(later))
             if header is not None and header.last_pos <= self.pos:
                 return later
         return None
@@ -156,7 +172,7 @@ class _Walk:
         reason = end.reason or "the records up to the next segment are missing"
         if known_synced > self.pos:
             raise JournalDamagedError(str(segment_path(self.directory, sequence)), end.offset, reason)
-        return Walked(self.pos, self.synced_pos, sequence, Cut(sequence, end.offset, reason))
+        return Walked(self.first_pos, self.pos, self.synced_pos, sequence, Cut(sequence, end.offset, reason))
 
 
 def cut_tail(files: Files, directory: Path, cut: Cut) -> None:

@@ -24,14 +24,20 @@ from farebox.journal.segments import (
     sequences,
 )
 
+_RESTORED: Final = (
+    "the store was restored from a backup, or a segment was removed: put back the newer store or the "
+    "segment, or abandon the journal with `farebox lease release --lost`"
+)
 _ENDS: Final = frozenset({kinds.SETTLE, kinds.VOID})
 
 
 class Reader:
     """A place in one journal, read by one task. `close` releases its file."""
 
-    def __init__(self, directory: Path, files: Files | None = None) -> None:
+    def __init__(self, directory: Path, files: Files | None = None, *, whole: bool = False) -> None:
+        """`whole`: records right behind the first asked position must be there; else it reads what is."""
         self._files = files or Files()
+        self._whole = whole
         self._directory = directory
         self._journal = number_of(directory.name)
         self._rewind()
@@ -71,7 +77,7 @@ class Reader:
         found: list[Frame] = []
         try:
             while not found:
-                if self._descriptor < 0 and not self._enter(self._first()):
+                if self._descriptor < 0 and not self._begin(after_pos):
                     return found
                 progressed = self._read_some(after_pos, bytes_max, found)
                 if not progressed and not self._move_on():
@@ -146,9 +152,14 @@ class Reader:
             self._last_pos = frames[-1].pos
 
     # -- from segment to segment -----------------------------------------------------------------------------
-    def _first(self) -> Header | None:
-        """The oldest segment there is, once its header stands."""
-        return next(self._headers_after(0), None)
+    def _begin(self, after_pos: int) -> bool:
+        """Enter the oldest segment there is, once its header stands; whether there is one."""
+        header = next(self._headers_after(0), None)
+        if header is not None and self._whole and header.last_pos > after_pos:
+            path = str(segment_path(self._directory, header.sequence))
+            begins = f"it goes on behind position {header.last_pos}"
+            raise JournalDamagedError(path, 0, f"{begins}, the store has applied only {after_pos}", _RESTORED)
+        return self._enter(header)
 
     def _headers_after(self, sequence: int) -> Iterator[Header]:
         for number in sequences(self._files, self._directory):
@@ -182,7 +193,7 @@ class Reader:
         """At the end of a segment: go to the one that continues here. Whether there may be more to read
         now.
         """
-        if not self._files.exists(segment_path(self._directory, self._sequence + 1)):
+        if sequences(self._files, self._directory)[-1:] == [self._sequence]:
             return False
         later = list(self._headers_after(self._sequence))
         for header in later:

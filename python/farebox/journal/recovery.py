@@ -36,6 +36,7 @@ class JournalScan:
     """One look at a whole journal. `epoch` is the highest it may ever have been claimed under.
 
     `finished`: settle and void records after the asked position. `unsynced`: all records after `synced_pos`.
+    `first_pos`: the position before the oldest record that is still there.
     """
 
     last_pos: int
@@ -46,6 +47,7 @@ class JournalScan:
     unsynced: tuple[Frame, ...]
     prices: Mapping[int, bytes]
     cut: Cut | None
+    first_pos: int = 0
 
 
 def scan(directory: Path, after_pos: int = 0, files: Files | None = None) -> JournalScan:
@@ -69,6 +71,7 @@ def scan(directory: Path, after_pos: int = 0, files: Files | None = None) -> Jou
         unsynced=tuple(frame for frame in folded.recent if frame.pos > walked.synced_pos),
         prices=folded.prices,
         cut=walked.cut,
+        first_pos=walked.first_pos,
     )
 
 

@@ -30,8 +30,9 @@ def dead_letter_path(directory: Path) -> Path:
 class JournalSource:
     """One journal read in batches from behind `after_pos`; for one task."""
 
-    def __init__(self, directory: Path, after_pos: int) -> None:
-        self._reader = Reader(directory)
+    def __init__(self, directory: Path, after_pos: int, *, whole: bool = False) -> None:
+        """`whole`: it is damage when records right behind `after_pos` are not there."""
+        self._reader = Reader(directory, whole=whole)
         self._directory = directory
         self._pos = after_pos
         self._deleted_pos = 0

@@ -93,6 +93,12 @@ def next_epoch(journal: str, intended: int, found: JournalScan, state: JournalSt
             f"directory (epoch {intended}, position {found.last_pos}): this is an old copy or a clone; "
             "remove the directory, or put the newer one back"
         )
+    if applied < found.first_pos:
+        raise StoreRefusedError(
+            f"journal {journal}: the store has applied only up to position {applied}, the journal's oldest "
+            f"record stands behind {found.first_pos}: the store was restored from a backup; connect the "
+            f"newer one, or end the journal with `farebox lease release --lost {journal}`"
+        )
     if stored < max(intended - 1, epoch_of(found.last_pos)):
         raise StoreRefusedError(
             f"journal {journal}: its directory has reached epoch {intended}, the store knows {stored}: the "

@@ -176,7 +176,7 @@ class Writer:
             self._let_go(name)
         for name in paths.keys() & states.keys() - self._journals.keys():
             letters = DeadLetters(dead_letter_path(paths[name]))
-            source = JournalSource(paths[name], states[name].applied)
+            source = JournalSource(paths[name], states[name].applied, whole=True)
             self._journals[name] = _Applied(
                 JournalApplier(name, self._store, source, letters, self._fence), source
             )
