@@ -107,6 +107,7 @@ class _Walk:
             here, index = index, self.next_after(index)
             if index is None and (end.reason or here + 1 < len(self.numbers)):
                 return self.cut(here, data, end)
+            data = b""  # before the next segment takes as much memory again
         return Walked(self.first_pos, self.pos, self.synced_pos, self.numbers[-1], None)
 
     def load(self, index: int) -> bytes:
