@@ -5,6 +5,7 @@ Balances are exactly what that account says, however often records were replayed
 """
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -12,19 +13,25 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+import mongodb
 from farebox.base.records import WALLETS, LotAmount, Settlement, Transaction
 from farebox.ledger.conservation import differences
 from farebox.ledger.settlement import expiry_rows
-from farebox.store.base import Booked, Event, EventResult
+from farebox.store.base import Booked, Event, EventResult, Store
+from farebox.store.mongo import MongoStore
 from farebox.store.sqlite import SQLiteStore
+from store.conftest import LOG_TTL_DAYS
 
 NOW = 1_760_000_000_000
 USERS = ("alice", "bob")
 JOURNALS = ("a" * 16, "b" * 16)
 POOLS = ("credits", "refCredits", "creditsNew")
 WALLET_NAMES = ("ohmygpt", "openhands")
+
+ON_MONGODB = int(os.environ.get("FAREBOX_MONGODB_HISTORIES", "6"))
+"""Histories there: each step is several round trips."""
 
 users = st.sampled_from(USERS)
 journals = st.sampled_from(JOURNALS)
@@ -40,7 +47,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        self.store = SQLiteStore(Path(self.folder.name) / "store.db")
+        self.store = self.new_store()
         self.now = NOW
         self.numbers = 0
         self.epochs = dict.fromkeys(JOURNALS, 1)
@@ -50,6 +57,9 @@ class Histories(RuleBasedStateMachine):
         self.put_in = dict.fromkeys(USERS, 0)
         self.charged = dict.fromkeys(USERS, 0)
         self.run(self._start())
+
+    def new_store(self) -> Store:
+        return SQLiteStore(Path(self.folder.name) / "store.db")
 
     async def _start(self) -> None:
         await self.store.open()
@@ -242,3 +252,13 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(stateful_step_count=20)
+
+
+def test_histories_on_mongodb(mongodb_url: str, mongodb_database: Any) -> None:
+    class OnMongoDB(Histories):
+        def new_store(self) -> Store:
+            mongodb.empty(mongodb_database)
+            return MongoStore(mongodb_url, log_ttl_days=LOG_TTL_DAYS)
+
+    few = settings(max_examples=ON_MONGODB, stateful_step_count=12)
+    run_state_machine_as_test(OnMongoDB, settings=few)

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,7 +21,7 @@ from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
@@ -66,6 +66,7 @@ class Connection:
         self._listeners = listeners
         self._client: AsyncMongoClient[Document] | None = None
         self._closed = False
+        self._abandoned: list[Mapping[str, Any]] = []
 
     async def open(self) -> None:
         """Reach a server that can be used. Raises StoreDownError, StoreRefusedError."""
@@ -157,16 +158,33 @@ class Connection:
     async def _attempt(self, work: Callable[[Place], Awaitable[T]], deadline_s: float) -> T:
         database = self.database
         try:
+            await self._end_abandoned()
             async with database.client.start_session() as session:
-                with pymongo.timeout(max(0.001, deadline_s - time.monotonic())):
-                    async with _transaction(session):
-                        result = await work(Place(database, session))
-                    await self._commit(session)
+                try:
+                    with pymongo.timeout(max(0.001, deadline_s - time.monotonic())):
+                        async with _transaction(session):
+                            result = await work(Place(database, session))
+                        await self._commit(session)
+                except (ConnectionFailure, ExecutionTimeout, StoreUnknownError, asyncio.CancelledError):
+                    self._abandoned.append(session.session_id)
+                    raise
                 return result
         except PyMongoError as error:
             if faults.is_duplicate(error):
                 raise StoreConflictError(f"{self.where}: an id of the transaction is taken") from error
             raise faults.fault(error, self.where, may_have_happened=False) from error
+
+    async def _end_abandoned(self) -> None:
+        """End transactions of ours that the server may still hold open after a broken connection.
+
+        Until its own limit ends them (a minute), every write to their users' documents is a conflict.
+        """
+        if not self._abandoned:
+            return
+        sessions = self._abandoned[: limits.store_connections_max]
+        with contextlib.suppress(OperationFailure), pymongo.timeout(limits.store_abort_timeout_s):
+            await self.database.client.admin.command("killSessions", sessions)
+        self._abandoned = [one for one in self._abandoned if one not in sessions]
 
     async def _commit(self, session: AsyncClientSession) -> None:
         """Commit, again and again while the outcome is unknown: the server knows a commit it has seen."""
