@@ -129,7 +129,7 @@ def leaving_points(rng: random.Random) -> Iterator[tuple[str, bytes, int, float]
 
 
 @pytest.mark.timeout(120)
-def test_C04_C05_C08_500_streams_left_at_random_points_are_each_settled_once(tmp_path: Path) -> None:
+def test_C04_C05_C08_C11_500_streams_left_at_random_points_are_each_settled_once(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     with Deployment(tmp_path) as deployment:
         caller = Caller(deployment, deployment.customer("alice", 100 * USD))

@@ -149,7 +149,7 @@ def charges(shop: TwoWorkers, customer: Customer, count: int) -> list[int]:
     return [-row.amount_pico for row in shop.spent_rows(customer.user)]
 
 
-def test_prices_change_under_load_and_each_charge_has_one_version(shop: TwoWorkers) -> None:
+def test_L15_prices_change_under_load_and_each_charge_has_one_version(shop: TwoWorkers) -> None:
     customer = shop.new_customer(1000 * USD)
     with Streams(shop, customer) as streams:
         for number in range(ROUNDS):

@@ -134,7 +134,7 @@ def extra_cost(rows: list[Transaction]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_J01_to_J11_killed_at_each_step_of_an_exchange(
+def test_J06_J08_J09_J10_killed_at_each_step_of_an_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = tmp_path / "failpoints"

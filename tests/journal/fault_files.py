@@ -1,4 +1,5 @@
-"""A disk that fails on demand, under the journal's real file operations.
+"""A disk that fails on demand, under the journal's real file operations: short writes, EIO, ENOSPC, failed
+syncs, torn sectors, a lost page cache, and any call by its number.
 
 Writes go to real files (what the page cache shows) and are remembered as dirty until a sync succeeds. A
 failed sync drops them for good although the files still show them, as kernels do. `crash` leaves of each file
@@ -18,7 +19,10 @@ SECTOR = 512
 
 
 class FaultFiles(Files):
-    """`on_write` and `on_sync` decide each call's fate; by default all goes well."""
+    """`on_write` and `on_sync` decide each call's fate; by default all goes well.
+
+    `fail_call` makes one call fail, whichever it is: the loop over all numbers is a test of every error path.
+    """
 
     def __init__(self) -> None:
         self.paths: dict[int, Path] = {}
@@ -32,8 +36,26 @@ class FaultFiles(Files):
         self.free = 1 << 40
         self.writes = 0
         self.syncs: list[Path] = []
+        self.calls: list[str] = []
+        self.failing: tuple[int, OSError | None] | None = None
+
+    def fail_call(self, number: int, error: OSError | None) -> None:
+        """Let the call after `number` more fail with `error`; None: a write is short, others do well."""
+        self.failing = (len(self.calls) + number, error)
+
+    def _is_short(self, operation: str) -> bool:
+        """Count a call, and fail it if it is the one."""
+        number = len(self.calls)
+        self.calls.append(operation)
+        if self.failing is None or self.failing[0] != number:
+            return False
+        error = self.failing[1]
+        if error is not None:
+            raise OSError(error.errno, f"{operation}: {os.strerror(error.errno or 0)}")
+        return True
 
     def open(self, path: Path, *, create: bool = False, write: bool = True) -> int:
+        self._is_short("open")
         error = self.on_open(path)
         if error is not None:
             raise error
@@ -47,7 +69,7 @@ class FaultFiles(Files):
 
     def pwrite(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
         self.writes += 1
-        fate = self.on_write(len(data))
+        fate: int | OSError = len(data) // 2 if self._is_short("pwrite") else self.on_write(len(data))
         if isinstance(fate, OSError):
             raise fate
         kept = bytes(data[:fate])
@@ -56,14 +78,27 @@ class FaultFiles(Files):
             self.dirty.setdefault(self.paths[descriptor], []).append((offset, kept))
         return fate
 
+    def pread(self, descriptor: int, length: int, offset: int) -> bytes:
+        self._is_short("pread")
+        return super().pread(descriptor, length, offset)
+
+    def unlink(self, path: Path) -> None:
+        self._is_short("unlink")
+        super().unlink(path)
+
     def truncate(self, descriptor: int, length: int) -> None:
+        self._is_short("truncate")
         super().truncate(descriptor, length)
         self.dirty.setdefault(self.paths[descriptor], []).append((length, None))
 
     def fdatasync(self, descriptor: int) -> None:
         path = self.paths[descriptor]
         self.syncs.append(path)
-        error = self.on_sync(path)
+        try:
+            self._is_short("fdatasync")
+            error = self.on_sync(path)
+        except OSError as failure:
+            error = failure
         changes = self.dirty.pop(path, [])
         if error is not None:
             raise error
@@ -73,9 +108,11 @@ class FaultFiles(Files):
         self.durable[path] = bytes(image)
 
     def sync_directory(self, path: Path) -> None:
+        self._is_short("sync_directory")
         self.durable_names = {one for one in self.durable_names if one.parent != path} | set(path.iterdir())
 
     def read(self, path: Path) -> bytes:
+        self._is_short("read")
         error = self.on_read(path)
         if error is not None:
             raise error
