@@ -290,6 +290,38 @@ async def test_hole_10_after_an_unknown_grant_the_lease_is_fenced_and_nothing_is
     assert sum(memory(leases)) == await bank.leased_pico() <= 100
 
 
+@pytest.mark.parametrize("happened", [False, True])
+@pytest.mark.parametrize("error", [StoreDownError("away"), StoreUnknownError("timeout")])
+async def test_S02_leased_money_serves_on_while_the_store_is_away(
+    bank: Bank, error: Exception, happened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call without an answer is followed by a fence; what was leased before it may be used meanwhile."""
+    monkeypatch.setattr("farebox.proxy.lease_calls._AHEAD_AGAIN_S", 0.0)
+    await bank.top_up(10_000)
+    leases = bank.leases()
+    first = await got(leases, 10)
+    await at_rest(leases)
+    leases.void("alice", first)
+    free_pico = memory(leases)[0]
+    assert free_pico >= 100
+
+    async def away(name: str, number: int, call: Callable[[], Awaitable[Any]]) -> Any:
+        if happened and isinstance(error, StoreUnknownError):
+            await call()
+        raise error
+
+    bank.shaky.disturb = away
+    holds = []
+    while (hold := leases.hold_now("alice", WALLET, 10, NOW)) is not None:
+        holds.append(hold)
+        await asyncio.sleep(0)
+    assert len(holds) == free_pico // 10
+    assert await leases.hold("alice", WALLET, 10) == Shortage("down")
+    bank.shaky.disturb = None
+    assert isinstance(await leases.hold("alice", WALLET, 10), Hold)
+    assert sum(memory(leases)) == await bank.leased_pico() <= 10_000
+
+
 async def test_hole_10_a_grant_that_lands_after_its_fence_changes_nothing(bank: Bank) -> None:
     await bank.top_up(100)
     late: list[Callable[[], Awaitable[Any]]] = []
@@ -346,17 +378,17 @@ async def test_hole_11_a_hold_never_takes_what_is_on_its_way_back(bank: Bank) ->
 
 async def test_hole_35_two_journals_do_not_both_sit_on_parts(bank: Bank) -> None:
     await bank.top_up(100)
-    one, two = bank.leases(JOURNAL, wait_s=2.0), bank.leases(OTHER, wait_s=2.0)
+    one, two = bank.leases(JOURNAL, wait_s=20.0), bank.leases(OTHER, wait_s=20.0)
     first, second = await got(one, 40), await got(two, 40)
     wants = [asyncio.create_task(leases.hold("alice", WALLET, 90)) for leases in (one, two)]
-    await asyncio.sleep(0.05)
+    asked: set[str] = set()
+    while asked != {JOURNAL, OTHER}:
+        changes = await bank.store.changes_after(0, 100)
+        asked = {change.journal for change in changes if change.kind == "want"}
     one.void("alice", first)
     two.void("alice", second)
-    for change in await bank.store.changes_after(0, 100):
-        if change.kind == "want":
-            for leases, journal in ((one, JOURNAL), (two, OTHER)):
-                if change.journal != journal:
-                    leases.recall("alice", change.journal)
+    one.recall("alice", OTHER)
+    two.recall("alice", JOURNAL)
     done, _ = await asyncio.wait(wants, return_when=asyncio.FIRST_COMPLETED)
     assert [isinstance(task.result(), Hold) for task in done] == [True]
     await asyncio.gather(*wants)

@@ -23,6 +23,7 @@ _SCARCE_SHARE = 2
 _BARRING_REASONS = frozenset(("parked", "inactive", "unknown", "quarantined"))
 """Refusals that are about the account: money leased already may not be used for new exchanges either."""
 _AFTER_FAULT_S = 0.02
+_AHEAD_AGAIN_S = 0.5
 _REFUSED_AGAIN_S = 0.05
 _FENCE_ATTEMPTS = 3
 _WANT_AGAIN_S = 0.5
@@ -65,16 +66,16 @@ class LeaseCalls:
             return Shortage("down")
         except FaultError as error:
             _log.warning("lease of %s: %s", money.user, error)
-            money.mistrust()
+            money.in_doubt = True
         except BaseException:
-            money.mistrust()
+            money.in_doubt = True
             raise
         await asyncio.sleep(_AFTER_FAULT_S)
         return None
 
     async def _obtain(self, money: UserMoney, queue: Queue, amount_pico: int) -> Shortage | None:
         wallet = queue.wallet
-        if not money.known:
+        if money.in_doubt:
             return None if await self.fence(money) else Shortage("down")
         need_pico = amount_pico - money.lease.free_pico(wallet, self._wall_ms())
         if need_pico <= 0 and not money.barred:
@@ -101,13 +102,16 @@ class LeaseCalls:
         """
         try:
             async with money.lock:
-                if money.known and not money.queues:
+                if money.in_doubt:
+                    await self.fence(money)
+                elif not money.queues:
                     await self._lease_ahead(money, wallet, amount_pico)
         except FaultError as error:
             _log.debug("lease ahead of %s: %s", money.user, error)
-            money.mistrust()
+            money.in_doubt = True
+            await asyncio.sleep(_AHEAD_AGAIN_S)
         except BaseException:
-            money.mistrust()
+            money.in_doubt = True
             raise
 
     async def _lease_ahead(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
@@ -166,15 +170,15 @@ class LeaseCalls:
             if not self._is_durable(money):
                 await asyncio.sleep(2 * limits.sync_interval_s)
             async with money.lock:
-                if not money.known and not await self.fence(money):
+                if money.in_doubt and not await self.fence(money):
                     return
                 if (giving_way or not money.queues) and money.known and self._is_durable(money):
                     await self._return_free(money)
         except FaultError as error:
             _log.debug("return of %s: %s", money.user, error)
-            money.mistrust()
+            money.in_doubt = True
         except BaseException:
-            money.mistrust()
+            money.in_doubt = True
             raise
 
     async def _return_free(self, money: UserMoney) -> None:
@@ -240,6 +244,7 @@ class LeaseCalls:
             if not meanwhile:
                 break
         money.known = money.distrusted == distrusted
+        money.in_doubt = not money.known
         money.serve(self._wall_ms())
         return True
 

@@ -240,7 +240,7 @@ class Leases:
     async def _give_all_back(self, money: UserMoney) -> None:
         for _ in range(_RETURN_ATTEMPTS):
             await self._give_back(money, giving_way=True)
-            if money.known:
+            if not money.in_doubt:
                 return
 
     def _new(self, user: str) -> UserMoney:
@@ -288,12 +288,12 @@ class Leases:
     async def _tidy(self, money: UserMoney, idle_s: float) -> None:
         if money.doubtful:
             money.mistrust()
-        if money.known and money.lease.is_empty():
+        if not money.in_doubt and money.lease.is_empty():
             if idle_s > _FORGET_AFTER_S and not money.unbooked:
                 del self._users[money.user]
             return
         now_ms = self._wall_ms()
-        if not money.known or money.lease.returnable({}, now_ms):
+        if money.in_doubt or money.lease.returnable({}, now_ms):
             try:
                 await self._give_back(money)
             except FareboxError:

@@ -87,6 +87,8 @@ class UserMoney:
     """One user's money in this worker.
 
     `known`: the lease in memory is what the store has, less `unbooked`; else it must be fenced before use.
+    `in_doubt`: it must be fenced before the next call, because an answer is missing. Money in memory may be
+    used all the same: a grant is added after its answer, a return subtracted before its call.
     `distrusted` counts the doubts raised, so that one raised during a fence outlives it. `doubtful`: the
     fence may have counted too little as free. `settled_meanwhile` gathers what is settled while a fence runs.
     `unwritten_count` settlements and voids are not in the journal yet, the others are up to `freed_pos`.
@@ -103,6 +105,7 @@ class UserMoney:
         "distrusted",
         "doubtful",
         "freed_pos",
+        "in_doubt",
         "known",
         "lease",
         "lock",
@@ -124,6 +127,7 @@ class UserMoney:
         self.user = user
         self.lease = UserLease()
         self.known = True
+        self.in_doubt = False
         self.barred = ""
         self.distrusted = 0
         self.doubtful = False
@@ -154,6 +158,7 @@ class UserMoney:
         """The lease in memory may not be what the store has: fence before the next use."""
         self.distrusted += 1
         self.known = False
+        self.in_doubt = True
 
     def serve(self, now_ms: int) -> None:
         """Give holds to those who wait, in order, while the first one's fits."""
