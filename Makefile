@@ -117,6 +117,15 @@ webhook-storm: build $(STAMPS)/test ## DELIVERIES= of payments (default 1000) at
 	@PYTHONPATH=python:tests $(BIN)/python -m credits.webhook_storm --deliveries $(DELIVERIES) --kills $(KILLS) \
 	  $(if $(filter-out 0,$(SEED)),--seed $(SEED)) $(ARGS)
 
+.PHONY: outage
+outage: build $(STAMPS)/test ## the store away for SECONDS= (default 600) and slow, under load: figures and verdict
+	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/outage.py --seconds $(SECONDS_OF_CHAOS)
+
+.PHONY: faults
+faults: build $(STAMPS)/test ## run every test, then write docs/FAULTS.md from names and results
+	@$(BIN)/python -m pytest --junitxml .pytest_cache/faults.xml $(ARGS) || true
+	@PYTHONPATH=python:tests $(BIN)/python tests/faults/page.py .pytest_cache/faults.xml
+
 .PHONY: failpoints
 failpoints: build $(STAMPS)/test ## every failpoint x kill x recover, each also twenty times in a row
 	@FAREBOX_FAULTS=all $(BIN)/python -m pytest tests/faults/test_kill_points.py tests/faults/test_kill_serving.py $(ARGS)
