@@ -29,7 +29,8 @@ from e2e.test_kill import body
 from farebox.run.failpoints import PERMIT, VARIABLE
 
 USD = 10**12
-CLIENTS = 4
+PAUSE_S = 0.1
+"""Of a client between two requests: leased money must last, and a worker leases ahead what it used lately."""
 
 
 @dataclass
@@ -49,7 +50,9 @@ class Phase:
         )
 
 
-async def load(deployment: Deployment, customer: Customer, phase: Phase, seconds: float) -> None:
+async def load(
+    deployment: Deployment, customer: Customer, phase: Phase, seconds: float, clients: int
+) -> None:
     """Requests one after the other from a few clients, for so long."""
     ends_s = time.monotonic() + seconds
     headers = {"Authorization": f"Bearer {customer.key}"}
@@ -65,10 +68,10 @@ async def load(deployment: Deployment, customer: Customer, phase: Phase, seconds
                     phase.latencies_ms.append((time.monotonic() - began_s) * 1000)
                 else:
                     await asyncio.sleep(0.1)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(PAUSE_S)
 
     async with aiohttp.ClientSession(headers=headers) as session:
-        await asyncio.gather(*(client(session) for _ in range(CLIENTS)))
+        await asyncio.gather(*(client(session) for _ in range(clients)))
 
 
 @contextlib.contextmanager
@@ -94,20 +97,20 @@ def slow(points: Path, delay_ms: int) -> Iterator[None]:
         point.unlink(missing_ok=True)
 
 
-def run(folder: Path, points: Path, seconds: float) -> tuple[list[Phase], list[str]]:
+def run(folder: Path, points: Path, seconds: float, clients: int) -> tuple[list[Phase], list[str]]:
     """All times, one after the other; what each brought and what is wrong."""
     phases = [Phase(name) for name in ("before", "store locked", "store slow", "after")]
     good, away, late, after = phases
     short_s = max(1.0, seconds / 6)
     with Deployment(folder) as deployment:
         customer = deployment.customer("alice", 100_000 * USD)
-        asyncio.run(load(deployment, customer, good, short_s))
+        asyncio.run(load(deployment, customer, good, short_s, clients))
         with locked(folder / "farebox.sqlite"):
-            asyncio.run(load(deployment, customer, away, seconds))
-        asyncio.run(load(deployment, customer, Phase("catching up"), short_s))
+            asyncio.run(load(deployment, customer, away, seconds, clients))
+        asyncio.run(load(deployment, customer, Phase("catching up"), short_s, clients))
         with slow(points, 1000):
-            asyncio.run(load(deployment, customer, late, short_s))
-        asyncio.run(load(deployment, customer, after, short_s))
+            asyncio.run(load(deployment, customer, late, short_s, clients))
+        asyncio.run(load(deployment, customer, after, short_s, clients))
         deployment.settled(["alice"], 120.0)
         report = deployment.verified()
         wrong = [*report.differences, *report.parked]
@@ -121,10 +124,11 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Farebox while its store is away, and while it is slow.")
     parser.add_argument("--seconds", type=float, default=60)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--clients", type=int, default=4)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="farebox-outage-") as temporary:
         points = permitted(Path(temporary))
-        phases, wrong = run(Path(temporary), points, seconds)
+        phases, wrong = run(Path(temporary), points, options.seconds, options.clients)
     sys.stdout.write("\n".join([*(phase.line() for phase in phases), *wrong]) + "\n")
     sys.stdout.write("not a cent lost\n" if not wrong else f"{len(wrong)} faults\n")
     return 1 if wrong else 0

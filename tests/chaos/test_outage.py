@@ -15,6 +15,6 @@ from farebox.run.failpoints import VARIABLE
 @pytest.mark.timeout(300)
 def test_S02_S03_S14_no_exchange_is_lost_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "")
-    phases, wrong = run(tmp_path, permitted(tmp_path), 3.0)
+    phases, wrong = run(tmp_path, permitted(tmp_path), 3.0, 1)
     assert wrong == []
     assert [set(phase.statuses) for phase in phases] == [{200}] * 4
