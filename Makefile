@@ -197,6 +197,10 @@ long-run: build $(STAMPS)/test ## COUNT= exchanges (default ten million) through
 writer-micro: build $(STAMPS)/test ## CPU of the writer per exchange, and where it goes
 	@$(BIN)/python bench/writer_micro.py --shares $(ARGS)
 
+.PHONY: bench-import
+bench-import: build $(STAMPS)/test ## import 100,000 users and 1,000,000 request logs, reconciled to the pico (ARGS="USERS LOGS SEED")
+	@$(BIN)/python bench/import_legacy.py $(ARGS)
+
 .PHONY: locust
 locust: build $(STAMPS)/bench ## load with locust: chat plain, chat streamed
 	@$(BIN)/python bench/locust/run.py $(ARGS)
