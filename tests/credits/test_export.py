@@ -20,6 +20,7 @@ from farebox.store.base import Event, Store
 from farebox.store.legacy import open_source
 
 NOW = 1_770_000_000_000
+STORES = ("sqlite",)
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from farebox.store.base import Store
 from farebox.store.legacy import open_source
 
 NOW = 1_770_000_000_000
+STORES = ("sqlite",)
 DATE = datetime(2026, 2, 2, tzinfo=UTC)
 
 
