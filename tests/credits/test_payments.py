@@ -165,6 +165,8 @@ async def test_a_late_payment_is_credited_when_an_operator_accepts_it(shop):
     assert (accepted.status, accepted.document["decided_by"]) == ("credited", "admin:eve")
     assert await shop.balance() == "20"
     assert (await shop.store.record("order", order.id)).status == "paid"
+    again = await accept(shop.store, shop.settings, "sepay:1", "admin:eve", shop.now, note="came late")
+    assert again == accepted
     with pytest.raises(UsageError, match="credited; only one under review"):
         await accept(shop.store, shop.settings, "sepay:1", "admin:eve", shop.now)
 
@@ -210,6 +212,7 @@ async def test_a_refused_payment_credits_nothing_and_stays_refused(shop):
     refused = await refuse(shop.store, "sepay:1", "admin:eve", "sent back by bank", shop.now)
     assert (refused.status, refused.document["note"]) == ("refused", "sent back by bank")
     assert (await shop.pays(order, payment="sepay:1", amount="1")).reason == "refused"
+    assert await refuse(shop.store, "sepay:1", "admin:eve", "sent back by bank", shop.now) == refused
     with pytest.raises(UsageError, match="refused"):
         await refuse(shop.store, "sepay:1", "admin:eve", "", shop.now)
     with pytest.raises(UsageError, match="no payment"):

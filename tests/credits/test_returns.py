@@ -9,6 +9,7 @@ from farebox.base.errors import StoreConflictError, UsageError
 from farebox.base.ids import new_lot_id
 from farebox.base.units import pico_from_usd
 from farebox.credits.events import adjustment_event
+from farebox.credits.payments import accept
 from farebox.credits.referrals import refer
 from farebox.store.base import EventResult
 
@@ -105,8 +106,18 @@ async def test_a_refund_of_an_unknown_payment_is_kept_and_the_payment_then_revie
 
 async def test_a_refund_of_a_payment_under_review_is_noted(shop):
     await shop.pays(await shop.order("20"), amount="1")
-    assert "review" in (await shop.returns("sepay:1", "1", "1")).reason
-    assert (await shop.payment_record()).document["returned"] == "1"
+    assert "review" in (await shop.returns("sepay:1", "0.25", "1")).reason
+    assert (await shop.payment_record()).document["returned"] == "0.25"
+    await shop.returns("sepay:1", "1", "1")
+    with pytest.raises(UsageError, match="gone back"):
+        await accept(shop.store, shop.settings, "sepay:1", "eve", shop.now)
+
+
+async def test_what_is_left_of_a_payment_under_review_can_be_accepted(shop):
+    await shop.pays(await shop.order("20"), amount="60000")
+    await shop.returns("sepay:1", "10000", "60000")
+    await accept(shop.store, shop.settings, "sepay:1", "eve", shop.now)
+    assert await shop.balance() == "20"
 
 
 async def test_a_refund_of_expired_credit_books_nothing_twice(shop):
@@ -222,6 +233,19 @@ async def test_referral_is_reversed_once_with_the_refund(shop):
     for user in ("alice", "bob"):
         assert await shop.balance("refCredits", user) == "0"
     assert [row[0] for row in await shop.rows("bob")] == ["earned_referral", "refund"]
+
+
+async def test_referral_of_an_account_on_hold_is_reversed_when_the_provider_comes_again(shop, tamper):
+    shop.opens_with(referral=REFERRAL)
+    await shop.user("bob")
+    await refer(shop.store, "alice", "bob", "test", shop.now)
+    await shop.pays(await shop.order("20"))
+    tamper.park("bob", "foreign write")
+    with pytest.raises(StoreConflictError, match="on hold"):
+        await shop.returns("sepay:1", "50000")
+    tamper.park("bob", None)
+    assert (await shop.returns("sepay:1", "50000")).word == "duplicate"
+    assert await shop.balance("refCredits", "bob") == "0"
 
 
 async def test_referral_of_a_lost_dispute_is_reversed_too(shop):

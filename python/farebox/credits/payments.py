@@ -159,7 +159,10 @@ async def accept(
     Raises UsageError where it does not wait, or it is not clear whom or how much to credit.
     """
     for _ in range(_ATTEMPTS):
-        waiting = await _waiting(store, payment)
+        known = await known_payment(store, payment)
+        if known.status == CREDITED and _is_decided(known, actor, note):
+            return known
+        waiting = _waiting(known)
         order_code = str(waiting.document["order"])
         order = await store.record("order", order_code) if order_code else None
         purchase = _accepted_purchase(settings, waiting, order, user, credits_given)
@@ -180,7 +183,10 @@ async def accept(
 async def refuse(store: Store, payment: str, actor: str, note: str, now_ms: int) -> Record:
     """Decide that a payment credits nothing: the operator sends the money back. Raises UsageError."""
     for _ in range(_ATTEMPTS):
-        waiting = await _waiting(store, payment)
+        known = await known_payment(store, payment)
+        if known.status == REFUSED and _is_decided(known, actor, note):
+            return known
+        waiting = _waiting(known)
         refused = replace(_decided(waiting, actor, note, now_ms), status=REFUSED)
         event = Event((), records=(RecordChange.update(refused),), actor=actor)
         if await store.apply_event(event, now_ms) is not EventResult.STALE:
@@ -295,7 +301,10 @@ def _accepted_purchase(
     credits_given: str,
 ) -> Purchase:
     """What an operator lets a payment buy: the order's purchase where the amount is right, else pro rata."""
-    exact = order is not None and payment.document["amount"] == order.document["amount"]
+    left = Decimal(str(payment.document["amount"])) - Decimal(str(payment.document["returned"]))
+    if left <= 0:
+        raise UsageError(f"the money of payment {payment.id} has gone back; refuse it")
+    exact = order is not None and left == Decimal(str(order.document["amount"]))
     if order is not None and exact and user in {"", order.user} and not credits_given:
         return ordered_purchase(order)
     named = user or (order.user if order is not None else "")
@@ -307,7 +316,7 @@ def _accepted_purchase(
     rate = rate or settings.rates.get(str(payment.document["currency"]))
     if rate is None:
         raise UsageError(f"say how many credits: nothing is sold in {payment.document['currency']}")
-    return Purchase(named, settings.pool, credits_for(Decimal(str(payment.document["amount"])), rate))
+    return Purchase(named, settings.pool, credits_for(left, rate))
 
 
 def _positive(credits_given: str) -> int:
@@ -320,11 +329,15 @@ def _positive(credits_given: str) -> int:
     return amount_pico
 
 
-async def _waiting(store: Store, payment: str) -> Record:
-    found = await known_payment(store, payment)
-    if found.status != REVIEW:
-        raise UsageError(f"payment {payment} is {found.status}; only one under review can be decided")
-    return found
+def _is_decided(payment: Record, actor: str, note: str) -> bool:
+    """Whether this is the same decision once more: its answer got lost."""
+    return (payment.document.get("decided_by"), payment.document.get("note")) == (actor, note)
+
+
+def _waiting(payment: Record) -> Record:
+    if payment.status != REVIEW:
+        raise UsageError(f"payment {payment.id} is {payment.status}; only one under review can be decided")
+    return payment
 
 
 def _decided(payment: Record, actor: str, note: str, now_ms: int) -> Record:

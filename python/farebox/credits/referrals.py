@@ -9,7 +9,7 @@ import hashlib
 import logging
 from dataclasses import replace
 
-from farebox.base.errors import UsageError
+from farebox.base.errors import StoreConflictError, UsageError
 from farebox.base.records import LotAmount, Transaction
 from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.config.credits import CreditsSettings, Referral
@@ -101,7 +101,8 @@ async def reverse(store: Store, user: str, payment: str, now_ms: int) -> None:
     )
     reversed_ = replace(referral, status=REVERSED)
     event = Event(rows, source="referral", records=(RecordChange.update(reversed_),), claims=True)
-    await store.apply_event(event, now_ms)
+    if await store.apply_event(event, now_ms) is EventResult.PARKED:
+        raise StoreConflictError(f"an account of the referral of {user} is on hold; deliver {payment} again")
 
 
 def bonus_of(referral: Referral, credits_pico: int) -> int:
