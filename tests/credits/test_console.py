@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 from aiohttp import ClientSession
@@ -100,6 +102,39 @@ async def test_point_6_every_route_with_every_role_and_every_bad_credential(desk
             if role in route.roles:
                 status, document = await desk.send(route.method, named(route.path), role, body)
                 assert status not in {401, 403}, (route, role, document)
+
+
+async def test_every_change_is_in_the_audit_log_with_who_made_it(desk, tmp_path):
+    def audited() -> list[str]:
+        with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            return [row[0] for row in connection.execute("SELECT actor FROM audit_log ORDER BY sequence")]
+
+    await desk.post("/api/admin/users/alice/grants", BODIES["GrantInput"])
+    assert (await desk.transfer("no code", 1))[1]["outcome"] == "review"
+    changed = set()
+    for route in ROUTES:
+        if route.body is None:
+            continue
+        role = "user" if USER in route.roles else "admin"
+        path = route.path.format(user="alice", payment="sepay:1", order="x", subscription="manual:1")
+        before = audited()
+        body = {**BODIES[route.body.__name__]}
+        if route.path.endswith("/accept"):
+            body["user"] = "alice"
+        status, _ = await desk.send(route.method, path, role, body)
+        if status == 200:
+            changed.add(route.path)
+            actor = "user:alice" if role == "user" else "admin:eve-admin"
+            assert actor in audited()[len(before) :], route
+    assert {
+        "/api/orders",
+        "/api/admin/payments",
+        "/api/admin/payments/{payment}/accept",
+        "/api/admin/users/{user}/grants",
+        "/api/admin/users/{user}/active",
+        "/api/admin/transfers",
+    } <= changed
+    assert "webhook:sepay" in audited()
 
 
 async def test_K3_a_role_in_the_users_table_opens_no_door(desk):

@@ -224,7 +224,8 @@ def test_an_invoice_of_a_subscription_is_read_in_both_forms(cards):
         "currency": "usd",
         "lines": {"data": [{**line, "pricing": {"price_details": {"price": "price_1"}}}]},
     }
-    for invoice, reference in ((old, "stripe:pi_9"), (new, "")):
+    listed = {**new, "payments": {"data": [{"payment": {"payment_intent": "pi_9"}}]}}
+    for invoice, reference in ((old, "stripe:pi_9"), (listed, "stripe:pi_9"), (new, "")):
         assert signed(cards, "invoice.payment_succeeded", invoice) == InvoicePaid(
             payment="stripe:in_1",
             subscription="sub_1",

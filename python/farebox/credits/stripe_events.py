@@ -112,7 +112,7 @@ class StripeProvider:
         line = lines[-1] if isinstance(lines, list) and lines and isinstance(lines[-1], dict) else {}
         plan = _at(line, "price", "id") or _at(line, "pricing", "price_details", "price") or ""
         details = _at(invoice, "parent", "subscription_details") or invoice.get("subscription_details") or {}
-        intent = invoice.get("payment_intent") or ""
+        intent = invoice.get("payment_intent") or _intent_of(_at(invoice, "payments", "data"))
         return InvoicePaid(
             payment=f"stripe:{_name(invoice, 'id')}",
             subscription=subscription,
@@ -152,6 +152,12 @@ class StripeProvider:
         if currency not in self._currencies:
             raise WebhookRefusedError(422, "unknown_currency", "nothing is sold in the payment's currency")
         return currency
+
+
+def _intent_of(payments: object) -> str:
+    """The payment intent of an invoice's first payment, where the API's version lists them."""
+    first = payments[0] if isinstance(payments, list) and payments else None
+    return str(_at(first, "payment", "payment_intent") or "")
 
 
 def _subscription(subscription: Mapping[str, Any], at_ms: int) -> SubscriptionChanged:
