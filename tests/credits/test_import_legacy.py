@@ -24,6 +24,7 @@ from farebox.ledger.conservation import differences
 from farebox.ledger.opening import exact_pico
 from farebox.store.base import Store
 from farebox.store.legacy import open_source
+from farebox.writer.verify import verify
 
 NOW = 1_770_000_000_000
 STORES = ("sqlite",)
@@ -91,7 +92,12 @@ async def test_M4_a_repeated_import_changes_nothing(store, tmp_path):
     before = [await store.account_with_rows(a.user) async for a in store.accounts()]
     again = await run(store, str(tmp_path / "dump"))
     assert [await store.account_with_rows(a.user) async for a in store.accounts()] == before
-    assert again.counts == {"users unchanged": 40, "keys read": sums.keys, "keys new": 0}
+    assert again.counts == {
+        "users unchanged": 40,
+        "keys read": sums.keys,
+        "keys new": 0,
+        "payments read": 0,
+    }
     assert sum(found.booked for found in (*again.pools.values(), again.logs)) == 0
     assert again.logs.before == sums.logs
 
@@ -284,6 +290,34 @@ async def test_logs_come_with_their_wallet_and_a_digest(store, dump):
         f"request_logs {'3' * 24}: skipped: creditsCost is nan",
         f"request_logs {'4' * 24}: skipped: no date",
     ]
+
+
+async def test_payments_come_as_history_and_credit_nothing(store, dump):
+    paid = {
+        "userId": "alice",
+        "credits": 20,
+        "amount": 50000.0,
+        "currency": "VND",
+        "orderCode": "TROLL20D1AB",
+    }
+    more = {"status": "success", "sepayTransactionId": 77, "createdAt": DATE, "creditsAfter": 20.5}
+    payments = [{"_id": ObjectId(f"{n:024x}"), **paid, **more} for n in range(1, 131)]
+    folder = dump(
+        usersNew=[{"_id": "alice"}],
+        payments=[*payments, {"_id": 1, "userId": "alice"}, {"_id": 2, **paid, **more, "amount": "x"}],
+    )
+    report = await run(store, folder)
+    assert (report.counts["payments read"], report.counts["payments new"]) == (130, 130)
+    assert (await run(store, folder)).counts["payments new"] == 0
+    record = await store.record("payment", f"legacy:{1:024x}")
+    assert (record.user, record.status, record.reference) == ("alice", "imported", "77")
+    assert (record.document["amount"], record.document["creditsAfter"]) == ("50000", "20.5")
+    assert await pools(store, "alice") == {}
+    assert [problem.partition(": ")[2] for problem in report.problems] == [
+        "skipped: no date, or no user",
+        "skipped: amount is not a number",
+    ]
+    assert (await verify(store, None)).differences == []
 
 
 async def test_an_export_in_json_gives_the_same(store, tmp_path):

@@ -151,6 +151,7 @@ legacy_document_bytes_max = 48 * 2**20
 legacy_array_bytes_max = 256 * 2**20
 import_users_page = 500
 import_rows_page = 5000
+import_records_page = 100
 import_named_max = 1000
 export_page_rows = 1000
 

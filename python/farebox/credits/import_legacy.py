@@ -18,7 +18,7 @@ from farebox.base.records import KeyRecord
 from farebox.credits import legacy
 from farebox.credits.import_report import ImportReport, Sums
 from farebox.credits.legacy import Balances, UnusableError
-from farebox.store.base import Store
+from farebox.store.base import Event, EventResult, Record, RecordChange, Store
 from farebox.store.legacy.source import Document, LegacySource, Unreadable
 from farebox.store.openings import OldLog, OpeningResult
 
@@ -60,6 +60,7 @@ class Import:
         await self._import_two_pool_users()
         await self._import_other_keys()
         await self._import_logs()
+        await self._import_payments()
         for name, reason in NOT_IMPORTED.items():
             if self.source.size(name):
                 self.report.notes.append(f"{name} is not imported: {reason}")
@@ -186,6 +187,34 @@ class Import:
         for row, rest in page:
             result = OpeningResult.UNCHANGED if row.exchange in known else OpeningResult.CREATED
             self.report.logs.add(row.charge_pico, rest, result)
+
+    # -- payments --------------------------------------------------------------------------------------------
+
+    async def _import_payments(self) -> None:
+        page: list[Record] = []
+        for document in self._documents("payments"):
+            record = self._usable("payments", document, legacy.old_payment)
+            if record is not None:
+                page.append(record)
+            if len(page) >= limits.import_records_page:
+                await self._add_payments(page)
+                page = []
+        await self._add_payments(page)
+
+    async def _add_payments(self, page: list[Record]) -> None:
+        self.report.count("payments read", len(page))
+        if self.store is None or not page or self.report.dry_run:
+            return
+        if await self._inserted(self.store, page):
+            self.report.count("payments new", len(page))
+            return
+        for record in page:
+            self.report.count("payments new", await self._inserted(self.store, [record]))
+
+    async def _inserted(self, store: Store, records: list[Record]) -> bool:
+        """Whether all of these are new, and in the store now; else none of them was written."""
+        changes = tuple(RecordChange.insert(record) for record in records)
+        return await store.apply_event(Event((), records=changes), self.now_ms) is EventResult.DONE
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Documents of the replaced system as what Farebox imports: openings, keys, request logs. Pure.
+"""Documents of the replaced system as what Farebox imports: openings, keys, logs, payments. Pure.
 
 Fields and their meaning: the collections usersNew, user_keys and request_logs of the proxy this replaces,
 and users_credits of the two-pool system. Promises: absent is 0 or none, unknown fields are ignored, and what
@@ -16,7 +16,9 @@ from farebox.base.errors import FareboxError
 from farebox.base.ids import is_user_name
 from farebox.base.keys import display_prefix, key_digest
 from farebox.base.records import KeyRecord, Transaction
+from farebox.credits.currencies import plain
 from farebox.ledger.opening import LARGEST_PICO, exact_pico, fine_usd, opening_row
+from farebox.store.base import Record
 from farebox.store.openings import PARKED_BY_IMPORT, OldLog, Opening
 
 Document = Mapping[str, Any]
@@ -162,6 +164,53 @@ def old_log(document: Document) -> tuple[OldLog, Fraction]:
         created_ms=created_ms,
     )
     return row, rest
+
+
+def old_payment(document: Document) -> Record:
+    """A document of payments, kept as it was for users and operators to see. Raises UnusableError.
+
+    It credits nothing: what it once did is in the opening balance. Its status here is `imported`.
+    """
+    created_ms = moment_ms(document.get("createdAt"))
+    user = document.get("userId") or document.get("username")
+    if created_ms is None or not isinstance(user, str):
+        raise UnusableError("no date, or no user")
+    numbers = {
+        name: _decimal_text(document.get(name), name)
+        for name in ("amount", "credits", "creditsBefore", "creditsAfter")
+    }
+    return Record(
+        kind="payment",
+        id=f"legacy:{document['_id']}",
+        revision=1,
+        document={
+            **numbers,
+            "currency": _text(document.get("currency")) or "VND",
+            "order": _text(document.get("orderCode")),
+            "paid_ms": moment_ms(document.get("completedAt")),
+            "details": {"status": _text(document.get("status"))},
+            "returned": "0",
+            "reversed": {},
+            "disputes": {},
+            "bonus": "0",
+            "rows": [],
+        },
+        user=user,
+        status="imported",
+        reference=_text(str(document.get("sepayTransactionId") or "")),
+        created_ms=created_ms,
+    )
+
+
+def _decimal_text(value: object, name: str) -> str:
+    if value is None:
+        return "0"
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise UnusableError(f"{name} is not a number")
+    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if not number.is_finite():
+        raise UnusableError(f"{name} is {number}")
+    return plain(number)
 
 
 def moment_ms(value: object) -> int | None:
