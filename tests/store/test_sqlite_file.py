@@ -239,6 +239,13 @@ async def test_S19_a_file_of_the_first_version_is_brought_up_to_date(path, by_ha
     assert by_hand("SELECT value FROM meta WHERE name = 'schema_version'") == [(str(schema.VERSION),)]
 
 
+async def test_S19_a_layout_no_release_had_is_refused_with_the_file(path, by_hand):
+    await opens(path)
+    by_hand("ALTER TABLE request_log_records RENAME TO logs_of_old")
+    with pytest.raises(StoreRefusedError, match=r"store\.db.*older than the first release"):
+        await opens(path)
+
+
 async def test_S19_an_interrupted_upgrade_leaves_the_old_version(path, by_hand, monkeypatch):
     await opens(path)
     as_version_1(by_hand)

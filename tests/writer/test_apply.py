@@ -85,6 +85,7 @@ async def test_a_full_batch_says_that_there_is_more(
     assert await applier.step(await world.state(), world.NOW) is True
     assert await applier.step(await world.state(), world.NOW) is False
     assert len(world.dump()["request_logs"]) == 6
+    assert sum(row[3] for row in world.dump()["rollups"]) == 6
 
 
 async def every_kill_point(
@@ -395,6 +396,24 @@ async def test_S10_a_fault_of_records_in_logs_or_rollups_never_delays_money(
     assert applier.dead_letters.count == (6 if method == "log" else 0)
 
 
+@pytest.mark.parametrize("method", ["log", "roll_up"])
+async def test_S02_a_store_that_goes_down_while_it_is_tried_apart_keeps_the_place(
+    world: Any, faulty: Any, in_memory: Any, method: str
+) -> None:
+    store = faulty(world.store)
+    store.joint = True
+    store.fail("finish", 0, "before", InvariantBrokenError("a value cannot be stored"))
+    store.fail(method, 0, "before", StoreDownError("no server"))
+    applier = applier_of(world, store, in_memory(await three_users(world)))
+    with pytest.raises(StoreDownError):
+        await applier.step(await world.state(), world.NOW)
+    assert (await world.state()).applied == 0
+    await finish(world, applier)
+    dump = world.dump()
+    assert (len(dump["request_logs"]), sum(row[3] for row in dump["rollups"])) == (6, 6)
+    assert (await world.state()).applied == position(1, 6)
+
+
 async def test_a_log_row_the_store_refuses_goes_to_the_dead_letters(
     world: Any, in_memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,6 +433,21 @@ async def test_a_log_row_the_store_refuses_goes_to_the_dead_letters(
     assert applier.dead_letters.count == 1
     assert len(world.dump()["request_logs"]) == 1
     assert (await world.store.account("alice")).balances["credits"] == USD
+
+
+async def test_hole_27_what_was_rolled_up_before_a_crash_is_not_again_when_more_has_come(
+    world: Any, faulty: Any, in_memory: Any
+) -> None:
+    records = await three_users(world)
+    store = faulty(world.store)
+    store.fail("advance_applied", 0, "before", StoreDownError("killed here"))
+    with pytest.raises(StoreDownError):
+        await applier_of(world, store, in_memory(records[:4])).step(await world.state(), world.NOW)
+    state = await world.state()
+    assert (state.rolled, state.applied) == (position(1, 4), 0)
+    await finish(world, applier_of(world, world.store, in_memory(records)))
+    assert sum(row[3] for row in world.dump()["rollups"]) == 6
+    assert len(world.dump()["request_logs"]) == 6
 
 
 async def test_an_epoch_claimed_meanwhile_only_repeats_the_marks(world: Any, in_memory: Any) -> None:

@@ -201,7 +201,10 @@ class JournalApplier:
         return _Tried.DONE
 
     def _take_out(self, done: Sequence[Finished]) -> None:
-        """Remove booked or parked records from the queue; they go on to their request-log rows."""
+        """Remove booked or parked records from the queue; they go on to their request-log rows.
+
+        They are all that waits of their users, or a part of what waits of one.
+        """
         users = {record.settlement.user for record in done}
         if sum(len(self._unbooked[user]) for user in users) == len(done):
             for user in users:
@@ -210,8 +213,6 @@ class JournalApplier:
             gone = {record.pos for record in done}
             for user in users:
                 self._unbooked[user] = [record for record in self._unbooked[user] if record.pos not in gone]
-                if not self._unbooked[user]:
-                    del self._unbooked[user]
         self._unlogged.extend(done)
         self.booked_count += len(done)
 

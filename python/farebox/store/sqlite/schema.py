@@ -291,11 +291,20 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by a newer Farebox (schema {found}, this one knows {VERSION}); "
             "start the newer version, or restore a backup made before the upgrade"
         )
+    elif not _has_table(connection, "request_log_records"):
+        raise StoreRefusedError(
+            f"{path}: laid out by a Farebox older than the first release; name a new file"
+        )
     elif found < VERSION:
         for version in range(found + 1, VERSION + 1):
             for statement in _STEPS[version]:
                 connection.execute(statement)
         connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (str(VERSION),))
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (name,))
+    return found.fetchone() is not None
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int | None:
