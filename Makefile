@@ -107,13 +107,13 @@ fuzz: build $(STAMPS)/test $(BIN)/cargo-fuzz ## every fuzz target for FUZZ_SECON
 SECONDS_OF_CHAOS := $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),600)
 SEED ?= 0
 .PHONY: chaos
-chaos: build $(STAMPS)/test ## the bank test: SECONDS= of kills, stops, cuts under load (default 600), SEED= repeats
+chaos: build $(STAMPS)/test ## the bank test: SECONDS= of kills, stops, cuts under load (default 600), SEED= repeats; ARGS='--store mongodb'
 	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/bank.py --seconds $(SECONDS_OF_CHAOS) --seed $(SEED) $(ARGS)
 
 DELIVERIES ?= 1000
 KILLS ?= 100
 .PHONY: webhook-storm
-webhook-storm: build $(STAMPS)/test ## DELIVERIES= of payments (default 1000) at a console killed KILLS= times (100), SEED= repeats
+webhook-storm: build $(STAMPS)/test ## DELIVERIES= of payments (default 1000) at a console killed KILLS= times (100), SEED= repeats; ARGS='--store mongodb'
 	@PYTHONPATH=python:tests $(BIN)/python -m credits.webhook_storm --deliveries $(DELIVERIES) --kills $(KILLS) \
 	  $(if $(filter-out 0,$(SEED)),--seed $(SEED)) $(ARGS)
 

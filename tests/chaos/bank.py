@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaos.databases import DATABASES, Database
 from chaos.hosts import Machines
 from chaos.traffic import Bank
 from chaos.trouble import Trouble
@@ -36,37 +37,42 @@ class Plan:
     workers: int = 4
     users: int = 50
     clients: int = 32
+    store: str = "sqlite"
 
 
 async def run(plan: Plan, folder: Path) -> Verdict:
     """One run in an empty folder."""
     rng = random.Random(plan.seed)
-    url = f"sqlite:///{folder / 'farebox.sqlite'}"
-    store = open_store(url)
-    await store.open()
-    bank = Bank(store, [f"user{number:02}" for number in range(plan.users)], rng)
-    try:
-        await bank.open_accounts(CENTS)
-        with Machines(folder, url, plan.hosts, plan.workers) as machines:
-            trouble = Trouble(machines, rng)
-            await trouble.good_weather()
-            began_s = time.monotonic()
-            await _bad_times(plan, bank, machines, trouble)
-            took_s = time.monotonic() - began_s
-            for host in machines.hosts:
-                await asyncio.to_thread(host.stop)
-            verdict = await judge(bank, [host.journals for host in machines.hosts], machines.upstream.lines())
-        verdict.figures |= {
-            "seed": plan.seed,
-            "requests": bank.sent,
-            "seconds": round(took_s),
-            "outcomes": dict(bank.outcomes),
-            "transfers": bank.moved,
-            "trouble": dict(trouble.made),
-        }
-        return verdict
-    finally:
-        await store.close()
+    with DATABASES[plan.store](folder, plan.hosts) as database:
+        store = open_store(database.url)
+        await store.open()
+        bank = Bank(store, [f"user{number:02}" for number in range(plan.users)], rng)
+        try:
+            await bank.open_accounts(CENTS)
+            return await _run(plan, folder, database, bank)
+        finally:
+            await store.close()
+
+
+async def _run(plan: Plan, folder: Path, database: Database, bank: Bank) -> Verdict:
+    with Machines(folder, database.urls, plan.workers) as machines:
+        trouble = Trouble(machines, bank.rng, more=dict(database.trouble(bank.rng)))
+        await trouble.good_weather()
+        began_s = time.monotonic()
+        await _bad_times(plan, bank, machines, trouble)
+        took_s = time.monotonic() - began_s
+        for host in machines.hosts:
+            await asyncio.to_thread(host.stop)
+        verdict = await judge(bank, [host.journals for host in machines.hosts], machines.upstream.lines())
+    verdict.figures |= {
+        "seed": plan.seed,
+        "requests": bank.sent,
+        "seconds": round(took_s),
+        "outcomes": dict(bank.outcomes),
+        "transfers": bank.moved,
+        "trouble": dict(trouble.made),
+    }
+    return verdict
 
 
 async def _bad_times(plan: Plan, bank: Bank, machines: Machines, trouble: Trouble) -> None:
@@ -95,6 +101,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, help="per host")
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--store", choices=sorted(DATABASES), default="sqlite")
     parser.add_argument("--folder", type=Path, help="keep everything here; default: a temporary folder")
     options = vars(parser.parse_args())
     folder = options.pop("folder")

@@ -193,14 +193,14 @@ class Upstream:
 
 
 class Machines:
-    """The hosts, their networks and the upstream; a context manager."""
+    """A host for each address of the store, their networks and the upstream; a context manager."""
 
-    def __init__(self, folder: Path, store_url: str, hosts: int, workers: int, **changes: Any) -> None:
+    def __init__(self, folder: Path, store_urls: list[str], workers: int, **changes: Any) -> None:
         self.upstream = Upstream(folder)
-        self.networks = [TcpProxy(self.upstream.port) for _ in range(hosts)]
+        self.networks = [TcpProxy(self.upstream.port) for _ in store_urls]
         self.hosts = [
-            Host(folder / f"host{number}", workers, store_url, network, changes)
-            for number, network in enumerate(self.networks)
+            Host(folder / f"host{number}", workers, url, network, changes)
+            for number, (url, network) in enumerate(zip(store_urls, self.networks, strict=True))
         ]
 
     def __enter__(self) -> Self:

@@ -17,8 +17,11 @@ from farebox.store.base import WorkerStore
 
 _log = logging.getLogger("farebox.leases")
 
-_AHEAD_HOLDS_MAX = 512
-_BUSY_S = 1.0
+_AHEAD_HOLDS_MAX = 4096
+_BUSY_S = 60.0
+"""Who leases again within this time leases twice as much: so the lease comes to last through an outage of the
+store about as long, as far as half of what is there allows.
+"""
 _SCARCE_SHARE = 2
 _BARRING_REASONS = frozenset(("parked", "inactive", "unknown", "quarantined"))
 """Refusals that are about the account: money leased already may not be used for new exchanges either."""
