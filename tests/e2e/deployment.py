@@ -62,12 +62,16 @@ class Deployment(Processes):
         """The supervisor's process."""
         return self._children[-1]
 
+    def store_url(self) -> str:
+        """The store's address, as its own users name it."""
+        return f"sqlite:///{quote(str(self.folder / 'farebox.sqlite'))}"
+
     # -- accounts --------------------------------------------------------------------------------------------
     def store(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Run `work` on a connection of its own."""
 
         async def session() -> T:
-            store = open_store(f"sqlite:///{quote(str(self.folder / 'farebox.sqlite'))}")
+            store = open_store(self.store_url())
             await store.open()
             try:
                 return await work(store)

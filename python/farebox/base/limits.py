@@ -99,6 +99,7 @@ sqlite_checkpoint_bytes = 32 * 2**20
 changes_kept_max = 100_000
 changes_numbered_at_once_max = 1000
 accounts_page_max = 500
+exchanges_asked_at_once_max = 250
 record_bytes_max = 64 * 2**10
 records_page_max = 500
 store_retry_max_s = 5.0

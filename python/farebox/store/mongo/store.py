@@ -306,7 +306,11 @@ class MongoStore:
         return await self._connection.transact(lambda place: reading.account_with_sums(place, user))
 
     async def row_ids(self, exchanges: Sequence[tuple[str, str]]) -> set[str]:
-        return await self._connection.read(lambda place: rows.booked(place, exchanges))
+        found: set[str] = set()
+        for start in range(0, len(exchanges), limits.exchanges_asked_at_once_max):
+            page = exchanges[start : start + limits.exchanges_asked_at_once_max]
+            found |= await self._connection.read(lambda place, page=page: rows.booked(place, page))  # type: ignore[misc]
+        return found
 
     async def request_log(self, exchange: str) -> Mapping[str, object] | None:
         return await self._connection.read(lambda place: logs.request_log(place, exchange))
