@@ -9,6 +9,7 @@ from credits.desk import PRO
 from credits.shop import NOW
 from farebox.credits.intake import take
 from farebox.credits.notices import InvoicePaid, MoneyReturned, SubscriptionChanged
+from farebox.writer.verify import verify
 
 DAY = 86_400_000
 PLANS = [
@@ -35,6 +36,7 @@ async def plans(shop):
     await shop.user()
     yield shop
     await shop.sound()
+    assert (await verify(shop.store, None)).differences == []
 
 
 async def told(shop, notice):
