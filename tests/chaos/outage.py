@@ -104,7 +104,7 @@ def run(folder: Path, points: Path, seconds: float, clients: int) -> tuple[list[
     short_s = max(1.0, seconds / 6)
     with Deployment(folder) as deployment:
         customer = deployment.customer("alice", 100_000 * USD)
-        asyncio.run(load(deployment, customer, good, seconds, clients))
+        asyncio.run(load(deployment, customer, good, 2 * seconds, clients))
         with locked(folder / "farebox.sqlite"):
             asyncio.run(load(deployment, customer, away, seconds, clients))
         asyncio.run(load(deployment, customer, Phase("catching up"), short_s, clients))

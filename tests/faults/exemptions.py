@@ -5,8 +5,6 @@ EXEMPTIONS = {
     "guards at any number of workers. Requests a minute are counted per worker (docs/DECISIONS.md).",
     "J36": "The kernel ends a process with the same signal as kill -9: what J08 and the bank test show of "
     "random moments holds for it.",
-    "S06": "A change of primary needs a replica set of several servers; what a "
-    "driver tells of one (conflict, unknown outcome, connection lost) is S05, S11 and hole_58.",
     "L18": "There are no vouchers: credit comes by payments, grants and transfers, each with a "
     "reference of its own that books once (L19).",
     "L20": "Requests to models have no idempotency keys: each is an exchange of its own, held and settled "

@@ -18,9 +18,9 @@ from farebox.store.base import WorkerStore
 _log = logging.getLogger("farebox.leases")
 
 _AHEAD_HOLDS_MAX = 4096
-_BUSY_S = 60.0
-"""Who leases again within this time leases twice as much: so the lease comes to last through an outage of the
-store about as long, as far as half of what is there allows.
+_BUSY_S = 240.0
+"""Who leases again within this time leases twice as much: so the quarter of it that is always there comes to
+last through an outage of a minute, as far as half of what the store has allows.
 """
 _SCARCE_SHARE = 2
 _BARRING_REASONS = frozenset(("parked", "inactive", "unknown", "quarantined"))
