@@ -55,7 +55,7 @@ async def run(plan: Plan, folder: Path) -> Verdict:
 
 
 async def _run(plan: Plan, folder: Path, database: Database, bank: Bank) -> Verdict:
-    with Machines(folder, database.urls, plan.workers) as machines:
+    with Machines(folder, database.urls, plan.hosts, plan.workers) as machines:
         trouble = Trouble(machines, bank.rng, more=dict(database.trouble(bank.rng)))
         await trouble.good_weather()
         began_s = time.monotonic()

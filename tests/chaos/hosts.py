@@ -193,14 +193,18 @@ class Upstream:
 
 
 class Machines:
-    """A host for each address of the store, their networks and the upstream; a context manager."""
+    """The hosts, their networks and the upstream; a context manager."""
 
-    def __init__(self, folder: Path, store_urls: list[str], workers: int, **changes: Any) -> None:
+    def __init__(
+        self, folder: Path, store_url: str | list[str], hosts: int, workers: int, **changes: Any
+    ) -> None:
+        """`store_url`: one for all hosts, or one for each."""
+        urls = [store_url] * hosts if isinstance(store_url, str) else store_url
         self.upstream = Upstream(folder)
-        self.networks = [TcpProxy(self.upstream.port) for _ in store_urls]
+        self.networks = [TcpProxy(self.upstream.port) for _ in range(hosts)]
         self.hosts = [
             Host(folder / f"host{number}", workers, url, network, changes)
-            for number, (url, network) in enumerate(zip(store_urls, self.networks, strict=True))
+            for number, (url, network) in enumerate(zip(urls, self.networks, strict=True))
         ]
 
     def __enter__(self) -> Self:

@@ -32,7 +32,7 @@ def request(*, tokens_max: int = 40, **script: object) -> dict[str, object]:
 @pytest.fixture
 def machines(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Machines]:
     hosts, workers = request.param
-    with Machines(tmp_path, [f"sqlite:///{tmp_path / 'farebox.sqlite'}"] * hosts, workers) as made:
+    with Machines(tmp_path, f"sqlite:///{tmp_path / 'farebox.sqlite'}", hosts, workers) as made:
         for host in made.hosts:
             assert host.wait_ready()
         yield made
