@@ -88,4 +88,4 @@ class World:
 
     def _in_order(self, user: str, pool: str) -> list[Part]:
         mine = [part for part in self.users[user] if part.pool == pool]
-        return sorted(mine, key=lambda part: (part.ends is None, part.ends or 0))
+        return sorted(mine, key=lambda part: (part.ends is None, part.ends or 0, part.origin))

@@ -35,7 +35,7 @@ NOW = 1_760_000_000_000
 JOURNALS = ("a" * 16, "b" * 16, "c" * 16)
 POOLS = ("credits", "refCredits", "credits_permanent", "credits_monthly")
 DONE = EventResult.DONE
-WORLDS_MAX = 60
+WORLDS_MAX = 600
 Delivery = Callable[[], Coroutine[Any, Any, bool]]
 EXAMPLES = {"sqlite": 30, "mongo": 2}
 """Histories in the suite; a hundred times as many in `make fuzz`."""
@@ -95,7 +95,7 @@ operations = st.one_of(
     st.builds(Transfer, users, pools, users, pools, amounts, st.sampled_from(["1", "0.5", "2"])).filter(
         lambda move: (move.user, move.pool) != (move.to, move.to_pool)
     ),
-    st.builds(Renew, users, st.sampled_from(["sub:1", "sub:2"]), amounts, st.booleans()),
+    st.builds(Renew, users, st.just("sub:1"), amounts, st.booleans()),
     st.builds(Refund, users, st.integers(0, 20)),
     st.builds(Sweep, users),
 )
