@@ -25,7 +25,7 @@ from pathlib import Path
 import aiohttp
 
 from e2e.deployment import Customer, Deployment
-from e2e.test_kill import body
+from e2e.load import body
 from farebox.run.failpoints import PERMIT, VARIABLE
 
 USD = 10**12
