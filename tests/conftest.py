@@ -50,13 +50,19 @@ def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, N
         server.kill()
 
 
-@pytest.fixture
-def mongodb_database(mongodb_server: str) -> Generator[Any, None, None]:
-    """An empty database, as an operator with a shell sees it."""
+@pytest.fixture(scope="session")
+def mongodb_client(mongodb_server: str) -> Generator[Any, None, None]:
+    """An operator's shell on that server."""
     with pymongo.MongoClient(mongodb_server) as client:
-        database = client.get_database(f"farebox_test_{os.getpid()}")
-        mongodb.empty(database)
-        yield database
+        yield client
+
+
+@pytest.fixture
+def mongodb_database(mongodb_client: Any) -> Any:
+    """An empty database, as an operator with a shell sees it."""
+    database = mongodb_client.get_database(f"farebox_test_{os.getpid()}")
+    mongodb.empty(database)
+    return database
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from pymongo import DeleteMany
 from pymongo.errors import PyMongoError
 
 NAMED_SERVER = os.environ.get("FAREBOX_TEST_MONGODB_URI", "")
@@ -101,7 +102,11 @@ def answers(url: str) -> bool:
 
 def empty(database: Any) -> None:
     """Remove what a test left, and keep what opening a store makes: that takes longer than the test."""
-    for name in database.list_collection_names():
-        kept = {"_id": {"$ne": "schema"}} if name == "farebox_meta" else {}
-        if database[name].find_one(kept, {"_id": 1}) is not None:
-            database[name].delete_many(kept)
+    removals = [
+        DeleteMany(
+            {"_id": {"$ne": "schema"}} if name == "farebox_meta" else {}, namespace=f"{database.name}.{name}"
+        )
+        for name in database.list_collection_names()
+    ]
+    if removals:
+        database.client.bulk_write(removals)

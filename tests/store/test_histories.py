@@ -30,7 +30,7 @@ JOURNALS = ("a" * 16, "b" * 16)
 POOLS = ("credits", "refCredits", "creditsNew")
 WALLET_NAMES = ("ohmygpt", "openhands")
 
-ON_MONGODB = int(os.environ.get("FAREBOX_MONGODB_HISTORIES", "6"))
+ON_MONGODB = int(os.environ.get("FAREBOX_MONGODB_HISTORIES", "3"))
 """Histories there: each step is several round trips."""
 
 users = st.sampled_from(USERS)
