@@ -11,6 +11,7 @@ import pytest
 
 import mongodb
 import needs
+from farebox.base import limits
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
@@ -66,8 +67,10 @@ def mongodb_database(mongodb_client: Any) -> Any:
 
 
 @pytest.fixture
-def mongodb_url(mongodb_server: str, mongodb_database: Any) -> str:
-    """The address of an empty database."""
+def mongodb_url(mongodb_server: str, mongodb_database: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty database; calls to it may take long, because this machine may be busy."""
+    monkeypatch.setattr(limits, "store_timeout_s", 60.0)
+    monkeypatch.setattr(limits, "store_select_timeout_s", 30.0)
     base, _, options = mongodb_server.partition("?")
     return f"{base.rstrip('/')}/{mongodb_database.name}" + (f"?{options}" if options else "")
 

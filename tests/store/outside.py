@@ -81,7 +81,8 @@ class OutsideMongoDB:
         self._database = database
 
     def change(self, user: str, update: dict[str, Any]) -> None:
-        assert self._database.usersNew.update_one({"_id": user}, update).matched_count == 1
+        changed = self._database.usersNew.update_one({"_id": user}, update)
+        assert changed.matched_count == 1
 
     def park(self, user: str, reason: str | None) -> None:
         self.change(user, {"$set": {"parked": reason}})

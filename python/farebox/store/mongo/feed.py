@@ -6,6 +6,7 @@ order, and a reader that has seen one has seen all below it. Numbering at the in
 event of every host conflict on that counter.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import orjson
 from pymongo import ReturnDocument, UpdateOne
 
 from farebox.base import limits
+from farebox.base.errors import StoreConflictError
 from farebox.store.base import Change
 from farebox.store.mongo.connection import Connection, Place
 from farebox.store.mongo.schema import AUDIT, CHANGES, META, PRICE_BOOKS
@@ -41,11 +43,13 @@ async def append(place: Place, *changes: dict[str, object]) -> None:
 
 async def after(connection: Connection, number: int, limit: int) -> list[Change]:
     """Entries above `number`, ascending; changes that wait are numbered first."""
-    while True:
+    for _ in range(limits.store_conflict_attempts_max):
         found = await connection.read(lambda place: _read(place, number, limit))
         if found is not None:
             return found
-        await connection.transact(_give_numbers)
+        with contextlib.suppress(StoreConflictError):  # another host numbers them at this moment
+            await connection.transact(_give_numbers)
+    raise StoreConflictError("other hosts number the changes without an end")
 
 
 async def _read(place: Place, number: int, limit: int) -> list[Change] | None:
