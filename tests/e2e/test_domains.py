@@ -138,13 +138,17 @@ def test_a_key_stays_with_its_worker(domains: Domains) -> None:
         files = sorted((domains.folder / "run").glob("worker-?.counters"))
         return [read_counters(path)["exchanges_total"] for path in files]
 
+    def all_counted() -> bool:
+        return sum(counts()) == domains.upstream_count()
+
     homes = set()
     for number in range(8):
         customer = domains.customer(f"keyed{number}", USD)
+        assert wait_until(all_counted, 10.0)
         before = counts()
         for _ in range(5):
             assert domains.ask(CHAT, "POST", "/v1/chat/completions", chat(), customer.key)[0] == 200
-        assert wait_until(lambda before=before: sum(counts()) == sum(before) + 5, 10.0)
+        assert wait_until(all_counted, 10.0)
         added = [now - then for then, now in zip(before, counts(), strict=True)]
         assert sorted(added) == [0, 5]
         homes.add(added.index(5))
