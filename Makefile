@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 ARGS ?=
+TEST_PROCESSES ?= 2
 FUZZ_SECONDS ?= 60
 ROUNDS ?= 100
 COUNT ?= 10000000
@@ -85,9 +86,9 @@ clean: ## remove everything that can be built again
 # ---- tests -------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: build $(STAMPS)/test ## Rust tests, then Python tests (ARGS= goes to pytest)
+test: build $(STAMPS)/test ## Rust tests, then Python tests (ARGS= goes to pytest; TEST_PROCESSES=0: one by one)
 	@cargo test --workspace --locked
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --durations 20 $(ARGS)
 
 $(BIN)/cargo-fuzz: | $(STAMPS)/venv
 	@echo "== cargo-fuzz"

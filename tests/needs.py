@@ -12,6 +12,7 @@ import pytest
 
 SEED = int(os.environ.get("FAREBOX_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Of tests that disturb at random moments; named at the head of the test report."""
+os.environ["FAREBOX_SEED"] = str(SEED)  # for the processes that share the tests out
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
