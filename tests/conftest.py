@@ -1,6 +1,7 @@
 """What every test shares: reference folder, programs, hypothesis profiles, and that CI skips nothing."""
 
 import os
+import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def pytest_report_header() -> str:
 def shared_path() -> Path:
     """The folder of reference facts and recorded bodies."""
     return needs.shared_directory()
+
+
+@pytest.fixture
+def short_path() -> Generator[Path, None, None]:
+    """A folder whose path leaves room for folders and unix sockets below it: 107 bytes are allowed."""
+    with tempfile.TemporaryDirectory(prefix="f-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ otherwise than mongod stands in docs/DECISIONS.md.
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ import pymongo
 import pytest
 from pymongo import DeleteMany
 from pymongo.errors import PyMongoError
+
+from farebox.run.demo.processes import free_port
 
 NAMED_SERVER = os.environ.get("FAREBOX_TEST_MONGODB_URI", "")
 _START_S = 60.0
@@ -81,13 +82,6 @@ def program() -> str:
     if found is None:
         pytest.skip("secantusd-py is not installed; `make test` installs it")
     return found
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def answers(url: str) -> bool:

@@ -22,7 +22,7 @@ from e2e.deployment import Customer, Deployment
 from e2e.raw_http import Answer, exchange, request
 from e2e.small_disk import SmallDisk
 from e2e.storefront import GPT, Storefront, price_pico
-from farebox.run.demo.processes import free_port, packaged_config, wait_until
+from farebox.run.demo.processes import DemoError, free_port, packaged_config, wait_until
 
 CHAT = "/v1/chat/completions"
 PRICE_PICO = price_pico(GPT, input=12, output=5)
@@ -268,10 +268,17 @@ def test_O05_when_the_supervisor_is_killed_its_children_end_and_a_new_one_can_st
         assert deployment.verified().differences == []
 
 
-def test_M1_a_data_directory_of_any_name_is_one_store_for_every_process(tmp_path: Path) -> None:
-    folder = tmp_path / "100% of A%41 data"
+def test_M1_a_data_directory_of_any_name_is_one_store_for_every_process(short_path: Path) -> None:
+    folder = short_path / "100% of A%41 data"
     folder.mkdir()
     with Storefront(folder) as shop:
         assert ask(shop, shop.new_customer().key).status == 200
         assert shop.verified().differences == []
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert [path.name for path in short_path.iterdir()] == [folder.name]
+
+
+def test_a_data_directory_too_deep_for_sockets_is_refused_at_start(tmp_path: Path) -> None:
+    folder = tmp_path / ("deep" * 20)
+    folder.mkdir()
+    with pytest.raises(DemoError, match=r"data_dir .* is \d+ bytes too long for the sockets in it"):
+        Deployment(folder)

@@ -20,9 +20,9 @@ COMMAND = [sys.executable, "-m", "farebox.run.cli", "demo"]
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    yield {"TMPDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    assert list(tmp_path.iterdir()) == [], "the demo's folder is gone"
+def environment(short_path: Path) -> Iterator[dict[str, str]]:
+    yield {"TMPDIR": str(short_path), "PATH": "/usr/bin:/bin"}
+    assert list(short_path.iterdir()) == [], "the demo's folder is gone"
 
 
 def test_M7_once_explains_every_exchange_and_ends_clean(environment: dict[str, str], tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ console_page_max = 200
 console_requests_open_max = 64
 
 # Supervisor and its children
+unix_path_bytes_max = 107
 control_line_bytes_max = 2**20
 control_answer_s = 10.0
 heartbeat_interval_s = 0.5

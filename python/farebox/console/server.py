@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from farebox.base import limits
 from farebox.base.clock import wall_ms
-from farebox.base.errors import FareboxError
+from farebox.base.errors import FareboxError, UsageError
 from farebox.config.credits import CreditsSettings
 from farebox.console import purchases, subscriptions, wallets
 from farebox.console.access import admitted
@@ -69,7 +69,7 @@ def application(console: Console) -> web.Application:
 
 
 async def start_console(console: Console, host: str, port: int) -> Callable[[], Awaitable[None]]:
-    """Serve; returns what closes it. Raises OSError when the port is taken."""
+    """Serve; returns what closes it. Raises UsageError when the port cannot be had."""
     runner = web.AppRunner(
         application(console),
         access_log=None,
@@ -77,7 +77,14 @@ async def start_console(console: Console, host: str, port: int) -> Callable[[], 
         auto_decompress=False,
     )
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise UsageError(
+            f"console: port {port} on {host} cannot be bound: {error.strerror}; "
+            "stop what uses it or change `console.port`"
+        ) from None
     return runner.cleanup
 
 

@@ -48,6 +48,8 @@ _CONSOLE_AFTER_S = 0.5
 _STOP_S = limits.shutdown_drain_s + 15.0
 _PROGRESS_EVERY_S = 5.0
 _ALIVE_EVERY_S = 1.0
+_NUMBER_MAX = 99_999
+"""Of worker processes in a supervisor's life: room for it is made in the paths of sockets."""
 
 
 class Supervisor:
@@ -221,6 +223,7 @@ def serve(paths: list[Path], *, workers: int | None = None) -> int:
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
         raise UsageError(f"data_dir {settings.data_dir} cannot be used: {reason}") from None
+    _check_socket_paths(settings)
     count = workers or settings.workers or os.cpu_count() or 1
     listeners = listen(settings, count)
     announce(settings)
@@ -231,6 +234,15 @@ def serve(paths: list[Path], *, workers: int | None = None) -> int:
         return Supervisor(settings, paths, listeners, count).run()
     finally:
         listeners.close()
+
+
+def _check_socket_paths(settings: Settings) -> None:
+    excess = len(os.fsencode(control_socket(settings, _NUMBER_MAX))) - limits.unix_path_bytes_max
+    if excess > 0:
+        raise UsageError(
+            f"data_dir {settings.data_dir} is {excess} bytes too long for the sockets in it; "
+            "choose a shorter one"
+        )
 
 
 def announce(settings: Settings) -> None:

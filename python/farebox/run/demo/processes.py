@@ -3,6 +3,7 @@
 them too; a child that fails is shown by the end of its own log.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -25,6 +26,8 @@ STOP_TIMEOUT_S: Final = 40.0
 LOG_TAIL_LINES: Final = 20
 
 _POLL_S = 0.05
+_SERVICE_PORTS: Final = range(10_000, 32_000)
+"""Below the ports of outgoing connections (32768 on, by default)."""
 
 
 class DemoError(FareboxError):
@@ -127,11 +130,12 @@ def packaged_config() -> str:
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on now, and that the system gives to no connection going out meanwhile."""
+    while True:
+        port = secrets.choice(_SERVICE_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
