@@ -367,7 +367,7 @@ def whole(documents: list[dict[str, Any]]) -> bytes:
         ("usersNew.bson", whole([{"_id": "alice"}])[:-3], "in the middle of a document at byte 0"),
         ("usersNew.bson", whole([{"_id": "alice"}]) + b"\x03\x00\x00\x00", "damaged at byte 20"),
         ("usersNew.bson", b"\xff\xff\xff\x7f" * 3, "damaged at byte 0"),
-        ("usersNew.bson.gz", gzip.compress(whole([{"_id": "alice"}]))[:-9], "damaged"),
+        ("usersNew.bson.gz", gzip.compress(whole([{"_id": "alice"}]), mtime=0)[:-9], "damaged"),
         ("usersNew.json", b"[1,", "no JSON"),
         ("other.json", b"{}", "neither usersNew nor users_credits"),
         ("README", b"", "no collection"),
