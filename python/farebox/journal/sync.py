@@ -16,6 +16,12 @@ from farebox.journal.files import Files
 from farebox.journal.tail import Written
 
 
+_IDLE_ROUNDS = 20
+"""So often the thread finds nothing before it waits to be told: being woken costs the loop far more than a
+look, as both want the interpreter at that moment.
+"""
+
+
 class SyncThread:
     """Owns the thread. `wake` runs a callback on the appender's loop (loop.call_soon_threadsafe)."""
 
@@ -24,6 +30,8 @@ class SyncThread:
         self._wake = wake
         self._at_once = at_once
         self._delay_s = 0.0 if at_once else limits.sync_interval_s / 2
+        self._idle_rounds_max = 0 if at_once else _IDLE_ROUNDS
+        self._is_parked = False
         self._dirty = threading.Event()
         self._ending = threading.Event()
         self._appender: Appender | None = None
@@ -38,8 +46,8 @@ class SyncThread:
         self._thread.start()
 
     def dirty(self) -> None:
-        """Something has been written."""
-        if not self._dirty.is_set():
+        """Something has been written. Nearly free while the thread is looking anyway."""
+        if self._is_parked:
             self._dirty.set()
 
     def stop(self) -> None:
@@ -50,24 +58,33 @@ class SyncThread:
             self._thread.join()
 
     def _run(self) -> None:
+        idle_rounds = 0
         while not self._ending.is_set():
-            self._dirty.wait()
-            if self._ending.is_set():
-                return
             time.sleep(self._delay_s)
-            self._dirty.clear()
-            self.sync_once()
+            idle_rounds = 0 if self.sync_once() else idle_rounds + 1
+            if idle_rounds > self._idle_rounds_max:
+                self._park()
+                idle_rounds = 0
 
-    def sync_once(self) -> None:
-        """Sync everything written so far; after a failure, leave the file alone until its records have
-        moved.
+    def _park(self) -> None:
+        """Sleep until something is written. What was written before this could be seen is synced here."""
+        self._is_parked = True
+        if not self.sync_once():
+            self._dirty.wait()
+        self._is_parked = False
+        self._dirty.clear()
+
+    def sync_once(self) -> bool:
+        """Sync everything written so far; False when there was nothing.
+
+        After a failure the file is left alone until its records have moved.
         """
         appender = self._appender
         if appender is None or appender.tail.broken is not None or self._failed:
-            return
+            return False
         written = appender.tail.take_unsynced()
         if written is None:
-            return
+            return False
         error = self._sync(written)
         if error is None:
             appender.tail.publish(written.pos)
@@ -76,6 +93,7 @@ class SyncThread:
         else:
             self._failed = True
             self._call(partial(self._move, appender, error))
+        return True
 
     def _move(self, appender: Appender, error: OSError) -> None:
         """On the loop: write the unsynced records again in a new segment, and sync that."""
