@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from e2e.raw_http import Answer, exchange, request
-from e2e.storefront import GPT, USD, Storefront, price_pico
+from e2e.storefront import GPT, SONNET, USD, Storefront, price_pico
 from farebox.run.demo.processes import free_port, get, wait_until
 
 PRICE_PICO = price_pico(GPT, input=10, output=5)
@@ -24,6 +24,8 @@ class Places(Storefront):
     A place in the tests names the upstream it stands for by `number`; the first stands for itself.
     """
 
+    endpoint = "demo-openai"
+
     def __init__(self, folder: Path, main: dict[str, Any], *alternatives: dict[str, Any]) -> None:
         self.ports: list[int] = []
         self.upstreams: list[subprocess.Popen[bytes]] = []
@@ -33,7 +35,7 @@ class Places(Storefront):
     def amend(self, document: dict[str, Any]) -> None:
         super().amend(document)
         self.ports = [self.upstream_port, self._another(), self._another()]
-        endpoint = next(each for each in document["endpoints"] if each["name"] == "demo-openai")
+        endpoint = next(each for each in document["endpoints"] if each["name"] == self.endpoint)
         endpoint.update(self._main)
         endpoint["alternatives"] = [self._place(**each) for each in self._alternatives]
 
@@ -131,3 +133,43 @@ def test_a_place_that_dies_under_load_costs_what_ran_there_and_nothing_else(tmp_
         assert statuses == [200] * 20
         assert wait_until(lambda: len(shop.spent_rows(customer.user)) == 24, 20.0)
         shop.close_books()
+
+
+class ClaudePlaces(Places):
+    """The same for the endpoint that counts tokens."""
+
+    endpoint = "demo-anthropic"
+
+
+def count_tokens(shop: Places, key: str) -> Answer:
+    content = 'script: {"prompt": 77}'
+    body = {"model": SONNET, "messages": [{"role": "user", "content": content}]}
+    head = {"authorization": f"Bearer {key}"}
+    return exchange(shop.port, request("POST", "/v1/messages/count_tokens", orjson.dumps(body), **head))
+
+
+def test_tokens_are_counted_by_any_place_around_those_that_fail(tmp_path: Path, wrong_key: str) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    with ClaudePlaces(
+        tmp_path,
+        {"base_url": dead, "weight": 5},
+        {"number": 1, "api_key_env": wrong_key, "weight": 5},
+        {"number": 2},
+    ) as shop:
+        customer = shop.new_customer()
+        answers = [count_tokens(shop, customer.key) for _ in range(6)]
+        assert [(answer.status, json.loads(answer.body)["input_tokens"]) for answer in answers] == [(200, 77)] * 6
+        assert shop.served()[1][1].keys() == {"401"}
+        assert shop.served()[2] == (6, {"200": 6})
+        assert shop.spent_rows(customer.user) == []
+        shop.close_books()
+
+
+def test_where_no_place_counts_tokens_the_client_is_told_once(tmp_path: Path, wrong_key: str) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    with ClaudePlaces(tmp_path, {"base_url": dead}, {"number": 1, "api_key_env": wrong_key}) as shop:
+        customer = shop.new_customer()
+        answer = count_tokens(shop, customer.key)
+        assert answer.status == 502
+        assert "sk-wrong" not in answer.body.decode()
+        assert shop.served()[1] == (1, {"401": 1})

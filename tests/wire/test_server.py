@@ -784,11 +784,14 @@ async def test_drain_lets_running_exchanges_end_and_closes_idle_connections() ->
     release = asyncio.Event()
 
     async def handle(incoming: Incoming) -> None:
-        await release.wait()
+        if incoming.path == "/slow":
+            await release.wait()
         incoming.answer(200, b"", b"last")
 
     async with serving(handle) as (server, port), connected(port) as busy, connected(port) as idle:
-        busy.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        idle.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await idle.response()).body == b"last"
+        busy.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
         await until(lambda: server.open_count == 1 and len(server._open_connections) == 2)
         assert await server.drain(0.05) is False
         assert await idle.rest() == b""
@@ -800,6 +803,26 @@ async def test_drain_lets_running_exchanges_end_and_closes_idle_connections() ->
         with pytest.raises(OSError):  # noqa: PT011 - refused or reset
             async with connected(port):
                 pass
+
+
+@on_uvloop
+async def test_drain_still_serves_who_has_connected_but_waits_only_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handle(incoming: Incoming) -> None:
+        incoming.answer(200, b"", b"last")
+
+    async with serving(handle) as (server, port), connected(port) as asks, connected(port) as never:
+        await until(lambda: len(server._open_connections) == 2)
+        draining = asyncio.ensure_future(server.drain(60.0))
+        await until(lambda: server.draining)
+        asks.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        answer = await asks.response()
+        assert (answer.body, answer.header("connection")) == (b"last", "close")
+        assert not draining.done()
+        monkeypatch.setattr(limits, "drain_unasked_s", 0.0)
+        assert await draining is True
+        assert await never.rest() == b""
 
 
 @on_uvloop

@@ -17,6 +17,7 @@ scan_in_thread_bytes_min = 2**20
 pipelined_requests_max = 32
 client_write_timeout_s = 60.0
 linger_timeout_s = 2.0
+drain_unasked_s = 2.0
 accept_backlog = 2048
 hosts_remembered_max = 1024
 
@@ -139,6 +140,7 @@ control_answer_s = 10.0
 heartbeat_interval_s = 0.5
 hung_after_s = 5.0
 replacement_start_s = 60.0
+silent_start_s = 2.0
 smoke_answer_s = 120.0
 smoke_booking_s = 15.0
 

@@ -1,11 +1,19 @@
-"""Requests that are passed on and cost nothing (count_tokens): no hold, no journal, the same wire rules."""
+"""Requests that are passed on and cost nothing (count_tokens): no hold, no journal, the same wire rules.
 
+They go to the places of the upstream as metered requests do, by weight and around those that rest. Since they
+are free wherever they are answered, one that a place refuses or breaks off is sent to the next. What a place
+says to them is no news of its health: providers count them apart from messages.
+"""
+
+import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from farebox.base import limits
-from farebox.base.errors import Refusal, Refused, UpstreamError
+from farebox.base.errors import Refusal, Refused, UpstreamConnectError, UpstreamError
 from farebox.meter import BROKEN, Pipe
-from farebox.wire.errors import render, upstream_fault
+from farebox.proxy.health import Place, choose, may_go_elsewhere
+from farebox.wire.errors import upstream_fault
 from farebox.wire.headers import header_value
 from farebox.wire.relay import Collector
 from farebox.wire.upstream import Connection, Pool, request_head
@@ -16,38 +24,83 @@ if TYPE_CHECKING:
     from farebox.wire.routes import Route
 
 _FIRST_ERROR_STATUS = 300
+_BROKEN_OFF = "The upstream provider broke off its answer."
 
 
 class Forward:
     """One unmetered request on its way."""
 
-    __slots__ = ("_client", "_connection", "_head", "_id", "_route")
-
     def __init__(self, client: "Incoming", route: "Route", exchange_id: str) -> None:
         self._client = client
         self._route = route
         self._id = exchange_id
-        self._connection: Connection | None = None
-        self._head: Head | None = None
 
-    async def begin(self, pool: Pool, body: bytes) -> None:
-        """Send it. Raises UpstreamConnectError when nothing could be sent."""
+    async def run(self, places: Sequence[Place[Pool]], body: bytes) -> None:
+        """Send it and answer the client. Raises Refused where no place gave an answer."""
+        now_s = asyncio.get_running_loop().time
+        tried: list[Place[Pool]] = []
+        reply: _Reply | None = None
+        while (place := choose(places, now_s(), tried)) is not None and not self._client.gone:
+            tried.append(place)
+            try:
+                latest = await self._asked(place.target, body)
+            except UpstreamConnectError:
+                place.unreachable(now_s())
+                continue
+            if latest.head is not None or reply is None:
+                reply = latest
+            if latest.head is not None and not may_go_elsewhere(latest.head.status):
+                break
+        if self._client.gone:
+            return
+        if reply is None:
+            raise Refused(Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.")
+        self._answer(reply)
+
+    async def _asked(self, pool: Pool, body: bytes) -> "_Reply":
+        """What one place answered. Raises UpstreamConnectError when nothing could be sent."""
         head = request_head(pool.endpoint, self._route.path, len(body), self._client.upstream_lines)
         connection = pool.take() or await pool.connect()
+        reply = _Reply(connection)
+        connection.send(head, body, reply)
+        self._client.on_gone = reply.give_up
+        try:
+            await reply.over.wait()
+        finally:
+            self._client.on_gone = None
+        return reply
+
+    def _answer(self, reply: "_Reply") -> None:
+        head, client = reply.head, self._client
+        if head is None or reply.failure is not None:
+            raise Refused(Refusal.UPSTREAM_FAILED, reply.failure or _BROKEN_OFF)
+        if head.status >= _FIRST_ERROR_STATUS:
+            retry_after = header_value(head, b"retry-after")
+            fault = upstream_fault(head.status, self._route.family, self._id, retry_after)
+            if fault is not None:
+                client.answer(*fault)
+                return
+        lines = head.facts(limits.upstream_request_id_bytes_max)[0]
+        lines = b"%bx-request-id: %b\r\n" % (lines, self._id.encode("ascii"))
+        client.answer(head.status, lines, reply.body)
+
+
+class _Reply:
+    """Receives one place's answer; when `over` is set there is either `failure` or a head and its body."""
+
+    __slots__ = ("_connection", "body", "failure", "head", "over")
+
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        connection.send(head, body, self)
-        self._client.on_gone = connection.abort
+        self.over = asyncio.Event()
+        self.head: Head | None = None
+        self.body = b""
+        self.failure: str | None = None
 
     def on_head(self, head: "Head", rest: bytes) -> None:
         """The upstream answers."""
-        connection = self._connection
-        if connection is None:
-            return
-        self._head = head
-        collector = Collector(connection, Pipe("", head.framing), self._complete, self._too_large)
-        connection.receiver = collector
-        if rest or head.framing == 0:
-            collector.on_data(rest)
+        self.head = head
+        Collector(self._connection, Pipe("", head.framing), self._complete, self._too_large).begin(head, rest)
 
     def on_data(self, data: bytes) -> None:
         """Never called: on_head names another receiver."""
@@ -55,31 +108,25 @@ class Forward:
     def on_closed(self, error: UpstreamError | None) -> None:
         """The upstream failed before it answered."""
         del error
-        self._refuse("The upstream provider broke off its answer.")
+        self._fail(_BROKEN_OFF)
+
+    def give_up(self) -> None:
+        """The client left: nobody wants the answer."""
+        self._connection.abort()
+        self._fail("The client left.")
 
     def _complete(self, body: bytes, state: int) -> None:
-        head = self._head
-        self._client.on_gone = None
-        if head is None or state & BROKEN:
-            self._refuse("The upstream provider broke off its answer.")
+        if state & BROKEN:
+            self._fail(_BROKEN_OFF)
             return
-        if head.status >= _FIRST_ERROR_STATUS:
-            fault = upstream_fault(
-                head.status, self._route.family, self._id, header_value(head, b"retry-after")
-            )
-            if fault is not None:
-                self._client.answer(*fault)
-                return
-        lines = head.facts(limits.upstream_request_id_bytes_max)[0]
-        lines = b"%bx-request-id: %b\r\n" % (lines, self._id.encode("ascii"))
-        self._client.answer(head.status, lines, body)
+        self.body = body
+        self.over.set()
 
     def _too_large(self, collected: bytes) -> None:
         del collected
-        if self._connection is not None:
-            self._connection.abort()
-        self._refuse("The upstream provider's answer is too large.")
+        self._connection.abort()
+        self._fail("The upstream provider's answer is too large.")
 
-    def _refuse(self, message: str) -> None:
-        self._client.on_gone = None
-        self._client.answer(*render(Refused(Refusal.UPSTREAM_FAILED, message), self._route.family, self._id))
+    def _fail(self, reason: str) -> None:
+        self.head, self.failure = None, reason
+        self.over.set()

@@ -15,7 +15,7 @@ import orjson
 
 from farebox.base import limits
 from farebox.base.counters import INDEX
-from farebox.base.errors import FaultError, Refusal, Refused, UpstreamConnectError
+from farebox.base.errors import FaultError, Refusal, Refused
 from farebox.base.keys import key_digest
 from farebox.base.records import KeyRecord
 from farebox.config.settings import ModelRow, Service
@@ -376,11 +376,7 @@ class ServiceHandler:
         model = self._model(scanned.model, route, key)
         if model.upstream_model != scanned.model:
             body = scanned.edited(body, model.upstream_model, False)
-        pool = self._places[model.endpoints[route.name].name][0].target
-        try:
-            await Forward(client, route, exchange_id).begin(pool, body)
-        except UpstreamConnectError:
-            raise Refused(Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.") from None
+        await Forward(client, route, exchange_id).run(self._places[model.endpoints[route.name].name], body)
 
     async def _own(self, client: Incoming, route: Route) -> None:
         key = await self._find_key(client)

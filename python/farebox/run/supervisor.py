@@ -48,6 +48,7 @@ _CONSOLE_AFTER_S = 0.5
 _STOP_S = limits.shutdown_drain_s + 15.0
 _PROGRESS_EVERY_S = 5.0
 _ALIVE_EVERY_S = 1.0
+_WORKER = "farebox.run.worker_process"
 _NUMBER_MAX = 99_999
 """Of worker processes in a supervisor's life: room for it is made in the paths of sockets."""
 
@@ -115,12 +116,19 @@ class Supervisor:
         number = next(self._numbers)
         descriptors = [[each.fileno() for each in service] for service in self._listeners.of_slot(slot)]
         listening = ";".join(",".join(map(str, each)) for each in descriptors)
+        name = f"worker {number}"
         return Child(
-            f"worker {number}",
-            lambda: ["farebox.run.worker_process", str(number), listening, *self._files()],
+            name,
+            lambda: [_WORKER, str(number), str(self._silent_start_s(name)), listening, *self._files()],
             tuple(itertools.chain.from_iterable(descriptors)),
             control_socket(self._settings, number),
         )
+
+    def _silent_start_s(self, name: str) -> float:
+        """How long a worker may leave its clients waiting before it refuses them: others serve beside it."""
+        coming = self.workforce.successor
+        is_successor = coming is not None and coming.name == name
+        return limits.replacement_start_s if is_successor else limits.silent_start_s
 
     def _retired(self, child: Child) -> None:
         _log.info("%s has gone", child.name)

@@ -1,7 +1,8 @@
 """A worker's process: takes a journal, recovers it, serves the sockets its supervisor bound.
 
 Order of start (MONEY section 8): lock and check the journal, claim its epoch, end what a crash cut off, then
-serve. Until then requests are answered 503, so that a client learns at once that it may try again.
+serve. Clients wait in the sockets' queues until then (or are served by other workers of the same sockets); a
+start that takes longer than `silent_start_s` answers 503, so that they learn that they may try again.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ _RETRY_S = 0.25
 _JOURNAL_CHECK_S = 1.0
 
 
-async def main(number: int, descriptors: list[list[int]], config: list[Path]) -> int:
+async def main(number: int, silent_start_s: float, descriptors: list[list[int]], config: list[Path]) -> int:
     """Serve until told to stop. `descriptors`: the listening sockets of each service."""
     settings = load(config)
     loop = asyncio.get_running_loop()
@@ -43,9 +44,8 @@ async def main(number: int, descriptors: list[list[int]], config: list[Path]) ->
     control = ControlServer(control_socket(settings, number), life.commands())
     await control.start()
     servers = [Server(_not_ready) for _ in settings.services]
-    for server, own in zip(servers, descriptors, strict=True):
-        for descriptor in own:
-            await server.start(socket.socket(fileno=descriptor))
+    listening = _Listening(servers, descriptors)
+    loop.call_later(silent_start_s, listening.begin_soon)
     pushes = _Pushes()
     store = RemoteStore(writer_socket(settings), pushes)
     await store.open()
@@ -65,6 +65,7 @@ async def main(number: int, descriptors: list[list[int]], config: list[Path]) ->
         worker.spawn(beats.run())
         tune_garbage_collection()
         life.serve(worker, serving)
+        await listening.begin()
         _log.info("worker %d serves with journal %s, epoch %d", number, journal.id, journal.epoch)
         await first_of(signals.drain.wait, life.retire.wait, lambda: _journal_broken(journal))
         if life.retire.is_set():
@@ -72,12 +73,41 @@ async def main(number: int, descriptors: list[list[int]], config: list[Path]) ->
         await _stop(worker, servers, signals)
         return 0 if journal.broken is None else 1
     finally:
+        listening.give_up()
         for server in servers:
             await server.close()
         await control.close()
         journal.close()
         await store.close()
         counters.close()
+
+
+class _Listening:
+    """The sockets of each service's server, and whether they are listened on yet."""
+
+    def __init__(self, servers: list[Server], descriptors: list[list[int]]) -> None:
+        self._waiting = [
+            (server, descriptor)
+            for server, own in zip(servers, descriptors, strict=True)
+            for descriptor in own
+        ]
+        self._turn = asyncio.Lock()
+        self._soon: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Listen on every socket; does nothing when that was done before."""
+        async with self._turn:
+            while self._waiting:
+                server, descriptor = self._waiting.pop()
+                await server.start(socket.socket(fileno=descriptor))
+
+    def begin_soon(self) -> None:
+        """Begin, without being waited for."""
+        self._soon = asyncio.get_running_loop().create_task(self.begin())
+
+    def give_up(self) -> None:
+        """Never begin."""
+        self._waiting.clear()
 
 
 class _Life:
@@ -246,8 +276,9 @@ if __name__ == "__main__":
         run(
             main(
                 int(sys.argv[1]),
-                [[int(part) for part in service.split(",")] for service in sys.argv[2].split(";")],
-                [Path(name) for name in sys.argv[3:]],
+                float(sys.argv[2]),
+                [[int(part) for part in service.split(",")] for service in sys.argv[3].split(";")],
+                [Path(name) for name in sys.argv[4:]],
             )
         )
     )

@@ -28,7 +28,8 @@ class Workforce:
     retired: Callable[[Child], None]
     current: list[Child] = field(default_factory=list)
     _retiring: list[Child] = field(default_factory=list)
-    _successor: Child | None = None
+    successor: Child | None = None
+    """The process that is to take over from one of `current`; it has no clients before it serves."""
     _slots_to_replace: list[int] = field(default_factory=list)
 
     def start(self, count: int) -> None:
@@ -39,7 +40,7 @@ class Workforce:
 
     def children(self) -> list[Child]:
         """Every worker process, whatever its part."""
-        coming = [self._successor] if self._successor is not None else []
+        coming = [self.successor] if self.successor is not None else []
         return [*self.current, *coming, *self._retiring]
 
     def serving(self) -> bool:
@@ -65,10 +66,10 @@ class Workforce:
         if not self._slots_to_replace:
             return
         slot = self._slots_to_replace[0]
-        successor = self._successor
+        successor = self.successor
         if successor is None:
-            self._successor = self.make(slot)
-            self._successor.try_to_start()
+            self.successor = self.make(slot)
+            self.successor.try_to_start()
             return
         if successor.pulse is not None:
             successor.pulse.look(time.monotonic())
@@ -77,14 +78,14 @@ class Workforce:
         elif not successor.runs() or time.monotonic() - successor.started_s > limits.replacement_start_s:
             _log.error("%s does not come to serve; the workers that run stay", successor.name)
             successor.signal(signal.SIGKILL)
-            self._successor = None
+            self.successor = None
             self._slots_to_replace.clear()
             self._retiring.append(successor)
 
     def _take_over(self, slot: int, successor: Child) -> None:
         predecessor = self.current[slot]
         self.current[slot] = successor
-        self._successor = None
+        self.successor = None
         del self._slots_to_replace[0]
         _log.info("%s serves; %s retires", successor.name, predecessor.name)
         self._retiring.append(predecessor)

@@ -329,6 +329,17 @@ class ClientConnection(RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
+    def asking(self) -> bool:
+        """Whether it has not sent its first request yet, or is in the middle of a request's head."""
+        return self.current is None and self.head_since_s > 0 and not self._lingering
+
+    def close_after_request(self) -> None:
+        """Close now when nothing is asked nor answered, else after the answer."""
+        if self.asking():
+            self._close = True
+        else:
+            self.close_idle()
+
     def close_idle(self) -> None:
         """Close now when nothing is being answered, else after the current answer."""
         self._close = True

@@ -107,17 +107,29 @@ class Server(web.Server):
     async def drain(self, deadline_s: float) -> bool:
         """Stop listening, close idle connections, let running exchanges end; True when all did within
         `deadline_s`.
+
+        Who has connected and not asked yet is served once more, if he asks soon: his connection was taken, so
+        he would see a request refused that he sent to a server in good order.
         """
         self.draining = True
         self.stop_listening()
         for connection in tuple(self._open_connections):
-            connection.close_idle()
-        end_s = self._loop.time() + deadline_s
-        while self.open_count or self._detached:
-            if self._loop.time() >= end_s:
+            connection.close_after_request()
+        began_s = self._loop.time()
+        while self.open_count or self._detached or self._close_unasked(began_s):
+            if self._loop.time() >= began_s + deadline_s:
                 return False
             await asyncio.sleep(_DRAIN_POLL_S)
         return True
+
+    def _close_unasked(self, began_s: float) -> bool:
+        """Whether requests may still come on open connections; those that took too long are closed."""
+        asking = [connection for connection in self._open_connections if connection.asking()]
+        if self._loop.time() < began_s + limits.drain_unasked_s:
+            return bool(asking)
+        for connection in asking:
+            connection.close_idle()
+        return False
 
     async def close(self) -> None:
         """Drop every connection; exchanges see their client leave."""
