@@ -2,16 +2,20 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from config.documents import document, model, write
 from farebox.config import ConfigError, Settings, load
+from farebox.config.compare import differences
 from farebox.config.schema import json_schema
 from farebox.config.secrets import credentials, store_url
 from farebox.config.table import check_table
+from farebox.run.cli import build
 from needs import REPOSITORY
 
 CHAT = REPOSITORY / "configs" / "config-openhands-prod.json"
@@ -30,24 +34,62 @@ def test_production_files_load_together_without_a_warning() -> None:
 
 
 def test_production_files_differ_only_where_they_should() -> None:
-    files = [json.loads(path.read_text(), parse_float=str) for path in (CHAT, CHAT2)]
-    assert differing_keys(files[0], files[1]) == {
+    found = differences(CHAT, CHAT2)
+    assert {each.key for each in found} == {
         "name",
         "port",
-        "type",
-        "billing_upstream",
-        "billing_multiplier",
+        "models[].type",
+        "models[].billing_upstream",
+        "models[].billing_multiplier",
     }
+    assert all(each.expected for each in found)
 
 
-def differing_keys(left: Any, right: Any, key: str = "") -> set[str]:
-    """Names of the keys whose values differ anywhere; comments do not count."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        names = {name for name in left.keys() | right.keys() if not name.startswith("_comment")}
-        return set().union(*(differing_keys(left.get(name), right.get(name), name) for name in names))
-    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        return set().union(*(differing_keys(a, b, key) for a, b in zip(left, right, strict=True)))
-    return set() if left == right else {key}
+@pytest.mark.parametrize(
+    ("slip", "entry", "key"),
+    [
+        (lambda d: d["models"][1].update(input_price_per_mtok=4), SONNET, "models[].input_price_per_mtok"),
+        (lambda d: d["models"][1].update(upstream_model_id="x"), SONNET, "models[].upstream_model_id"),
+        (lambda d: d["models"].pop(1), SONNET, "models[]"),
+        (lambda d: d["endpoints"][0].update(weight=2), "openhands-openai", "endpoints[].weight"),
+        (lambda d: d.update(user_agent="other"), "", "user_agent"),
+    ],
+)
+def test_a_slip_in_one_of_two_files_is_named(
+    tmp_path: Path, slip: Callable[[Any], object], entry: str, key: str
+) -> None:
+    changed = json.loads(CHAT2.read_text())
+    slip(changed)
+    other = write(tmp_path, "config.json", changed)
+    assert [(each.entry, each.key) for each in differences(CHAT, other) if not each.expected] == [
+        (entry, key)
+    ]
+    done = CliRunner().invoke(build("check-config"), ["check-config", "--compare", str(CHAT), str(other)])
+    assert (done.exit_code, done.output.count("SHOULD NOT DIFFER")) == (1, 1)
+    done = CliRunner().invoke(build("check-config"), ["check-config", "--compare", str(CHAT), str(CHAT2)])
+    assert (done.exit_code, done.output.count("SHOULD NOT DIFFER")) == (0, 0)
+
+
+def test_the_place_decides_store_and_console_address(tmp_path: Path) -> None:
+    place = {"FAREBOX_STORE_URL": "mongodb://user:secret@db/farebox", "FAREBOX_CONSOLE_HOST": "0.0.0.0"}
+    settings = load([CHAT, CHAT2], place)
+    url = store_url(settings.store, CHAT, place)
+    assert (settings.store.kind, url is not None and url.reveal()) == ("mongodb", place["FAREBOX_STORE_URL"])
+    assert (settings.console_host, settings.console_port) == ("0.0.0.0", 8090)
+    assert [warning.path for warning in settings.warnings] == ["console.host"]
+    assert "secret" not in repr(settings)
+    empty = load([CHAT], {"FAREBOX_STORE_URL": "", "FAREBOX_CONSOLE_HOST": ""})
+    assert (empty.store.kind, empty.console_host, empty.warnings) == ("sqlite", "127.0.0.1", ())
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"), [("127.0.0.9", 0), ("::1", 0), ("localhost", 0), ("10.0.0.1", 1), ("box", 1)]
+)
+def test_a_console_that_others_reach_is_warned_about(tmp_path: Path, host: str, warned: int) -> None:
+    value = document(name="chat", console={"host": host})
+    assert [w.path for w in load([write(tmp_path, "config.json", value)]).warnings] == [
+        "console.host"
+    ] * warned
 
 
 def test_production_services_use_one_upstream_and_their_own_wallet() -> None:

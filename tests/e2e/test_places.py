@@ -158,7 +158,9 @@ def test_tokens_are_counted_by_any_place_around_those_that_fail(tmp_path: Path, 
     ) as shop:
         customer = shop.new_customer()
         answers = [count_tokens(shop, customer.key) for _ in range(6)]
-        assert [(answer.status, json.loads(answer.body)["input_tokens"]) for answer in answers] == [(200, 77)] * 6
+        assert [(answer.status, json.loads(answer.body)["input_tokens"]) for answer in answers] == [
+            (200, 77)
+        ] * 6
         assert shop.served()[1][1].keys() == {"401"}
         assert shop.served()[2] == (6, {"200": 6})
         assert shop.spent_rows(customer.user) == []

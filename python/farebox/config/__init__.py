@@ -7,7 +7,8 @@ money is filled in silently. Opens no sockets and never touches the store; secre
 on demand.
 
 `document` is the file as written, `problems` how faults are told, `parts` the rules for endpoints and prices,
-`rows` turns model entries into rows, `settings` holds the result, `load` puts it together, `table` shows it.
+`rows` turns model entries into rows, `placement` lets the environment decide what is of the place, `settings`
+holds the result, `load` puts it together, `table` shows it, `compare` shows where files differ.
 """
 
 from farebox.config.load import load

@@ -1,6 +1,7 @@
 """Files to `Settings`: read, validate, combine; every problem of every file at once."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from farebox.config.credits import credits_settings
 from farebox.config.document import Document, EndpointEntry, ModelEntry
 from farebox.config.exact import read_document
 from farebox.config.parts import endpoint_table, store_settings
+from farebox.config.placement import is_loopback, placed
 from farebox.config.problems import ConfigError, Problem, Problems
 from farebox.config.rows import model_table
 from farebox.config.settings import Endpoint, Service, Settings
@@ -37,12 +39,15 @@ _SYSTEM_PROMPT_REFUSED = (
 )
 
 
-def load(paths: list[Path]) -> Settings:
-    """Settings of the files served together. Raises ConfigError with everything that is wrong."""
+def load(paths: list[Path], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings of the files served together, in the place `environment` describes (config/placement.py).
+
+    Raises ConfigError with everything that is wrong.
+    """
     if not paths:
         raise ConfigError([Problem(Path(), "", "no configuration file was named")])
     found = [Problems(path) for path in paths]
-    parsed = [(_document(problems), problems) for problems in found]
+    parsed = [(_document(problems, environment), problems) for problems in found]
     documents = [(document, problems) for document, problems in parsed if document is not None]
     services = [_service(document, problems) for document, problems in documents]
     settings = None
@@ -55,10 +60,20 @@ def load(paths: list[Path]) -> Settings:
     return settings
 
 
-def _document(problems: Problems) -> Document | None:
+def read(path: Path) -> Document:
+    """One file as written, checked for form only. Raises ConfigError."""
+    problems = Problems(path)
+    document = _document(problems, {})
+    if document is None:
+        raise ConfigError(list(dict.fromkeys(problems.errors)))
+    return document
+
+
+def _document(problems: Problems, environment: Mapping[str, str]) -> Document | None:
     values = read_document(problems.file, problems)
     if values is None:
         return None
+    values = placed(values, environment)
     try:
         return Document.model_validate(values)
     except ValidationError as error:
@@ -168,6 +183,12 @@ def _settings(documents: list[tuple[Document, Problems]], services: list[Service
     store = store_settings(document.store, data_dir, problems)
     if store is None:
         return None
+    if not is_loopback(document.console.host):
+        problems.warn(
+            "console.host",
+            f"{document.console.host} is reached from other machines: administration and payments pass "
+            "there in the clear; let only a private network or a TLS proxy reach it",
+        )
     return Settings(
         services=tuple(services),
         store=store,

@@ -15,7 +15,6 @@ from farebox.journal.appender import Appender, Schedule
 from farebox.journal.files import Files
 from farebox.journal.tail import Written
 
-
 _IDLE_ROUNDS = 20
 """So often the thread finds nothing before it waits to be told: being woken costs the loop far more than a
 look, as both want the interpreter at that moment.

@@ -7,6 +7,7 @@ import typer
 
 from farebox.base.errors import UsageError
 from farebox.config import ConfigError, load
+from farebox.config.compare import differences
 from farebox.config.table import TableRow, check_table
 from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption
@@ -34,6 +35,9 @@ def serve(
 
 def check_config(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files that are served together.")],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show where the files differ; fail where they should not.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show each model's upstream, address, wallet, pools and prices, or every fault of the files."""
@@ -45,6 +49,9 @@ def check_config(
             answer({"valid": False, "errors": problems}, True)
             raise typer.Exit(1) from None
         raise
+    if compare:
+        _compare(files, as_json)
+        return
     rows = check_table(settings)
     warnings = [str(warning) for warning in settings.warnings]
     document = {"valid": True, "models": [_document(row) for row in rows], "warnings": warnings}
@@ -64,6 +71,36 @@ def check_config(
     ]
     warned = [f"warning: {warning}" for warning in warnings]
     answer(document, as_json, table("", columns, cells), *warned, f"{len(rows)} models, no errors")
+
+
+def _compare(files: list[Path], as_json: bool) -> None:
+    """Each file after the first beside the first."""
+    if len(files) < 2:
+        raise UsageError("--compare needs two files or more")
+    found = [(other, each) for other in files[1:] for each in differences(files[0], other)]
+    slips = [each for _, each in found if not each.expected]
+    document = {
+        "differences": [
+            {
+                "file": str(other),
+                "entry": each.entry,
+                "key": each.key,
+                "values": each.values,
+                "expected": each.expected,
+            }
+            for other, each in found
+        ],
+        "unexpected": len(slips),
+    }
+    columns = ("entry", "key", files[0].name, "other", "")
+    cells = [
+        (each.entry, each.key, *map(str, each.values), "" if each.expected else "SHOULD NOT DIFFER")
+        for _, each in found
+    ]
+    verdict = f"{len(found)} differences, {len(slips)} of them where files should be alike"
+    answer(document, as_json, table("", columns, cells), verdict)
+    if slips:
+        raise typer.Exit(1)
 
 
 def _document(row: TableRow) -> dict[str, object]:

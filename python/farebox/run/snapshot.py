@@ -6,6 +6,7 @@ So children read the copy; a reload first checks the files, then makes a new cop
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from farebox.base.errors import UsageError
@@ -14,18 +15,9 @@ from farebox.config.secrets import credentials
 from farebox.config.settings import Service, Settings
 from farebox.run.paths import config_copies
 
-_RESTART_KEYS = (
-    "store",
-    "data_dir",
-    "journal_dir",
-    "workers",
-    "durability",
-    "lease_wait_s",
-    "request_log_ttl_days",
-    "credits",
-    "console_host",
-    "console_port",
-)
+_RELOADABLE = frozenset(("services", "warnings"))
+"""What of the settings a reload may change; services only where no socket or name of theirs changes."""
+_RESTART_KEYS = tuple(field.name for field in fields(Settings) if field.name not in _RELOADABLE)
 _RESTART_SERVICE_KEYS = ("name", "host", "port", "worker_sockets")
 
 
