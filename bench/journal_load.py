@@ -15,7 +15,8 @@ from farebox.base.ids import ExchangeIds
 from farebox.base.records import LotAmount, opened_payload, settlement_payload
 from farebox.base.units import PICO_PER_USD
 from farebox.credits.accounts import create_user
-from farebox.credits.events import grant_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.journal import Journal, create, sent_payload
 from farebox.store.base import Store
 
@@ -116,8 +117,8 @@ async def make_users(store: Store, count: int, usd_each: int) -> list[tuple[str,
     for number in range(count):
         user = f"user-{number}"
         await create_user(store, user, "user", "bench", NOW_MS)
-        credit = grant_event(user, POOL, usd_each * PICO_PER_USD, "bench", user, None, "bench", NOW_MS)
-        await store.apply_event(credit, NOW_MS)
+        move = Move("grant", f"bench-{number}", user, POOL, usd_each * PICO_PER_USD, "bench", "bench")
+        credit = await perform(store, move, NOW_MS)
         lots.append((user, credit.rows[0].lots[0].lot))
     return lots
 

@@ -31,7 +31,8 @@ from farebox.base.ids import ExchangeIds  # noqa: E402
 from farebox.base.records import LotAmount  # noqa: E402
 from farebox.base.units import PICO_PER_USD  # noqa: E402
 from farebox.credits.accounts import create_user  # noqa: E402
-from farebox.credits.events import grant_event  # noqa: E402
+from farebox.credits.moves import Move  # noqa: E402
+from farebox.credits.transfers import perform  # noqa: E402
 from farebox.journal import Journal, create, open_journal, progress_payload, sent_payload  # noqa: E402
 from farebox.meter.price_book import new_price_book, to_plain  # noqa: E402
 from farebox.run.process import tune_garbage_collection  # noqa: E402
@@ -212,9 +213,10 @@ class LongRun:
         if answer.reason == "short":
             purse.top_ups += 1
             bought_pico = 100 * need_pico // PICO_PER_USD * PICO_PER_USD + PICO_PER_USD
-            reference = f"top-up-{purse.top_ups}"
-            event = grant_event(purse.user, POOL, bought_pico, reference, "bench", None, "bench", NOW_MS)
-            await self.store.apply_event(event, NOW_MS)
+            key = f"{purse.user}-{purse.top_ups}"
+            await perform(
+                self.store, Move("grant", key, purse.user, POOL, bought_pico, "bench", "bench"), NOW_MS
+            )
             answer = await self.store.grant(*arguments, need_pico, 4 * need_pico, NOW_MS)
         if answer.reason:
             raise SystemExit(f"no lease for {purse.user}: {answer.reason}")

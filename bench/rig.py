@@ -21,7 +21,8 @@ from typing import Any, NoReturn, Self
 from farebox.base.clock import wall_ms
 from farebox.base.units import PICO_PER_USD
 from farebox.credits.accounts import create_key, create_user
-from farebox.credits.events import grant_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.run.demo.processes import free_port
 from farebox.store import open_store
 
@@ -294,10 +295,8 @@ async def _make_account(path: Path) -> str:
     try:
         now_ms = wall_ms()
         await create_user(store, "bench", "user", "bench", now_ms)
-        credit = grant_event(
-            "bench", "creditsNew", 10_000 * PICO_PER_USD, "bench", "bench", None, "bench", now_ms
-        )
-        await store.apply_event(credit, now_ms)
+        credit = Move("grant", "bench", "bench", "creditsNew", 10_000 * PICO_PER_USD, "bench", "bench")
+        await perform(store, credit, now_ms)
         return (await create_key(store, "bench", "bench", "bench", now_ms, requests_per_minute=10**9)).key
     finally:
         await store.close()

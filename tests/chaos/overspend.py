@@ -28,7 +28,8 @@ from chaos.hosts import Host, Machines
 from farebox.base.clock import wall_ms
 from farebox.base.keys import display_prefix, key_digest, new_key
 from farebox.base.records import KeyRecord
-from farebox.credits.events import grant_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.store import open_store
 from farebox.store.base import EventResult, Store
 from farebox.writer.verify import verify
@@ -122,8 +123,10 @@ async def _customer(store: Store, user: str, amount_pico: int) -> str:
     assert await store.create_user(user, "user", "test", wall_ms())
     record = KeyRecord(key_digest(key), user, display_prefix(key), "", True, True, "user", None, None)
     assert await store.create_key(record, "test", wall_ms())
-    event = grant_event(user, POOL, amount_pico, "first", "test", None, "test", wall_ms())
-    assert await store.apply_event(event, wall_ms()) is EventResult.DONE
+    given = await perform(
+        store, Move("grant", f"first-{user}", user, POOL, amount_pico, "test", "test"), wall_ms()
+    )
+    assert given.result is EventResult.DONE
     return key
 
 

@@ -22,7 +22,8 @@ from farebox.base.keys import key_digest, new_key
 from farebox.base.records import KeyRecord
 from farebox.base.units import pico_from_usd
 from farebox.credits import accounts
-from farebox.credits.events import grant_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.run.demo.processes import wait_until
 from farebox.store import open_store
 from farebox.store.base import EventResult, Store
@@ -89,8 +90,8 @@ async def store(folder: Path) -> AsyncIterator[Store]:
 
 
 async def grant(store: Store, user: str, amount_pico: int) -> None:
-    event = grant_event(user, "creditsNew", amount_pico, "first", "test", None, "test", wall_ms())
-    assert await store.apply_event(event, wall_ms()) is EventResult.DONE
+    move = Move("grant", f"first-{user}", user, "creditsNew", amount_pico, "test", "test")
+    assert (await perform(store, move, wall_ms())).result is EventResult.DONE
 
 
 @pytest.mark.timeout(240)

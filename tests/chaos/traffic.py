@@ -15,10 +15,11 @@ import aiohttp
 
 from chaos.hosts import Host
 from farebox.base.clock import wall_ms
-from farebox.base.errors import FareboxError
+from farebox.base.errors import FareboxError, UsageError
 from farebox.base.keys import display_prefix, key_digest, new_key
 from farebox.base.records import KeyRecord
-from farebox.credits.events import grant_event, transfer_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.store.base import EventResult, Store
 
 POOL = "creditsNew"
@@ -67,30 +68,24 @@ class Bank:
 
     async def top_up(self, user: str, amount_pico: int, reference: str) -> None:
         """Credit a user; tried again until the store says that it is done, as a payment provider does."""
-        event = grant_event(user, POOL, amount_pico, reference, "bank test", None, "bank", wall_ms())
-        while True:
-            try:
-                result = await self.store.apply_event(event, wall_ms())
-            except FareboxError:
-                await asyncio.sleep(0.2)
-                continue
-            assert result in {EventResult.DONE, EventResult.DUPLICATE}, result
-            self.credited[user] += amount_pico
-            return
+        move = Move("grant", reference, user, POOL, amount_pico, "bank test", "bank")
+        assert await self._performed(move) in {EventResult.DONE, EventResult.DUPLICATE}
+        self.credited[user] += amount_pico
 
     async def transfer(self, giver: str, receiver: str, amount_pico: int, reference: str) -> None:
-        """Move money between users, if the giver has it to hand; asked once more after an unknown outcome."""
-        account = await self.store.account(giver)
-        assert account is not None
-        event = transfer_event(account, receiver, POOL, POOL, amount_pico, reference, "bank", wall_ms())
-        while event is not None:
+        """Move money between users, if the giver has it to hand."""
+        move = Move("transfer", reference, giver, POOL, amount_pico, "bank test", "bank", receiver, POOL)
+        self.moved += await self._performed(move) in {EventResult.DONE, EventResult.DUPLICATE}
+
+    async def _performed(self, move: Move) -> EventResult:
+        """What became of a move, asked again until the store says so."""
+        while True:
             try:
-                result = await self.store.apply_event(event, wall_ms())
+                return (await perform(self.store, move, wall_ms(), wait_s=0)).result
+            except UsageError:
+                raise
             except FareboxError:
                 await asyncio.sleep(0.2)
-                continue
-            self.moved += result in {EventResult.DONE, EventResult.DUPLICATE}
-            return
 
     async def move_money(self) -> None:
         """Top-ups where money runs out, and transfers from anybody to anybody."""

@@ -15,7 +15,6 @@ from farebox.base.clock import wall_ms
 from farebox.base.errors import StoreUnknownError
 from farebox.base.records import Claim, LotAmount, Transaction
 from farebox.credits.debits import debit
-from farebox.credits.events import adjustment_event
 from farebox.ledger.user_lease import Hold
 from farebox.proxy.leases import Leases
 from farebox.store.base import Event, EventResult
@@ -67,8 +66,8 @@ async def held(leases: Leases, amount_pico: int) -> Hold:
 
 
 def attempt(store: SQLiteStore, amount_pico: int = 80) -> Callable[[], Any]:
-    event = adjustment_event("alice", "credits", -amount_pico, "a1", "test", "test", wall_ms())
-    return lambda: store.apply_event(event, wall_ms())
+    row = Transaction("alice", "adjustment", "a1", "credits", -amount_pico, (), "test", wall_ms())
+    return lambda: store.apply_event(Event((row,)), wall_ms())
 
 
 async def test_hole_16_the_money_comes_back_and_the_debit_is_whole(

@@ -8,9 +8,10 @@ from credits.shop import DAY
 from farebox.base.errors import StoreConflictError, UsageError
 from farebox.base.ids import new_lot_id
 from farebox.base.units import pico_from_usd
-from farebox.credits.events import adjustment_event
+from farebox.credits.moves import Move
 from farebox.credits.payments import accept
 from farebox.credits.referrals import refer
+from farebox.credits.transfers import perform
 from farebox.store.base import EventResult
 
 PROMOTION = {
@@ -31,10 +32,8 @@ async def sound(shop):
 
 async def spend(shop, usd):
     """Take money as an exchange would, for the balance's sake."""
-    event = adjustment_event(
-        "alice", "creditsNew", -pico_from_usd(usd), new_lot_id(), "spent", "test", shop.now
-    )
-    assert await shop.store.apply_event(event, shop.now) is EventResult.DONE
+    move = Move("correction", new_lot_id(), "alice", "creditsNew", -pico_from_usd(usd), "spent", "test")
+    assert (await perform(shop.store, move, shop.now)).result is EventResult.DONE
 
 
 async def claims(shop, user="alice"):
@@ -118,6 +117,22 @@ async def test_what_is_left_of_a_payment_under_review_can_be_accepted(shop):
     await shop.returns("sepay:1", "10000", "60000")
     await accept(shop.store, shop.settings, "sepay:1", "eve", shop.now)
     assert await shop.balance() == "20"
+
+
+async def test_what_had_gone_back_before_acceptance_is_not_taken_again(shop):
+    """50,000 paid, 10,000 back before 16 credits were given for the other 40,000: 10,000 of those are 4."""
+    await shop.pays(await shop.order("40"), amount="50000")
+    await shop.returns("sepay:1", "10000")
+    await accept(shop.store, shop.settings, "sepay:1", "eve", shop.now)
+    assert await shop.balance() == "16"
+    await shop.returns("sepay:1", "20000")
+    assert await shop.balance() == "12"
+    await shop.disputes("sepay:1", "open", "10000")
+    assert await claims(shop) == {(True, pico_from_usd("4"))}
+    await shop.disputes("sepay:1", "lost", "10000")
+    assert await shop.balance() == "8"
+    await shop.returns("sepay:1", "50000")
+    assert await shop.balance() == "0"
 
 
 async def test_a_refund_of_expired_credit_books_nothing_twice(shop):

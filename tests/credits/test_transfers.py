@@ -2,12 +2,13 @@
 counter-transactions.
 """
 
+import asyncio
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from farebox.base.errors import UsageError
+from farebox.base.errors import StoreConflictError, UsageError
 from farebox.base.records import Claim, LotAmount
 from farebox.config.plans import Allocation
 from farebox.credits.moves import Move
@@ -182,6 +183,25 @@ async def test_a_user_moves_his_own_credit_within_the_rules(store):
         await allocate(store, replace(own, key="a4"), WAYS, NOW + 2)
     fresh = replace(own, key="a5", amount_pico=2 * USD)
     assert (await allocate(store, fresh, WAYS, NOW + DAY + 2)).result is EventResult.DONE
+
+
+async def test_moves_at_once_stay_within_the_day_together(store):
+    """Eight wishes of 2 USD at once where 8 USD a day are allowed; what was unclear is asked again."""
+    own = replace(MOVE, to_user="alice", actor="alice", amount_pico=2 * USD)
+    await perform(store, Move("grant", "g3", "alice", "credits", 8 * USD, "test", "root"), NOW)
+
+    async def wish(number):
+        while True:
+            try:
+                return (await allocate(store, replace(own, key=f"a{number}"), WAYS, NOW)).result
+            except StoreConflictError:
+                continue
+            except UsageError:
+                return "refused"
+
+    said = await asyncio.gather(*map(wish, range(8)))
+    assert (said.count(EventResult.DONE), said.count("refused")) == (4, 4)
+    assert (await pools(store, "alice"))["credits"] == 8 * USD
 
 
 async def test_every_row_says_why_and_every_record_who(store):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from farebox.base import frames
 from farebox.base.errors import InvariantBrokenError, JournalDamagedError, UsageError
 from farebox.base.records import LotAmount, Settlement, Transaction, Void
-from farebox.credits.events import adjustment_event, grant_event, transfer_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.journal import scan
 from farebox.journal.files import Files
 from farebox.journal.segments import HEADER_BYTES, read_epoch, write_epoch
@@ -101,8 +102,8 @@ async def test_L07_a_charge_that_comes_after_its_lease_ended_is_not_lost(
     await asyncio.sleep(0)
     journal.close()
     await world.store.end_journal(journal.id, "lost")
-    event = adjustment_event("alice", "credits", -9 * USD, "spent", "elsewhere", "test", world.NOW)
-    assert await world.store.apply_event(event, world.NOW) is EventResult.DONE
+    correction = Move("correction", "spent", "alice", "credits", -9 * USD, "elsewhere", "test")
+    assert (await perform(world.store, correction, world.NOW)).result is EventResult.DONE
     await booked(world, tmp_path / "journals")
     account = await world.store.account("alice")
     assert (account.balances["credits"], account.written_off_pico) == (0, 2 * USD)
@@ -179,11 +180,13 @@ def test_L11_a_hold_of_nothing_and_of_everything() -> None:
 @pytest.mark.parametrize("amount_pico", [0, -1, -USD])
 async def test_L12_what_credits_cannot_be_zero_or_less(world: World, amount_pico: int) -> None:
     await world.user("alice", 10)
-    account = await world.store.account("alice")
-    with pytest.raises(UsageError):
-        grant_event("alice", "credits", amount_pico, "r", "c", None, "test", world.NOW)
-    with pytest.raises(UsageError):
-        transfer_event(account, "bob", "credits", "credits", amount_pico, "r", "test", world.NOW)
+    await world.user("bob", 10)
+    for other in ({"kind": "grant"}, {"kind": "transfer", "to_user": "bob", "to_pool": "credits"}):
+        move = Move(
+            key="r", user="alice", pool="credits", amount_pico=amount_pico, reason="c", actor="test", **other
+        )
+        with pytest.raises(UsageError, match="must not be zero or negative"):
+            await perform(world.store, move, world.NOW)
     lot = (LotAmount(world.fresh(24), "credits", amount_pico),)
     row = Transaction("alice", "earned_purchase", "p1", "credits", amount_pico, lot, "test", world.NOW)
     if amount_pico < 0:
@@ -217,9 +220,9 @@ def test_L14_a_charge_is_rounded_once_by_at_most_half_a_pico(counts: list[int]) 
 # -- events --------------------------------------------------------------------------------------------------
 async def test_L19_a_purchase_delivered_by_twenty_at_once_is_one_credit(world: World) -> None:
     await world.user("alice", 0)
-    event = grant_event("alice", "credits", USD, "payment-7", "bought", None, "test", world.NOW)
-    results = await asyncio.gather(*(world.store.apply_event(event, world.NOW) for _ in range(20)))
-    assert sorted(result.value for result in results) == ["done"] + ["duplicate"] * 19
+    grant = Move("grant", "payment-7", "alice", "credits", USD, "bought", "test")
+    outcomes = await asyncio.gather(*(perform(world.store, grant, world.NOW) for _ in range(20)))
+    assert sorted(outcome.result.value for outcome in outcomes) == ["done"] + ["duplicate"] * 19
     assert (await world.store.account("alice")).balances["credits"] == USD
 
 

@@ -19,7 +19,7 @@ from farebox.base.records import (
     Settlement,
     Transaction,
 )
-from farebox.ledger.claims import claim_of, collected, opening_row, part_row
+from farebox.ledger.claims import claim_of, collected, first_part_row, part_row
 from farebox.ledger.lots import choose_slices
 from farebox.ledger.settlement import expiry_rows, late_split, plan_event, rows_of
 
@@ -314,7 +314,7 @@ class ModelStore:
         self.sweep(name, now)
         claim = claim_of(row, now)
         taken = collected(self.account(name), claim, now)
-        self.post(user, opening_row(row, taken), taken.parts, None)
+        self.post(user, first_part_row(row, taken), taken.parts, None)
         if taken.asked_pico:
             user.claims[row.reference] = replace(claim, amount_pico=taken.asked_pico)
         return "done"

@@ -13,7 +13,8 @@ import pytest
 from farebox.base.clock import wall_ms
 from farebox.base.records import LotAmount, Settlement
 from farebox.credits.accounts import create_user
-from farebox.credits.events import grant_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.meter import new_price_book, plain_models
 from farebox.store import open_store
 from farebox.store.base import Booked, Store
@@ -71,9 +72,7 @@ async def play(store: Store) -> None:
     """Alice has 5 USD; one exchange of 0.011025 USD is booked, one is quarantined with 0.5 USD reserved."""
     now_ms = wall_ms()
     await create_user(store, "alice", "user", "test", now_ms)
-    await store.apply_event(
-        grant_event("alice", "credits", 5 * USD, "r", "test", None, "test", now_ms), now_ms
-    )
+    await perform(store, Move("grant", "r", "alice", "credits", 5 * USD, "test", "test"), now_ms)
     book = new_price_book(PRICES, 0, now_ms)
     await store.put_price_book({"models": plain_models(book.models)}, book.content_hash, now_ms)
     await store.claim_epoch(JOURNAL, 1, "host", now_ms)

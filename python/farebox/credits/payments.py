@@ -342,6 +342,7 @@ def _waiting(payment: Record) -> Record:
 
 def _decided(payment: Record, actor: str, note: str, now_ms: int) -> Record:
     decision = {"decided_by": actor, "decided_ms": now_ms, "note": note}
+    decision["returned_before"] = payment.document["returned"]
     return replace(payment, document={**payment.document, **decision})
 
 

@@ -135,11 +135,11 @@ def _reversal(
     payment: Record, returned: Decimal, reference: str, now_ms: int
 ) -> tuple[tuple[Transaction, ...], dict[str, str]]:
     """Rows that bring the reversed part of each lot to its share, and those parts."""
-    whole = Decimal(str(payment.document["amount"]))
+    whole, of_it = _paid_for_credit(payment), returned - _returned_before(payment)
     rows: list[Transaction] = []
     reversed_ = _reversed(payment)
     for number, lot in enumerate(bought(payment)):
-        due_pico = _share(lot.amount_pico, returned, whole) - pico_from_usd(reversed_.get(lot.lot, "0"))
+        due_pico = _share(lot.amount_pico, of_it, whole) - pico_from_usd(reversed_.get(lot.lot, "0"))
         if due_pico <= 0:
             continue
         reversed_[lot.lot] = usd_from_pico(pico_from_usd(reversed_.get(lot.lot, "0")) + due_pico)
@@ -153,8 +153,17 @@ def _reversal(
     return tuple(rows), reversed_
 
 
+def _paid_for_credit(payment: Record) -> Decimal:
+    """What bought the payment's lots: what had gone back before an operator accepted it bought nothing."""
+    return Decimal(str(payment.document["amount"])) - _returned_before(payment)
+
+
+def _returned_before(payment: Record) -> Decimal:
+    return Decimal(str(payment.document.get("returned_before", "0")))
+
+
 def _share(amount_pico: int, returned: Decimal, whole: Decimal) -> int:
-    """The part of a lot that belongs to the returned part of its payment: all of it for all of it."""
+    """The part of a lot that belongs to the returned part of what paid for it: all of it for all of it."""
     if returned >= whole:
         return amount_pico
     share = _EXACT.divide(Decimal(amount_pico) * returned, whole)
@@ -204,7 +213,7 @@ async def _make_up(store: Store, payment: Record, notice: DisputeChanged, state:
 
 
 async def _freeze(store: Store, payment: Record, notice: DisputeChanged, now_ms: int) -> None:
-    whole = Decimal(str(payment.document["amount"]))
+    whole = _paid_for_credit(payment)
     for number, lot in enumerate(bought(payment)):
         amount_pico = _share(lot.amount_pico, notice.disputed, whole)
         if amount_pico > 0:

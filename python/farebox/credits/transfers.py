@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from farebox.base import limits
-from farebox.base.errors import InvariantBrokenError, UsageError
+from farebox.base.errors import InvariantBrokenError, StoreConflictError, UsageError
 from farebox.base.records import POOLS, Account, Claim, LotAmount, Transaction
 from farebox.base.units import usd_from_pico
 from farebox.config.plans import Allocation
@@ -73,12 +73,27 @@ def allowed(move: Move, ways: tuple[Allocation, ...], moved_today_pico: int) -> 
 async def allocate(
     store: Store, move: Move, ways: tuple[Allocation, ...], now_ms: int, *, dry_run: bool = False
 ) -> Outcome:
-    """A user's own move between his pools, within the operator's rules. Raises UsageError."""
-    known = await store.record("transfer", move.key)
-    if known is not None:
-        return _repeated(known, replace(move, kind="allocation"), same_rate=False)
-    moved_pico = await _moved_since(store, move, now_ms - _DAY_MS)
-    return await perform(store, allowed(move, ways, moved_pico), now_ms, dry_run=dry_run)
+    """A user's own move between his pools, within the operator's rules. Raises UsageError.
+
+    What he moved within a day is counted at a revision of his allowance that the move itself raises, so that
+    of two at once one is counted again.
+    """
+    for _ in range(limits.stale_retries_max):
+        known = await store.record("transfer", move.key)
+        if known is not None:
+            return _repeated(known, replace(move, kind="allocation"), same_rate=False)
+        allowance = await store.record("allowance", move.user)
+        moved_pico = await _moved_since(store, move, now_ms - _DAY_MS)
+        counted = (
+            RecordChange.update(allowance)
+            if allowance is not None
+            else RecordChange.insert(Record("allowance", move.user, 1, {}, user=move.user, created_ms=now_ms))
+        )
+        within = allowed(move, ways, moved_pico)
+        outcome = await perform(store, within, now_ms, dry_run=dry_run, beside=(counted,))
+        if outcome.result is not EventResult.STALE:
+            return outcome
+    raise StoreConflictError("moves of this user's credit cross each other; try again")
 
 
 async def perform(
@@ -88,8 +103,12 @@ async def perform(
     *,
     dry_run: bool = False,
     wait_s: float = limits.lease_wait_s,
+    beside: tuple[RecordChange, ...] = (),
 ) -> Outcome:
-    """Make a move, waiting for leased money for at most `wait_s`. Raises UsageError."""
+    """Make a move, waiting for leased money for at most `wait_s`. Raises UsageError.
+
+    `beside`: changes of other records in its transaction; STALE where one of them has changed since.
+    """
     check(move)
     known = await store.record("transfer", move.key)
     if known is not None:
@@ -98,7 +117,7 @@ async def perform(
 
     async def attempt() -> EventResult:
         nonlocal outcome
-        outcome = await _try(store, move, now_ms, dry_run)
+        outcome = await _try(store, move, now_ms, dry_run, beside)
         return outcome.result
 
     if dry_run or not move.is_debit:
@@ -113,7 +132,9 @@ async def perform(
     return outcome
 
 
-async def _try(store: Store, move: Move, now_ms: int, dry_run: bool) -> Outcome:
+async def _try(
+    store: Store, move: Move, now_ms: int, dry_run: bool, beside: tuple[RecordChange, ...]
+) -> Outcome:
     account = await store.account(move.user)
     if account is None or (move.to_user and await store.account(move.to_user) is None):
         missing = move.user if account is None else move.to_user
@@ -125,7 +146,7 @@ async def _try(store: Store, move: Move, now_ms: int, dry_run: bool) -> Outcome:
     if dry_run:
         return Outcome(EventResult.DONE, event.rows, record)
     try:
-        result = await store.apply_event(event, now_ms)
+        result = await store.apply_event(replace(event, records=(*event.records, *beside)), now_ms)
     except InvariantBrokenError as error:
         if await store.record("transfer", move.key) is None:
             raise UsageError(f"not booked: {error}; use another key for another move") from None

@@ -52,7 +52,7 @@ def claim_of(row: Transaction, now_ms: int) -> Claim:
     return Claim(row.reference, row.pool, lot, -row.amount_pico, row.type, row.cause, now_ms)
 
 
-def opening_row(row: Transaction, taken: Collected) -> Transaction:
+def first_part_row(row: Transaction, taken: Collected) -> Transaction:
     """The row of a debit that claims: under its own id what it takes at once, with what it asked for."""
     return _taking(row, taken, {ASKED: -row.amount_pico})
 

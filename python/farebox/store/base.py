@@ -53,6 +53,7 @@ RECORD_KINDS: Final[Mapping[str, str]] = {
     "product": "products",
     "subscription": "subscriptions",
     "transfer": "transfers",
+    "allowance": "allowances",
     "referral": "referrals",
     "import": "imports",
     "export": "exports",

@@ -1,5 +1,5 @@
 """What every store decides alike about money events (MONEY section 5): which rows an event may have, when two
-of them are the same, how a foreign write is adopted, and what a balance of the replaced system opens as.
+of them are the same, and how a foreign write is adopted.
 
 Pure: values in, values out. A store reads, asks here, and writes the outcome in one transaction.
 """
@@ -104,12 +104,6 @@ def adopted_rows(account: Account, now_ms: int) -> tuple[Transaction, ...]:
         lots = (LotAmount(_lot_of(user, reference, pool), pool, amount),) if amount > 0 else ()
         adjustments.append(Transaction(user, "adjustment", reference, pool, amount, lots, "adopted", now_ms))
     return tuple(adjustments)
-
-
-def opening_row(user: str, pool: str, balance_pico: int, now_ms: int) -> Transaction:
-    """The first row of a balance that the replaced system left behind: one lot of its own."""
-    lots = (LotAmount(_lot_of(user, "opening", pool), pool, balance_pico),)
-    return Transaction(user, "opening", "opening", pool, balance_pico, lots, "opening", now_ms)
 
 
 def _lot_of(user: str, reference: str, pool: str) -> str:

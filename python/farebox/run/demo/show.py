@@ -19,7 +19,8 @@ from farebox.base.clock import monotonic_s, wall_ms
 from farebox.base.errors import UsageError
 from farebox.base.units import PICO_PER_USD, usd_from_pico
 from farebox.credits.accounts import create_key, create_user
-from farebox.credits.events import grant_event
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.run.cli_explain import explained
 from farebox.run.cli_output import table
 from farebox.run.cli_place import Place, place_of, with_store
@@ -81,8 +82,9 @@ async def _make_account(store: Store) -> str:
     """The same steps as `farebox user add`, `wallet grant` and `key create`."""
     now_ms = wall_ms()
     await create_user(store, USER, "user", "demo", now_ms)
-    event = grant_event(USER, POOL, CREDIT_PICO, "demo", "credit to try Farebox with", None, "demo", now_ms)
-    await store.apply_event(event, now_ms)
+    await perform(
+        store, Move("grant", "demo", USER, POOL, CREDIT_PICO, "credit to try Farebox", "demo"), now_ms
+    )
     return (await create_key(store, USER, "demo", "demo", now_ms)).key
 
 

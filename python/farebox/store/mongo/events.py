@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from farebox.base.errors import InvariantBrokenError, StoreUnknownError
 from farebox.base.records import Account, Transaction
-from farebox.ledger.claims import ASKED, claim_of, collected, opening_row
+from farebox.ledger.claims import ASKED, claim_of, collected, first_part_row
 from farebox.ledger.lots import lots_to_renew
 from farebox.ledger.settlement import plan_event
 from farebox.store import event_rules
@@ -190,7 +190,7 @@ def _take_or_claim(
     """Book what a debit can take now; the rest becomes its claim."""
     claim = claim_of(row, now_ms)
     taken = collected(user.account(), claim, now_ms)
-    booked = opening_row(row, taken)
+    booked = first_part_row(row, taken)
     if taken.asked_pico:
         claims.keep(user, replace(claim, amount_pico=taken.asked_pico))
         changes.append(claims.recall(user.name))

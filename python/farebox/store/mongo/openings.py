@@ -5,7 +5,7 @@ names the exact value read; what is no amount of money parks the user with the r
 """
 
 from farebox.base.records import LotAmount, Transaction
-from farebox.store.event_rules import opening_row
+from farebox.ledger.opening import opening_row
 from farebox.store.mongo.document import UserDocument
 from farebox.store.mongo.values import UnstorableError
 
@@ -21,7 +21,7 @@ def open_balances(user: UserDocument, now_ms: int) -> list[Transaction]:
             user.park(f"the balance `{pool}` {error}: write the right amount, then `farebox wallet adopt`")
             return []
         if balance_pico:
-            row = opening_row(user.name, pool, balance_pico, now_ms)
+            row = opening_row(user.name, pool, balance_pico, "opening", "opening", now_ms)
             (part,) = row.lots
             user.move(LotAmount(part.lot, pool, balance_pico), user.legacy_expiry_ms(pool), "opening")
             rows.append(row)

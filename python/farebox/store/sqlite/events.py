@@ -13,7 +13,7 @@ import orjson
 
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import Account, LotAmount, Transaction
-from farebox.ledger.claims import ASKED, claim_of, collected, opening_row
+from farebox.ledger.claims import ASKED, claim_of, collected, first_part_row
 from farebox.ledger.lots import lots_to_renew
 from farebox.ledger.settlement import plan_event
 from farebox.store import event_rules
@@ -142,7 +142,7 @@ def _take_or_claim(connection: sqlite3.Connection, account: Account, row: Transa
     """Book what a debit can take now; the rest becomes its claim."""
     claim = claim_of(row, now_ms)
     taken = collected(account, claim, now_ms)
-    booked = opening_row(row, taken)
+    booked = first_part_row(row, taken)
     moves.apply_row(connection, booked, booked.lots)
     if taken.asked_pico:
         claims.set_claim(connection, row.user, replace(claim, amount_pico=taken.asked_pico))
