@@ -44,8 +44,10 @@ NAMES: Final = (
     "lease_fences_total",
     "lease_waits_total",
     "sent_elsewhere_total",
+    "cut_for_memory_total",
     "exchanges_open",
     "upstream_connections_open",
+    "memory_step",
     "latency_ms_total",
     "first_byte_ms_total",
 )

@@ -141,6 +141,12 @@ heartbeat_interval_s = 0.5
 hung_after_s = 5.0
 replacement_start_s = 60.0
 silent_start_s = 2.0
+memory_look_interval_s = 0.5
+memory_connections_share = 0.80
+memory_refuse_share = 0.90
+memory_cut_share = 0.95
+memory_relief_share = 0.03
+memory_cuts_at_once_share = 0.125
 smoke_answer_s = 120.0
 smoke_booking_s = 15.0
 

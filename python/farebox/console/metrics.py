@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from farebox.base.counters import NAMES, read_counters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_GAUGES = frozenset(("exchanges_open", "upstream_connections_open"))
+_GAUGES = frozenset(("exchanges_open", "upstream_connections_open", "memory_step"))
 
 
 class FareboxCollector(Collector):

@@ -1,7 +1,8 @@
 """An answer that is passed on as it comes: a stream, or a plain body too large to be held back.
 
 Its end is held back by the tap until the settlement is recorded. A stream's hold grows with it (streams.py);
-one whose wallet runs dry is cut after a whole event and ended validly.
+one whose wallet runs dry is cut after a whole event and ended validly; one for which memory is short is
+cut so with an error.
 """
 
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ _STREAMED = INDEX["exchanges_streamed_total"]
 _UPSTREAM_ERRORS = INDEX["upstream_errors_total"]
 _CHUNKS = INDEX["chunks_total"]
 _BYTES_DOWN = INDEX["bytes_down_total"]
+
+OVERLOADED = "overloaded"
+"""Why a stream is cut when memory runs short: its client is told of an error, not of a limit."""
 
 
 class RelayedAnswer:
@@ -112,7 +116,7 @@ class RelayedAnswer:
         worker.counters[_BYTES_DOWN] += self.exchange.client.bytes_written
         worker.streams.discard(self)
 
-    # -- a wallet that runs dry ------------------------------------------------------------------------------
+    # -- a wallet that runs dry, memory that runs short ------------------------------------------------------
     def lacks_pico(self, output_tokens: int, ahead_tokens: int) -> int:
         """What the hold lacks to cover `output_tokens` and `ahead_tokens` more of each choice."""
         exchange = self.exchange
@@ -134,14 +138,21 @@ class RelayedAnswer:
         self.exchange.settle(self._send_cut, cut_by_us=True)
 
     def _send_cut(self) -> None:
+        overloaded = self.exchange.cut_reason == OVERLOADED
+        self.relay.send(self._overloaded_event() if overloaded else self._dry_event())
+        self.relay.finish()
+        self.over()
+
+    def _dry_event(self) -> bytes:
         exchange, verdict = self.exchange, self.exchange.verdict
-        event = cut_event(
+        return cut_event(
             exchange.route.name,
             exchange.cut_reason,
             model=exchange.offer.model_id,
             created_s=exchange.started_ms // 1000,
             output_tokens=verdict.counts.get("output", 0) if verdict is not None else 0,
         )
-        self.relay.send(event)
-        self.relay.finish()
-        self.over()
+
+    def _overloaded_event(self) -> bytes:
+        message = "Memory is short on this server: the answer ends here, and is charged up to here."
+        return error_event(self.exchange.route.name, Refused(Refusal.OVERLOADED, message))

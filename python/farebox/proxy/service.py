@@ -206,6 +206,10 @@ class ServiceHandler:
         worker = self._worker
         if worker.draining:
             raise Refused(Refusal.DRAINING, "This server is shutting down.", retry_after_s=1, close=True)
+        if worker.memory_short:
+            raise Refused(
+                Refusal.OVERLOADED, "Memory is short on this server; try again.", retry_after_s=1, close=True
+            )
         trouble = worker.ready()
         if trouble:
             raise Refused(Refusal.STORE_UNAVAILABLE, f"Not available: {trouble}.", retry_after_s=5)
@@ -360,12 +364,19 @@ class ServiceHandler:
         if route.name == "healthz":
             _answer_json(client, 200, {"status": "ok"})
         elif route.name == "readyz":
-            reason = "draining" if self._worker.draining else self._worker.ready()
+            reason = self._not_ready()
             status = {"status": "ready"} if not reason else {"status": "not ready", "reason": reason}
             _answer_json(client, 503 if reason else 200, status)
         else:
             return self._own(client, route)
         return None
+
+    def _not_ready(self) -> str:
+        """Why metered requests are refused; empty where they are not."""
+        worker = self._worker
+        if worker.draining:
+            return "draining"
+        return "memory is short" if worker.memory_short else worker.ready()
 
     async def _forwarded(self, client: Incoming, route: Route, exchange_id: str) -> None:
         key = await self._find_key(client)

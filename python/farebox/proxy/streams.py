@@ -48,6 +48,12 @@ class Streams:
         self._running.discard(stream)
         self._dry.discard(stream)
 
+    def longest(self, share: float) -> list["RelayedAnswer"]:
+        """The oldest streams that are not being cut: that share of them, and at least one if there is any."""
+        running = [stream for stream in self._running if not stream.exchange.cut_reason]
+        running.sort(key=lambda stream: stream.exchange.started_ms)
+        return running[: max(1, int(share * len(running)))]
+
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:

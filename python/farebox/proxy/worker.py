@@ -53,6 +53,7 @@ class Worker:
         self.exchanges: dict[str, Exchange] = {}
         self.draining = False
         self.closed = False
+        self.memory_short = False
         self.ready: Callable[[], str] = lambda: ""
         self.new_id = ExchangeIds().new
         self.rates = RateLimiter()

@@ -22,6 +22,7 @@ from farebox.config.settings import Settings
 from farebox.journal.journal import Journal, take
 from farebox.proxy.worker import Worker
 from farebox.run.control import Answer, Command, ControlServer
+from farebox.run.memory import ROOT_VARIABLE, MemoryWatch
 from farebox.run.paths import control_socket, counters_file, writer_socket
 from farebox.run.process import StopSignals, first_of, run, tune_garbage_collection
 from farebox.run.serving import Serving
@@ -63,6 +64,8 @@ async def main(number: int, silent_start_s: float, descriptors: list[list[int]],
         beats = _Beats(store, journal)
         worker.ready = beats.trouble
         worker.spawn(beats.run())
+        root = Path(os.environ.get(ROOT_VARIABLE, "/"))
+        worker.spawn(MemoryWatch(worker, servers, root).run())
         tune_garbage_collection()
         life.serve(worker, serving)
         await listening.begin()

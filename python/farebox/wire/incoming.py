@@ -180,7 +180,7 @@ class Incoming:
             return
         connection = self._connection
         server = connection.server
-        if server.draining or not self.body_complete:
+        if not server.keep_alive or not self.body_complete:
             self.keep_alive = False
         data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
             server.head_starts.get(status) or server.head_start(status),
@@ -205,7 +205,7 @@ class Incoming:
         if transport is None:
             return
         server = self._connection.server
-        if server.draining or not self.body_complete:
+        if not server.keep_alive or not self.body_complete:
             self.keep_alive = False
         lines = headers if isinstance(headers, bytes) else encode_headers(headers)
         close = b"" if self.keep_alive else _CLOSE

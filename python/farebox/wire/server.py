@@ -75,6 +75,8 @@ class Server(web.Server):
         self.open_count = 0
         self.body_bytes_held = 0
         self.draining = False
+        self.keep_alive = True
+        """Whether connections stay open between requests."""
         self._listeners: list[asyncio.AbstractServer] = []
         self._detached: set[asyncio.Task[None]] = set()
         self.head_starts: dict[int, bytes] = {}
@@ -104,6 +106,13 @@ class Server(web.Server):
             listener.close()
         self._listeners.clear()
 
+    def keep_connections(self, keep: bool) -> None:
+        """Keep connections between requests; or close those that are idle, and the others once answered."""
+        self.keep_alive = keep and not self.draining
+        if not keep:
+            for connection in tuple(self._open_connections):
+                connection.close_after_request()
+
     async def drain(self, deadline_s: float) -> bool:
         """Stop listening, close idle connections, let running exchanges end; True when all did within
         `deadline_s`.
@@ -111,7 +120,7 @@ class Server(web.Server):
         Who has connected and not asked yet is served once more, if he asks soon: his connection was taken, so
         he would see a request refused that he sent to a server in good order.
         """
-        self.draining = True
+        self.draining, self.keep_alive = True, False
         self.stop_listening()
         for connection in tuple(self._open_connections):
             connection.close_after_request()
@@ -133,7 +142,7 @@ class Server(web.Server):
 
     async def close(self) -> None:
         """Drop every connection; exchanges see their client leave."""
-        self.draining = True
+        self.draining, self.keep_alive = True, False
         self.stop_listening()
         for connection in tuple(self._open_connections):
             connection.drop()
