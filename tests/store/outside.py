@@ -70,7 +70,7 @@ class OutsideSQLite:
     def rollups(self) -> list[tuple[int, ...]]:
         return self.run(
             """SELECT requests, failures, input_tokens, output_tokens, charge_pico FROM rollups
-               ORDER BY hour_ms"""
+               WHERE series = 'models/quarter' ORDER BY start_ms"""
         )
 
 
@@ -111,5 +111,5 @@ class OutsideMongoDB:
         names = ("requests", "failures", "inputTokens", "outputTokens", "charge")
         return [
             tuple(pico(row[name]) if isinstance(row[name], Decimal128) else row[name] for name in names)
-            for row in self._database.rollups.find().sort("hour", 1)
+            for row in self._database.rollups.find({"series": "models/quarter"}).sort("start", 1)
         ]

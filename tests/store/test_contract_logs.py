@@ -121,7 +121,7 @@ async def test_hole_27_rollups_are_added_once_per_position(scene, outside):
     await scene.store.roll_up(scene.J, 1, records[:2], 5)
     await scene.store.roll_up(scene.J, 2, records[:2], 9)
     await scene.store.roll_up(scene.J, 1, records[2:], 7)
-    assert outside.rollups() == [(3, 1, 3 * 13200, 2400, 30), (1, 0, 13200, 800, 40)]
+    assert outside.rollups() == [(3, 1, 3 * 1200, 2400, 30), (1, 0, 1200, 800, 40)]
     assert (await scene.store.journal_states())[0].rolled == 7
 
 

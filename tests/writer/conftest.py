@@ -160,11 +160,11 @@ class World:
             "reserved": "*",
             "credit_transactions": "user, type, reference, pool, amount_pico, lots, charge",
             "request_logs": "exchange, user, charge_pico, charged_pico, outcome, evidence, counts, raw_usage",
-            "rollups": "hour_ms, user, model, requests, failures, input_tokens, output_tokens, charge_pico",
+            "rollups": "start_ms, series, name, requests, failures, input_tokens, output_tokens, charge_pico",
             "parked_settlements": "id, user, kind, reason, settlement",
             "journals": "applied, rolled",
         }
-        grouped = {"lease_lots": "GROUP BY user, lot"}
+        grouped = {"lease_lots": "GROUP BY user, lot", "rollups": "WHERE series = 'models/quarter'"}
         with sqlite3.connect(self.path) as connection:
             found = {
                 table: sorted(

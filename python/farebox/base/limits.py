@@ -132,6 +132,7 @@ console_store_retry_s = 1.0
 console_text_chars_max = 500
 console_page_max = 200
 console_requests_open_max = 64
+log_rows_searched_max = 5000
 
 # Supervisor and its children
 unix_path_bytes_max = 107
@@ -162,6 +163,7 @@ legacy_array_bytes_max = 256 * 2**20
 import_users_page = 500
 import_rows_page = 5000
 import_records_page = 100
+import_logs_per_transaction_max = 500
 import_named_max = 1000
 export_page_rows = 1000
 

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from farebox.base.records import Account, Claim, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
 from farebox.store.openings import OldLog, Opening, OpeningResult
+from farebox.store.statistics import StatisticsStore
 
 
 class Booked(Enum):
@@ -225,7 +226,7 @@ class WorkerStore(Protocol):
         """A stored price book, with the `version`, `content_hash` and `effective_ms` it was stored under."""
 
 
-class Store(WorkerStore, Protocol):
+class Store(WorkerStore, StatisticsStore, Protocol):
     """One database. All methods may be called concurrently from one event loop; `close` ends it."""
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ class Store(WorkerStore, Protocol):
         """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
 
     async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
-        """Add records to the hourly rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
+        """Add records to the rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
 
     async def finish(
         self,
@@ -384,7 +385,9 @@ class Store(WorkerStore, Protocol):
         """
 
     async def import_logs(self, logs: Sequence[OldLog]) -> set[str]:
-        """Insert request logs of the replaced system by id; the ids that were there already."""
+        """Insert request logs of the replaced system by id, and raise the rollups by the new ones; the ids
+        that were there already.
+        """
 
     # -- reading ---------------------------------------------------------------------------------------------
     async def lifetime(self, user: str) -> Mapping[str, int] | None:

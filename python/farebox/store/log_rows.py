@@ -1,37 +1,54 @@
-"""What every store says alike about an exchange in its request log and its rollups.
+"""What every store says alike about an exchange in its request log.
 
 Pure; the names are those of the replaced system first, then ours.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
 
 from farebox.base.records import Settlement
+from farebox.base.units import usd_from_pico
 from farebox.store.booking_rules import output_tokens
 
-HOUR_MS: Final = 3_600_000
 
-Cell = tuple[int, str, str, str]
-"""Start of the hour, user, model, wallet."""
-
-
-def cells(records: Iterable[Settlement]) -> dict[Cell, list[int]]:
-    """Per hour, user, model and wallet: requests, failures, input tokens, output tokens, charge in
-    pico-USD.
-    """
-    sums: dict[Cell, list[int]] = {}
-    for record in records:
-        where = (record.ended_ms - record.ended_ms % HOUR_MS, record.user, record.model, record.wallet)
-        cell = sums.get(where)
-        if cell is None:
-            cell = sums[where] = [0] * 5
-        cell[0] += 1
-        cell[1] += not 200 <= record.status < 300
-        cell[2] += record.input_total
-        cell[3] += output_tokens(record)
-        cell[4] += 0 if record.quarantine else record.amount_pico
-    return sums
+def described(charge_pico: int, charged_pico: int, record: Settlement) -> Mapping[str, object]:
+    """The replaced system's names first, then ours; money as exact USD strings, dates in UTC."""
+    counts, output = record.counts, output_tokens(record)
+    return {
+        "_id": record.exchange,
+        "userId": record.user,
+        "userKeyId": record.key,
+        "model": record.model,
+        "upstream": record.upstream,
+        "inputTokens": counts.get("input", 0),
+        "outputTokens": output,
+        "cacheWriteTokens": counts.get("cache_write_5m", 0) + counts.get("cache_write_1h", 0),
+        "cacheHitTokens": counts.get("cache_read", 0),
+        "tokensUsed": record.input_total + output,
+        "creditsCost": usd_from_pico(charged_pico),
+        "creditType": record.wallet,
+        "statusCode": record.status,
+        "latencyMs": record.ended_ms - record.started_ms,
+        "isSuccess": 200 <= record.status < 300,
+        "createdAt": date(record.ended_ms),
+        "upstreamModel": record.upstream_model,
+        "upstreamRequestId": record.upstream_request,
+        "wireFormat": record.wire_format,
+        "charge": usd_from_pico(charge_pico),
+        "ttftMs": record.first_byte_ms - record.started_ms if record.first_byte_ms else None,
+        "outcome": record.outcome,
+        "stream": record.stream,
+        "evidence": record.evidence,
+        "priceVersion": record.price_version,
+        "multiplier": record.multiplier,
+        "counts": counts,
+        "flags": list(record.flags),
+        "others": record.others,
+        "variant": record.variant,
+        "quarantine": record.quarantine,
+        "free": record.free,
+        "rawUsage": record.raw_usage,
+    }
 
 
 def detail(record: Settlement) -> dict[str, object]:

@@ -13,12 +13,13 @@ from pymongo.errors import BulkWriteError
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import POOLS, KeyRecord, Transaction
 from farebox.store.base import Event, EventResult
-from farebox.store.mongo import accounts, events, faults, feed, rows
+from farebox.store.mongo import accounts, events, faults, feed, rows, statistics
 from farebox.store.mongo.connection import Connection, Place
 from farebox.store.mongo.document import UserDocument
 from farebox.store.mongo.schema import KEYS, LOGS, ROWS, USERS
 from farebox.store.mongo.values import SEQUENCE, date, usd
 from farebox.store.openings import OPENING_COUNTERS, PARKED_BY_IMPORT, OldLog, Opening, OpeningResult
+from farebox.store.rollups import IMPORTED, Sums, Usage
 
 _MONEY: Final = "_pico"
 
@@ -131,8 +132,32 @@ async def import_keys(place: Place, keys: Sequence[tuple[KeyRecord, int]]) -> in
 
 
 async def import_logs(place: Place, logs: Sequence[OldLog]) -> set[str]:
-    """Insert old request logs by id; the ids that were there already."""
-    return await _insert(place, LOGS, [_log(log) for log in logs])
+    """Insert old request logs by id, and raise the rollups by the new ones; the ids that were there already.
+
+    Runs in a transaction.
+    """
+    asked = {"_id": {"$in": [log.exchange for log in logs]}}
+    known = {row["_id"] async for row in place[LOGS].find(asked, {"_id": 1}, session=place.session)}
+    fresh = {log.exchange: log for log in logs if log.exchange not in known}
+    if fresh:
+        await place[LOGS].insert_many([_log(log) for log in fresh.values()], session=place.session)
+        await statistics.add(place, IMPORTED, map(_usage, fresh.values()))
+    return known
+
+
+def _usage(log: OldLog) -> Usage:
+    sums = Sums(
+        requests=1,
+        failures=not 200 <= log.status < 300,
+        input_tokens=log.input_tokens,
+        output_tokens=log.output_tokens,
+        cache_write_tokens=log.cache_write_tokens,
+        cache_read_tokens=log.cache_hit_tokens,
+        tokens_used=log.tokens_used,
+        charge_pico=log.charge_pico,
+        latency_ms=log.latency_ms,
+    )
+    return Usage(log.user, log.model, log.credit_type, log.created_ms, sums)
 
 
 async def _insert(place: Place, collection: str, documents: list[dict[str, Any]]) -> set[str]:

@@ -1,27 +1,24 @@
-"""Request logs and hourly rollups in MongoDB: what readers of the replaced system look at.
+"""Request logs in MongoDB, and what raises the rollups: what readers of the replaced system look at.
 
 Promises: a row is written once per exchange, a bad row never delays the others, and nothing here touches
 money. Rollups are added once per journal position (hole 27).
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
 
 import bson
-from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from farebox.base.records import Settlement
-from farebox.base.units import usd_from_pico
 from farebox.store import log_rows
 from farebox.store.booking_rules import output_tokens
-from farebox.store.mongo import faults, journals
+from farebox.store.mongo import faults, journals, statistics
 from farebox.store.mongo.connection import Connection, Place
-from farebox.store.mongo.schema import JOURNALS, LOGS, ROLLUPS
-from farebox.store.mongo.values import SEQUENCE, date, milliseconds, pico, usd
+from farebox.store.mongo.log_rows import described
+from farebox.store.mongo.schema import JOURNALS, LOGS
+from farebox.store.mongo.values import SEQUENCE, date, usd
+from farebox.store.rollups import usage_of
 
 
 async def log(connection: Connection, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
@@ -96,7 +93,7 @@ def _encoded(record: Settlement, charged_pico: int) -> RawBSONDocument:
 async def request_log(place: Place, exchange: str) -> Mapping[str, object] | None:
     """One request-log row."""
     row = await place[LOGS].find_one({"_id": exchange})
-    return None if row is None else _described(row)
+    return None if row is None else described(row)
 
 
 async def request_logs(
@@ -107,33 +104,13 @@ async def request_logs(
     if before_ms is not None:
         conditions["createdAt"] = {"$lt": date(before_ms)}
     cursor = place[LOGS].find(conditions).sort([("createdAt", -1), ("sequence", -1)]).limit(limit)
-    return [_described(row) async for row in cursor]
+    return [described(row) async for row in cursor]
 
 
 async def logs_after(place: Place, exchange: str, limit: int) -> list[Mapping[str, object]]:
     """Rows of all users by exchange id, from behind `exchange` on."""
     cursor = place[LOGS].find({"_id": {"$gt": exchange}}).sort("_id", 1).limit(limit)
-    return [_described(row) async for row in cursor]
-
-
-_OURS: Mapping[str, object] = {"flags": [], "variant": "", "quarantine": "", "free": False}
-
-
-def _described(row: Mapping[str, Any]) -> Mapping[str, object]:
-    """The replaced system's names first, then ours; money as exact USD strings, dates in UTC."""
-    described = {**_OURS, **{name: _plain(value) for name, value in row.items()}}
-    described["others"] = {other["model"]: other["counts"] for other in row.get("others", [])}
-    described.setdefault("creditType", "ohmygpt")
-    for internal in ("sequence", "startedMs"):
-        described.pop(internal, None)
-    return described
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal128):
-        return usd_from_pico(pico(value))
-    moment = milliseconds(value)
-    return datetime.fromtimestamp(moment / 1000, UTC) if moment is not None else value
+    return [described(row) async for row in cursor]
 
 
 async def expire_logs(connection: Connection, before_ms: int, limit: int) -> int:
@@ -177,32 +154,11 @@ async def finish(
 
 
 async def roll_up(place: Place, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
-    """Add records to the hourly rollups and raise `rolled` to `pos`; nothing when that is done already."""
+    """Add records to the rollups and raise `rolled` to `pos`; nothing when that is done already."""
     raised = await place[JOURNALS].update_one(
         {"_id": journal, "epoch": epoch, "rolled": {"$lt": pos}},
         {"$set": {"rolled": pos}},
         session=place.session,
     )
-    steps = [_step(journal, where, cell) for where, cell in log_rows.cells(records).items()]
-    if raised.matched_count == 1 and steps:
-        await place[ROLLUPS].bulk_write(steps, session=place.session)
-
-
-def _step(journal: str, where: log_rows.Cell, cell: Sequence[int]) -> UpdateOne:
-    hour_ms, user, model, wallet = where
-    requests, failures, input_tokens, output, charge_pico = cell
-    names = {"journal": journal, "hour": date(hour_ms), "user": user, "model": model, "creditType": wallet}
-    return UpdateOne(
-        {"_id": f"{journal}:{hour_ms}:{user}:{wallet}:{model}"},
-        {
-            "$setOnInsert": names,
-            "$inc": {
-                "requests": requests,
-                "failures": failures,
-                "inputTokens": Int64(input_tokens),
-                "outputTokens": Int64(output),
-                "charge": usd(charge_pico),
-            },
-        },
-        upsert=True,
-    )
+    if raised.matched_count == 1:
+        await statistics.add(place, journal, map(usage_of, records))

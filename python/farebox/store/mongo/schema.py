@@ -55,12 +55,17 @@ _INDEXES: Final[Mapping[str, tuple[IndexModel, ...]]] = {
     LOGS: (
         IndexModel([("userId", ASCENDING), ("createdAt", DESCENDING)]),
         IndexModel([("creditType", ASCENDING), ("createdAt", DESCENDING)]),
+        IndexModel([("createdAt", DESCENDING), ("sequence", DESCENDING)]),
     ),
     JOURNALS: (),
     PARKED: (IndexModel([("resolvedAt", ASCENDING), ("sequence", ASCENDING)]),),
     CHANGES: (IndexModel([("number", ASCENDING)]),),
-    AUDIT: (IndexModel([("createdAt", DESCENDING)]), IndexModel([("subject", ASCENDING)])),
-    ROLLUPS: (IndexModel([("hour", ASCENDING), ("user", ASCENDING)]),),
+    AUDIT: (
+        IndexModel([("createdAt", DESCENDING)]),
+        IndexModel([("sequence", DESCENDING)]),
+        IndexModel([("subject", ASCENDING)]),
+    ),
+    ROLLUPS: (IndexModel([("series", ASCENDING), ("start", ASCENDING), ("name", ASCENDING)]),),
     PRICE_BOOKS: (IndexModel([("contentHash", ASCENDING)], unique=True),),
     **dict.fromkeys(RECORD_KINDS.values(), _RECORD_INDEXES),
 }

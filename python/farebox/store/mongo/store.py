@@ -29,10 +29,13 @@ from farebox.store.mongo import (
     records,
     rows,
     schema,
+    statistics,
 )
 from farebox.store.mongo.connection import Connection
 from farebox.store.mongo.turns import Turns
 from farebox.store.openings import OldLog, Opening, OpeningResult
+from farebox.store.rollups import Part, Tally, Usage
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, Wealth
 
 
 class MongoStore:
@@ -289,7 +292,13 @@ class MongoStore:
         return await self._connection.write(lambda place: importing.import_keys(place, keys))
 
     async def import_logs(self, logs: Sequence[OldLog]) -> set[str]:
-        return await self._connection.write(lambda place: importing.import_logs(place, logs))
+        known: set[str] = set()
+        for start in range(0, len(logs), limits.import_logs_per_transaction_max):
+            page = logs[start : start + limits.import_logs_per_transaction_max]
+            known |= await self._connection.transact(
+                lambda place, page=page: importing.import_logs(place, page)  # type: ignore[misc]
+            )
+        return known
 
     # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(
@@ -322,6 +331,35 @@ class MongoStore:
 
     async def logs_after(self, exchange: str, limit: int) -> list[Mapping[str, object]]:
         return await self._connection.read(lambda place: logs.logs_after(place, exchange, limit))
+
+    # -- statistics ------------------------------------------------------------------------------------------
+    async def tallies(self, parts: Sequence[Part]) -> list[Tally]:
+        return await self._connection.read(lambda place: statistics.tallies(place, parts))
+
+    async def tallies_by_start(self, parts: Sequence[Part]) -> list[Tally]:
+        return await self._connection.read(lambda place: statistics.tallies_by_start(place, parts))
+
+    async def tallied_names(self, parts: Sequence[Part]) -> set[str]:
+        return await self._connection.read(lambda place: statistics.tallied_names(place, parts))
+
+    async def usages(self, from_ms: int, to_ms: int, user: str = "") -> list[Usage]:
+        return await self._connection.read(lambda place: statistics.usages(place, from_ms, to_ms, user))
+
+    async def wealth(self) -> Wealth:
+        return await self._connection.read(statistics.wealth)
+
+    async def search_logs(self, query: LogQuery, limit: int) -> LogPage:
+        return await self._connection.read(lambda place: statistics.search_logs(place, query, limit))
+
+    async def audit_entries(
+        self, before: int | None, limit: int, actor: str = "", subject: str = ""
+    ) -> list[AuditEntry]:
+        return await self._connection.read(
+            lambda place: statistics.audit_entries(place, before, limit, actor, subject)
+        )
+
+    async def series_totals(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        return await self._connection.transact(statistics.series_totals)
 
     # -- prices, quarantine, changes -------------------------------------------------------------------------
     async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:

@@ -14,7 +14,8 @@ from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import POOLS, KeyRecord, Settlement
 from farebox.store.base import Event, EventResult
 from farebox.store.openings import OPENING_COUNTERS, PARKED_BY_IMPORT, OldLog, Opening, OpeningResult
-from farebox.store.sqlite import events, feed, rows
+from farebox.store.rollups import IMPORTED, usage_of
+from farebox.store.sqlite import events, feed, rows, statistics
 from farebox.store.sqlite import logs as request_logs
 from farebox.store.sqlite.connection import savepoint
 
@@ -177,7 +178,9 @@ def import_logs(connection: sqlite3.Connection, logs: Sequence[OldLog]) -> set[s
         "SELECT exchange FROM request_log_records WHERE exchange IN (SELECT value FROM json_each(?))", (ids,)
     )
     known = {exchange for (exchange,) in found}
-    request_logs.insert(connection, [_settlement(log) for log in logs], {})
+    fresh = {log.exchange: _settlement(log) for log in logs if log.exchange not in known}
+    request_logs.insert(connection, fresh.values(), {})
+    statistics.add(connection, IMPORTED, map(usage_of, fresh.values()))
     return known
 
 

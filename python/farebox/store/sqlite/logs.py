@@ -1,4 +1,4 @@
-"""Request logs and hourly rollups in SQLite: what readers of the replaced system look at.
+"""Request logs in SQLite, and what raises the rollups: what readers of the replaced system look at.
 
 Promises: a row is written once per exchange, a bad row never delays the others, and nothing here touches
 money. Rollups are added once per journal position (hole 27).
@@ -8,10 +8,9 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
 from farebox.base.records import Settlement
-from farebox.base.units import usd_from_pico
 from farebox.store import log_rows
-from farebox.store.booking_rules import output_tokens
-from farebox.store.sqlite import journals
+from farebox.store.rollups import usage_of
+from farebox.store.sqlite import journals, statistics
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
 _INSERT = """
@@ -88,44 +87,7 @@ def logs_after(connection: sqlite3.Connection, exchange: str, limit: int) -> lis
 
 
 def _described(charge_pico: int, charged_pico: int, wire: str) -> Mapping[str, object]:
-    """The replaced system's names first, then ours; money as exact USD strings, dates in UTC."""
-    record = Settlement.decode(wire.encode())
-    counts, output = record.counts, output_tokens(record)
-    return {
-        "_id": record.exchange,
-        "userId": record.user,
-        "userKeyId": record.key,
-        "model": record.model,
-        "upstream": record.upstream,
-        "inputTokens": counts.get("input", 0),
-        "outputTokens": output,
-        "cacheWriteTokens": counts.get("cache_write_5m", 0) + counts.get("cache_write_1h", 0),
-        "cacheHitTokens": counts.get("cache_read", 0),
-        "tokensUsed": record.input_total + output,
-        "creditsCost": usd_from_pico(charged_pico),
-        "creditType": record.wallet,
-        "statusCode": record.status,
-        "latencyMs": record.ended_ms - record.started_ms,
-        "isSuccess": 200 <= record.status < 300,
-        "createdAt": log_rows.date(record.ended_ms),
-        "upstreamModel": record.upstream_model,
-        "upstreamRequestId": record.upstream_request,
-        "wireFormat": record.wire_format,
-        "charge": usd_from_pico(charge_pico),
-        "ttftMs": record.first_byte_ms - record.started_ms if record.first_byte_ms else None,
-        "outcome": record.outcome,
-        "stream": record.stream,
-        "evidence": record.evidence,
-        "priceVersion": record.price_version,
-        "multiplier": record.multiplier,
-        "counts": counts,
-        "flags": list(record.flags),
-        "others": record.others,
-        "variant": record.variant,
-        "quarantine": record.quarantine,
-        "free": record.free,
-        "rawUsage": record.raw_usage,
-    }
+    return log_rows.described(charge_pico, charged_pico, Settlement.decode(wire.encode()))
 
 
 def expire_logs(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
@@ -144,21 +106,14 @@ def expire_logs(connection: sqlite3.Connection, before_ms: int, limit: int) -> i
 def roll_up(
     connection: sqlite3.Connection, journal: str, epoch: int, records: Sequence[Settlement], pos: int
 ) -> None:
-    """Add records to the hourly rollups and raise `rolled` to `pos`; nothing when that is done already."""
+    """Add records to the rollups and raise `rolled` to `pos`; nothing when that is done already."""
     raised = connection.execute(
         "UPDATE journals SET rolled = ? WHERE journal = ? AND epoch = ? AND rolled < ?",
         (pos, journal, epoch, pos),
     )
     if raised.rowcount != 1:
         return
-    connection.executemany(
-        """INSERT INTO rollups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-           requests = requests + excluded.requests, failures = failures + excluded.failures,
-           input_tokens = input_tokens + excluded.input_tokens,
-           output_tokens = output_tokens + excluded.output_tokens,
-           charge_pico = charge_pico + excluded.charge_pico""",
-        [(journal, *where, *cell) for where, cell in log_rows.cells(records).items()],
-    )
+    statistics.add(connection, journal, map(usage_of, records))
 
 
 def finish(

@@ -12,8 +12,9 @@ from typing import Final
 
 from farebox.base import limits
 from farebox.base.errors import StoreRefusedError
+from farebox.store.rollups import Sums
 
-VERSION: Final = 3
+VERSION: Final = 4
 _OLDEST_LIBRARY: Final = (3, 37, 0)
 """First release of SQLite with STRICT tables."""
 
@@ -35,6 +36,20 @@ _RECORDS: Final = (
     "CREATE INDEX records_by_status ON records (kind, status, created_ms, id)",
     "CREATE INDEX records_by_reference ON records (kind, reference) WHERE reference != ''",
     "CREATE INDEX records_by_due ON records (kind, status, due_ms) WHERE due_ms IS NOT NULL",
+)
+
+# A series' cells stand together, in the order of time: a period is one run of entries.
+_ROLLUPS: Final = f"""CREATE TABLE rollups (
+    series TEXT NOT NULL,
+    start_ms INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    credit_type TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    {", ".join(f"{name} INTEGER NOT NULL" for name in Sums._fields)},
+    PRIMARY KEY (series, start_ms, name, credit_type, journal)
+) STRICT, WITHOUT ROWID"""
+_LOGS_BY_TIME: Final = (
+    "CREATE INDEX IF NOT EXISTS request_log_records_by_time ON request_log_records (created_ms)"
 )
 
 _TABLES: Final = (
@@ -144,6 +159,7 @@ _TABLES: Final = (
         record TEXT NOT NULL
     ) STRICT""",
     "CREATE INDEX request_log_records_by_user ON request_log_records (user, created_ms)",
+    _LOGS_BY_TIME,
     """CREATE VIEW request_logs AS SELECT
         sequence, exchange, user, created_ms, charge_pico, charged_pico,
         json_extract(record, '$[2]') AS credit_type,
@@ -222,19 +238,7 @@ _TABLES: Final = (
         details TEXT NOT NULL,
         created_ms INTEGER NOT NULL
     ) STRICT""",
-    """CREATE TABLE rollups (
-        journal TEXT NOT NULL,
-        hour_ms INTEGER NOT NULL,
-        user TEXT NOT NULL,
-        model TEXT NOT NULL,
-        credit_type TEXT NOT NULL,
-        requests INTEGER NOT NULL,
-        failures INTEGER NOT NULL,
-        input_tokens INTEGER NOT NULL,
-        output_tokens INTEGER NOT NULL,
-        charge_pico INTEGER NOT NULL,
-        PRIMARY KEY (journal, hour_ms, user, model, credit_type)
-    ) STRICT, WITHOUT ROWID""",
+    _ROLLUPS,
     """CREATE TABLE price_books (
         version INTEGER PRIMARY KEY,
         content_hash TEXT NOT NULL UNIQUE,
@@ -252,9 +256,10 @@ _STEPS: Final[Mapping[int, tuple[str, ...]]] = {
         "ALTER TABLE claims ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE claims ADD COLUMN ends_ms INTEGER",
     ),
+    4: ("DROP TABLE IF EXISTS rollups", _ROLLUPS, _LOGS_BY_TIME),
 }
 """Version -> the statements that make it of the version before; they only add, so that an older process may
-still be running."""
+still be running (4 begins the rollups anew: no release had the old ones)."""
 
 
 def check_library(path: Path) -> None:

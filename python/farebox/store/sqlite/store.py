@@ -12,6 +12,7 @@ from farebox.base import limits
 from farebox.base.records import Account, Claim, Fenced, Grant, KeyRecord, LotAmount, Settlement, Transaction
 from farebox.store.base import Booked, Change, Event, EventResult, JournalState, Record
 from farebox.store.openings import OldLog, Opening, OpeningResult
+from farebox.store.rollups import Part, Tally, Usage
 from farebox.store.sqlite import (
     accounts,
     booking,
@@ -26,8 +27,10 @@ from farebox.store.sqlite import (
     reading,
     records,
     rows,
+    statistics,
 )
 from farebox.store.sqlite.connection import Lane
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, Wealth
 
 
 class SQLiteStore:
@@ -252,6 +255,33 @@ class SQLiteStore:
 
     async def logs_after(self, exchange: str, limit: int) -> list[Mapping[str, object]]:
         return await self._scanner.run(logs.logs_after, exchange, limit)
+
+    # -- statistics ------------------------------------------------------------------------------------------
+    async def tallies(self, parts: Sequence[Part]) -> list[Tally]:
+        return await self._scanner.run(statistics.tallies, parts)
+
+    async def tallies_by_start(self, parts: Sequence[Part]) -> list[Tally]:
+        return await self._scanner.run(statistics.tallies_by_start, parts)
+
+    async def tallied_names(self, parts: Sequence[Part]) -> set[str]:
+        return await self._scanner.run(statistics.tallied_names, parts)
+
+    async def usages(self, from_ms: int, to_ms: int, user: str = "") -> list[Usage]:
+        return await self._scanner.run(statistics.usages, from_ms, to_ms, user)
+
+    async def wealth(self) -> Wealth:
+        return await self._scanner.run(statistics.wealth)
+
+    async def search_logs(self, query: LogQuery, limit: int) -> LogPage:
+        return await self._scanner.run(statistics.search_logs, query, limit)
+
+    async def audit_entries(
+        self, before: int | None, limit: int, actor: str = "", subject: str = ""
+    ) -> list[AuditEntry]:
+        return await self._scanner.run(statistics.audit_entries, before, limit, actor, subject)
+
+    async def series_totals(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        return await self._scanner.run(statistics.series_totals)
 
     # -- prices, quarantine, changes -------------------------------------------------------------------------
     async def put_price_book(self, book: Mapping[str, object], content_hash: str, now_ms: int) -> int:

@@ -1,0 +1,274 @@
+"""Statistics in MongoDB: raising cells and reading them, balances of all, the search in the request log.
+
+Promises: every question reads one range of one index, and no more of it than its cells or its bound of rows.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from bson import Decimal128, Int64
+from pymongo import UpdateOne
+
+from farebox.base import limits
+from farebox.base.records import POOLS
+from farebox.store.mongo.connection import Place
+from farebox.store.mongo.log_rows import described
+from farebox.store.mongo.schema import AUDIT, LOGS, ROLLUPS, USERS
+from farebox.store.mongo.values import date, legacy_pico, milliseconds, pico, usd
+from farebox.store.rollups import CUT, Cell, Part, Sums, Tally, Usage, cells
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, Wealth
+
+_MONEY: Final = "charge_pico"
+_STORED: Final[Mapping[str, str]] = {
+    "requests": "requests",
+    "failures": "failures",
+    "cut": "cut",
+    "partial": "partial",
+    "estimated": "estimated",
+    "quarantined": "quarantined",
+    "input_tokens": "inputTokens",
+    "output_tokens": "outputTokens",
+    "cache_write_tokens": "cacheWriteTokens",
+    "cache_read_tokens": "cacheHitTokens",
+    "tokens_used": "tokensUsed",
+    _MONEY: "charge",
+    "latency_ms": "latencyMs",
+    "first_byte_ms": "ttftMs",
+    "first_bytes": "firstBytes",
+}
+"""A sum's name, in their order -> its field in a cell's document."""
+_TOTALS: Final = {field: {"$sum": f"${field}"} for field in _STORED.values()}
+_OLD_WALLET: Final = "ohmygpt"
+
+
+async def add(place: Place, journal: str, usages: Iterable[Usage]) -> None:
+    """Raise every cell that exchanges of a journal add to."""
+    steps = [_step(journal, cell, sums) for cell, sums in cells(usages).items()]
+    if steps:
+        await place[ROLLUPS].bulk_write(steps, session=place.session)
+
+
+def _step(journal: str, cell: Cell, sums: Sums) -> UpdateOne:
+    series, start_ms, name, wallet = cell
+    numbers = dict(zip(Sums._fields, sums, strict=True))
+    return UpdateOne(
+        {"_id": f"{journal}:{series}:{start_ms}:{wallet}:{name}"},
+        {
+            "$setOnInsert": {
+                "journal": journal,
+                "series": series,
+                "start": date(start_ms),
+                "name": name,
+                "creditType": wallet,
+            },
+            "$inc": {
+                field: usd(numbers[sum_]) if sum_ == _MONEY else Int64(numbers[sum_])
+                for sum_, field in _STORED.items()
+            },
+        },
+        upsert=True,
+    )
+
+
+async def tallies(place: Place, parts: Sequence[Part]) -> list[Tally]:
+    """Sums by name and wallet."""
+    sums: dict[tuple[str, str], Sums] = {}
+    for part in parts:
+        for group in await _grouped(place, part, "$name"):
+            where = str(group["_id"]["by"]), str(group["_id"]["wallet"])
+            found, known = _sums(group), sums.get(where)
+            sums[where] = found if known is None else known.plus(found)
+    return [Tally(name, 0, wallet, found) for (name, wallet), found in sums.items()]
+
+
+async def tallies_by_start(place: Place, parts: Sequence[Part]) -> list[Tally]:
+    """Sums by start and wallet."""
+    return [
+        Tally("", milliseconds(group["_id"]["by"]) or 0, group["_id"]["wallet"], _sums(group))
+        for part in parts
+        for group in await _grouped(place, part, "$start")
+    ]
+
+
+async def _grouped(place: Place, part: Part, by: str) -> list[dict[str, Any]]:
+    group = {"_id": {"by": by, "wallet": "$creditType"}, **_TOTALS}
+    cursor = await place[ROLLUPS].aggregate([{"$match": _in(part)}, {"$group": group}])
+    return await cursor.to_list()
+
+
+def _in(part: Part) -> dict[str, object]:
+    return {"series": part.series, "start": {"$gte": date(part.from_ms), "$lt": _end(part.to_ms)}}
+
+
+def _end(moment_ms: int) -> object:
+    return date(min(moment_ms, _LAST_DATE_MS))
+
+
+_LAST_DATE_MS: Final = 253_402_300_799_999
+"""The end of the year 9999: what every server takes for a date."""
+
+
+def _sums(group: Mapping[str, Any]) -> Sums:
+    return Sums(
+        *(pico(group[field]) if name == _MONEY else int(group[field]) for name, field in _STORED.items())
+    )
+
+
+async def tallied_names(place: Place, parts: Sequence[Part]) -> set[str]:
+    """The names that have cells."""
+    found: set[str] = set()
+    for part in parts:
+        cursor = await place[ROLLUPS].aggregate([{"$match": _in(part)}, {"$group": {"_id": "$name"}}])
+        found.update(group["_id"] for group in await cursor.to_list())
+    return found
+
+
+async def usages(place: Place, from_ms: int, to_ms: int, user: str) -> list[Usage]:
+    """What single rows add; rows of the replaced system's shape too."""
+    conditions: dict[str, object] = {"createdAt": {"$gte": date(from_ms), "$lt": date(to_ms)}}
+    if user:
+        conditions["userId"] = user
+    return [_usage(row) async for row in place[LOGS].find(conditions)]
+
+
+def _usage(row: Mapping[str, Any]) -> Usage:
+    """Absent is 0, an absent wallet ohmygpt, as in rows of the replaced system."""
+    evidence, outcome, first_byte_ms = row.get("evidence"), row.get("outcome"), row.get("ttftMs")
+    sums = Sums(
+        requests=1,
+        failures=not row.get("isSuccess", True),
+        cut=outcome in CUT,
+        partial=evidence == "partial",
+        estimated=evidence == "estimated",
+        quarantined=bool(row.get("quarantine")),
+        input_tokens=int(row.get("inputTokens") or 0),
+        output_tokens=int(row.get("outputTokens") or 0),
+        cache_write_tokens=int(row.get("cacheWriteTokens") or 0),
+        cache_read_tokens=int(row.get("cacheHitTokens") or 0),
+        tokens_used=int(row.get("tokensUsed") or 0),
+        charge_pico=_charge_pico(row),
+        latency_ms=max(0, int(row.get("latencyMs") or 0)),
+        first_byte_ms=max(0, int(first_byte_ms or 0)),
+        first_bytes=first_byte_ms is not None,
+    )
+    return Usage(
+        str(row.get("userId") or ""),
+        str(row.get("model") or ""),
+        row.get("creditType") or _OLD_WALLET,
+        milliseconds(row["createdAt"]) or 0,
+        sums,
+    )
+
+
+def _charge_pico(row: Mapping[str, Any]) -> int:
+    charge = row.get("charge", row.get("creditsCost"))
+    return pico(charge) if isinstance(charge, Decimal128) else legacy_pico(charge)
+
+
+async def wealth(place: Place) -> Wealth:
+    """All balances."""
+    totals = {pool: {"$sum": f"${pool}"} for pool in POOLS}
+    cursor = await place[USERS].aggregate([{"$group": {"_id": None, "users": {"$sum": 1}, **totals}}])
+    found = await cursor.to_list()
+    if not found:
+        return Wealth(0, dict.fromkeys(POOLS, 0))
+    return Wealth(found[0]["users"], {pool: _balance_pico(found[0][pool]) for pool in POOLS})
+
+
+def _balance_pico(total: object) -> int:
+    return pico(total) if isinstance(total, Decimal128) else legacy_pico(total)
+
+
+async def search_logs(place: Place, query: LogQuery, limit: int) -> LogPage:
+    """Rows that fit, newest first, out of the next `log_rows_searched_max` of the time and user asked for."""
+    span = _span(query)
+    order = [("createdAt", -1), ("sequence", -1)]
+    searched = limits.log_rows_searched_max
+    ends = place[LOGS].find(span, {"createdAt": 1, "sequence": 1}).sort(order).skip(searched - 1).limit(1)
+    last = _place(await anext(ends, None))
+    within = span if last is None else {"$and": [span, _not_before(last)]}
+    found = place[LOGS].find({"$and": [within, _wanted(query)]}).sort(order).limit(limit + 1)
+    rows = await found.to_list()
+    if len(rows) > limit:
+        return LogPage([described(row) for row in rows[:limit]], _place(rows[limit - 1]))
+    return LogPage([described(row) for row in rows], last)
+
+
+def _span(query: LogQuery) -> dict[str, object]:
+    created: dict[str, object] = {"$gte": date(query.from_ms)}
+    if query.to_ms is not None:
+        created["$lt"] = date(query.to_ms)
+    span: dict[str, object] = {"createdAt": created}
+    if query.user:
+        span = {"userId": query.user, **span}
+    if query.before is not None:
+        created_ms, sequence = query.before
+        moment = date(created_ms)
+        older = [{"createdAt": {"$lt": moment}}, {"createdAt": moment, "sequence": {"$lt": sequence}}]
+        return {"$and": [{**span, "createdAt": {**created, "$lte": moment}}, {"$or": older}]}
+    return span
+
+
+def _not_before(place: tuple[int, int]) -> dict[str, object]:
+    created_ms, sequence = place
+    moment = date(created_ms)
+    return {"$or": [{"createdAt": {"$gt": moment}}, {"createdAt": moment, "sequence": {"$gte": sequence}}]}
+
+
+def _wanted(query: LogQuery) -> dict[str, object]:
+    wanted: dict[str, object] = {}
+    if query.model:
+        wanted["model"] = query.model
+    if query.wallet:
+        wanted["creditType"] = {"$in": [query.wallet, None]} if query.wallet == _OLD_WALLET else query.wallet
+    if query.outcome:
+        wanted["outcome"] = query.outcome
+    if query.failed is not None:
+        wanted["isSuccess"] = not query.failed
+    return wanted
+
+
+def _place(row: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    return None if row is None else (milliseconds(row["createdAt"]) or 0, int(row.get("sequence", 0)))
+
+
+async def audit_entries(
+    place: Place, before: int | None, limit: int, actor: str, subject: str
+) -> list[AuditEntry]:
+    """The audit log, newest first."""
+    conditions: dict[str, object] = {}
+    if before is not None:
+        conditions["sequence"] = {"$lt": before}
+    if actor:
+        conditions["actor"] = actor
+    if subject:
+        conditions["subject"] = subject
+    cursor = place[AUDIT].find(conditions).sort("sequence", -1).limit(limit)
+    return [
+        AuditEntry(
+            int(one["sequence"]),
+            one["actor"],
+            one["action"],
+            one["subject"],
+            one["details"],
+            milliseconds(one["createdAt"]) or 0,
+        )
+        async for one in cursor
+    ]
+
+
+async def series_totals(place: Place) -> dict[str, dict[str, tuple[int, int]]]:
+    """What every series adds up to."""
+    group = {
+        "_id": {"series": {"$arrayElemAt": [{"$split": ["$series", ":"]}, 0]}, "wallet": "$creditType"},
+        "requests": {"$sum": "$requests"},
+        "charge": {"$sum": "$charge"},
+    }
+    cursor = await place[ROLLUPS].aggregate(
+        [{"$match": {"series": {"$exists": True}}}, {"$group": group}], session=place.session
+    )
+    totals: dict[str, dict[str, tuple[int, int]]] = {}
+    for found in await cursor.to_list():
+        sums = int(found["requests"]), pico(found["charge"])
+        totals.setdefault(found["_id"]["series"], {})[found["_id"]["wallet"]] = sums
+    return totals

@@ -1,0 +1,185 @@
+"""Sums of exchanges over time: what is added up, in which cells, and which cells make up a span. Pure.
+
+A cell holds the sums of one *series* for a quarter of an hour or a UTC day, by name and wallet. A quarter of
+an hour, because every time zone's midnight falls on one. Days, so that months and years are read from few
+cells; `ever`, so that the users of all time are. All cells of an exchange change in one transaction, so every
+series has the same total at every moment (`verify` compares them).
+
+| series | names | cells |
+|---|---|---|
+| `models/quarter`, `models/day` | models | what all users did |
+| `users/quarter`, `users/day`, `users/ever` | users | what each user did, for lists of users |
+| `user:NAME` | models | what one user did, by quarter |
+
+The charge in a cell is the full charge, as the ledger's `spent` rows show it. Input is what the request log
+calls `inputTokens`: without cached tokens.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from farebox.base.records import Settlement
+from farebox.store.booking_rules import output_tokens
+
+QUARTER_MS: Final = 900_000
+DAY_MS: Final = 86_400_000
+END_MS: Final = 2**62
+"""Later than everything."""
+
+MODELS: Final = "models"
+USERS: Final = "users"
+IMPORTED: Final = "import"
+"""Stands for the journal in cells of imported logs."""
+
+
+class Sums(NamedTuple):
+    """What is added up. Milliseconds, tokens, pico-USD; `first_bytes` counts the summands of `first_byte_ms`.
+
+    `failures` have another status than 2xx; of `cut` the answer did not come to its end; `partial` and
+    `estimated` say how sure the usage is; `quarantined` wait for an operator and charge nothing.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    cut: int = 0
+    partial: int = 0
+    estimated: int = 0
+    quarantined: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
+    tokens_used: int = 0
+    charge_pico: int = 0
+    latency_ms: int = 0
+    first_byte_ms: int = 0
+    first_bytes: int = 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Both together."""
+        return Sums(*map(int.__add__, self, other))
+
+
+NOTHING: Final = Sums()
+CUT: Final = frozenset({"cut", "client_gone_cut", "upstream_broke"})
+"""Outcomes of exchanges whose answer did not come to its end."""
+
+
+class Cell(NamedTuple):
+    """Where sums are kept, the journal apart."""
+
+    series: str
+    start_ms: int
+    name: str
+    wallet: str
+
+
+class Tally(NamedTuple):
+    """Sums that were read: by name, or by the start of their cells (then `name` is empty)."""
+
+    name: str
+    start_ms: int
+    wallet: str
+    sums: Sums
+
+
+class Usage(NamedTuple):
+    """Whose, which model's and which wallet's an exchange is, and what it adds."""
+
+    user: str
+    model: str
+    wallet: str
+    ended_ms: int
+    sums: Sums
+
+
+def usage_of(record: Settlement) -> Usage:
+    """What a settlement adds to the sums."""
+    counts, output = record.counts, output_tokens(record)
+    first_byte_ms = record.first_byte_ms - record.started_ms if record.first_byte_ms else 0
+    sums = Sums(
+        requests=1,
+        failures=not 200 <= record.status < 300,
+        cut=record.outcome in CUT,
+        partial=record.evidence == "partial",
+        estimated=record.evidence == "estimated",
+        quarantined=bool(record.quarantine),
+        input_tokens=counts.get("input", 0),
+        output_tokens=output,
+        cache_write_tokens=counts.get("cache_write_5m", 0) + counts.get("cache_write_1h", 0),
+        cache_read_tokens=counts.get("cache_read", 0),
+        tokens_used=record.input_total + output,
+        charge_pico=0 if record.quarantine else record.amount_pico,
+        latency_ms=max(0, record.ended_ms - record.started_ms),
+        first_byte_ms=max(0, first_byte_ms),
+        first_bytes=bool(record.first_byte_ms),
+    )
+    return Usage(record.user, record.model, record.wallet, record.ended_ms, sums)
+
+
+def cells(usages: Iterable[Usage]) -> dict[Cell, Sums]:
+    """Every cell that exchanges add to.
+
+    They are added up finely first: a batch falls into few fine cells, and the coarse ones are made of those.
+    """
+    fine: dict[tuple[str, str, str, int], list[int]] = {}
+    for user, model, wallet, ended_ms, sums in usages:
+        where = user, model, wallet, ended_ms - ended_ms % QUARTER_MS
+        known = fine.get(where)
+        if known is None:
+            fine[where] = list(sums)
+        else:
+            fine[where] = list(map(int.__add__, known, sums))
+    made: dict[Cell, Sums] = {}
+    for (user, model, wallet, quarter_ms), numbers in fine.items():
+        sums = Sums(*numbers)
+        for cell in _cells_of(user, model, wallet, quarter_ms):
+            before = made.get(cell)
+            made[cell] = sums if before is None else before.plus(sums)
+    return made
+
+
+def _cells_of(user: str, model: str, wallet: str, quarter_ms: int) -> Iterator[Cell]:
+    day_ms = quarter_ms - quarter_ms % DAY_MS
+    yield Cell(f"{MODELS}/quarter", quarter_ms, model, wallet)
+    yield Cell(f"{MODELS}/day", day_ms, model, wallet)
+    yield Cell(f"{USERS}/quarter", quarter_ms, user, wallet)
+    yield Cell(f"{USERS}/day", day_ms, user, wallet)
+    yield Cell(f"{USERS}/ever", 0, user, wallet)
+    yield Cell(of_user(user), quarter_ms, model, wallet)
+
+
+def of_user(user: str) -> str:
+    """The series of one user."""
+    return f"user:{user}"
+
+
+class Part(NamedTuple):
+    """Cells of a series that start from `from_ms` to before `to_ms`."""
+
+    series: str
+    from_ms: int
+    to_ms: int
+
+
+def first_quarter(moment_ms: int) -> int:
+    """The first start of a quarter at or after a moment; before it, only single rows can tell."""
+    return -(-moment_ms // QUARTER_MS) * QUARTER_MS
+
+
+def parts(of: str, from_ms: int, to_ms: int | None) -> list[Part]:
+    """The cells of `models` or `users` that make up the whole quarters from `from_ms` to before `to_ms`, days
+    where they fit whole. None as `to_ms`: without an end.
+    """
+    begin = first_quarter(from_ms)
+    end = END_MS if to_ms is None else to_ms - to_ms % QUARTER_MS
+    if begin <= 0 and to_ms is None and of == USERS:
+        return [Part(f"{of}/ever", 0, END_MS)]
+    first_day = -(-begin // DAY_MS) * DAY_MS
+    last_day = END_MS if to_ms is None else end - end % DAY_MS
+    if first_day >= last_day:
+        return [Part(f"{of}/quarter", begin, end)] if begin < end else []
+    found = [Part(f"{of}/quarter", begin, first_day), Part(f"{of}/day", first_day, last_day)]
+    if to_ms is not None:
+        found.append(Part(f"{of}/quarter", last_day, end))
+    return [part for part in found if part.from_ms < part.to_ms]

@@ -1,0 +1,92 @@
+"""What statistics ask of a store: sums by cells, single rows where a span begins between cells, balances, and
+the search in the request log.
+
+Promises: every question has a bound of its own (cells of a span, rows of a quarter of an hour, rows looked at
+per page), and both stores give the same answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from farebox.store.rollups import Part, Tally, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Wealth:
+    """All users' balances now, in pico-USD by pool, and how many users there are."""
+
+    users: int
+    pools: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which request-log rows are meant; empty members ask for nothing. `failed`: only those, or only others.
+
+    `before` is the place where the page before this one ended: (created_ms, sequence).
+    """
+
+    user: str = ""
+    model: str = ""
+    wallet: str = ""
+    outcome: str = ""
+    failed: bool | None = None
+    from_ms: int = 0
+    to_ms: int | None = None
+    before: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Rows, newest first, and where to go on; None: there is nothing older.
+
+    A page may be short, even empty, with more behind it: only so many rows are looked at for one page.
+    """
+
+    rows: Sequence[Mapping[str, object]]
+    next: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change somebody made; `number` rises."""
+
+    number: int
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, object]
+    created_ms: int
+
+
+class StatisticsStore(Protocol):
+    """The part of a store that only statistics and lists use. Errors as in `Store`."""
+
+    async def tallies(self, parts: Sequence[Part]) -> list[Tally]:
+        """Sums of the cells of all parts, by name and wallet (`start_ms` is 0)."""
+
+    async def tallies_by_start(self, parts: Sequence[Part]) -> list[Tally]:
+        """Sums of the cells of all parts, by their start and wallet (`name` is empty)."""
+
+    async def tallied_names(self, parts: Sequence[Part]) -> set[str]:
+        """The names that have cells in these parts."""
+
+    async def usages(self, from_ms: int, to_ms: int, user: str = "") -> list[Usage]:
+        """What single request-log rows from `from_ms` to before `to_ms` add to sums, at most a quarter of an
+        hour of them.
+        """
+
+    async def wealth(self) -> Wealth:
+        """All balances now."""
+
+    async def search_logs(self, query: LogQuery, limit: int) -> LogPage:
+        """Request-log rows that fit, newest first."""
+
+    async def audit_entries(
+        self, before: int | None, limit: int, actor: str = "", subject: str = ""
+    ) -> list[AuditEntry]:
+        """The audit log, newest first, older than the entry `before`."""
+
+    async def series_totals(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        """Series (`user:…` together as `user`) -> wallet -> requests and pico-USD, for `verify`."""
