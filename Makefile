@@ -138,7 +138,8 @@ failpoints: build $(STAMPS)/test ## every failpoint x kill x recover, each also 
 
 .PHONY: system-deps
 system-deps: ## programs that some tests and the benchmark need (apt, root)
-	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd; do \
+	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd promtool:prometheus \
+	  chromium:chromium chromedriver:chromium-driver; do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
 	if [ -z "$$missing" ]; then echo "system packages: all present"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -210,6 +211,10 @@ bench-import: build $(STAMPS)/test ## import 100,000 users and 1,000,000 request
 .PHONY: locust
 locust: build $(STAMPS)/bench ## load with locust: chat plain, chat streamed
 	@$(BIN)/python bench/locust/run.py $(ARGS)
+
+.PHONY: metrics-micro
+metrics-micro: build $(STAMPS)/test ## what recording metrics costs an exchange, and a scrape the console
+	@$(BIN)/python bench/metrics_micro.py $(ARGS)
 
 .PHONY: profile
 profile: build $(STAMPS)/bench ## where the time of a request goes

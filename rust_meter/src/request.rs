@@ -216,6 +216,8 @@ pub fn append_line(lines: &mut Vec<u8>, lower_name: &[u8], value: &[u8]) -> bool
         b"anthropic-version" => b"Anthropic-Version: ",
         b"anthropic-beta" => b"Anthropic-Beta: ",
         b"openai-beta" => b"OpenAI-Beta: ",
+        b"traceparent" => b"Traceparent: ",
+        b"tracestate" => b"Tracestate: ",
         _ => return false,
     };
     lines.extend_from_slice(start);

@@ -119,13 +119,13 @@ fn h22_h23_only_listed_headers_go_up() {
     let data = with(
         "accept: text/event-stream\r\nAccept-Encoding: gzip\r\nX-Forwarded-For: 1.2.3.4\r\n\
 OpenAI-Organization: o\r\nopenai-beta: a\r\nANTHROPIC-BETA: one\r\nAnthropic-Beta: two\r\nCookie: c\r\n\
-anthropic-version: 2024-01-01\r\nUser-Agent: u\r\n",
+anthropic-version: 2024-01-01\r\nUser-Agent: u\r\ntraceparent: 00-0a-0b-01\r\n",
     );
     let lines = parse_request(data.as_bytes()).expect("plain").lines;
     assert_eq!(
         String::from_utf8(lines).expect("ASCII"),
         "Accept: text/event-stream\r\nOpenAI-Beta: a\r\nAnthropic-Beta: one\r\nAnthropic-Beta: two\r\n\
-Anthropic-Version: 2024-01-01\r\n"
+Anthropic-Version: 2024-01-01\r\nTraceparent: 00-0a-0b-01\r\n"
     );
 }
 

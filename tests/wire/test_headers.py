@@ -108,10 +108,13 @@ def test_H22_H23_only_listed_headers_go_up() -> None:
         (b"Anthropic-Beta", b"two"),
         (b"Cookie", b"c"),
         (b"User-Agent", b"u"),
+        (b"TraceParent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (b"tracestate", b"a=b"),
     ]
     assert request_lines(sent, "/v1/chat/completions") == (
         b"Accept: text/event-stream\r\nOpenAI-Beta: assistants=v2\r\n"
         b"Anthropic-Beta: one\r\nAnthropic-Beta: two\r\n"
+        b"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nTracestate: a=b\r\n"
     )
 
 

@@ -3,23 +3,85 @@
 A bound counter of the metrics library costs a microsecond an increment; adding to an array element costs a
 tenth. Each worker owns one `Counters` backed by a memory-mapped file of its own, so nobody locks; readers may
 see a value a moment late, never a torn one (aligned 8-byte stores).
+
+Histograms lie in the same array: a sum, and one cell per power of two, found by the bit length of a whole
+number of units, so that an observation is two additions.
 """
 
 import mmap
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from farebox._meter import Tally
+from farebox.base.errors import Refusal
+
+_BIT_LENGTHS = 65
+"""Of values that fit into 8 bytes, 0 included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Cells of doubling width: the first ends at `2**first_bit` units, the last has no end."""
+
+    name: str
+    units_per_s: int
+    first_bit: int
+    last_bit: int
+
+    def cell_names(self) -> list[str]:
+        """The cells' names, narrowest first."""
+        return [f"{self.name}_below_2_{bit}_total" for bit in range(self.first_bit, self.last_bit)] + [
+            f"{self.name}_rest_total"
+        ]
+
+    @property
+    def sum_name(self) -> str:
+        """Where the observed units are added up."""
+        return f"{self.name}_units_total"
+
+    def upper_bounds_s(self) -> list[float]:
+        """Where each cell but the last ends, in seconds."""
+        return [2.0**bit / self.units_per_s for bit in range(self.first_bit, self.last_bit)]
+
+    def indexes(self) -> tuple[int, ...]:
+        """Bit length of an observation -> index of its cell."""
+        cells = [INDEX[name] for name in self.cell_names()]
+        return tuple(
+            cells[min(max(bits - self.first_bit, 0), len(cells) - 1)] for bits in range(_BIT_LENGTHS)
+        )
+
+
+FIRST_BYTE: Final = Histogram("first_byte", 1000, 3, 18)
+"""From a request's arrival to the first byte of its answer."""
+ADDED: Final = Histogram("added", 1_000_000, 5, 24)
+"""What Farebox itself puts between: hold to request sent, and answer's end to settlement recorded; of one
+exchange in 16.
+"""
+HOLD_WAIT: Final = Histogram("hold_wait", 1_000_000, 7, 23)
+"""How long requests waited for money; those that found it leased already are not among them."""
+JOURNAL_SYNC: Final = Histogram("journal_sync", 1_000_000, 6, 24)
+"""Syncing a journal to disk."""
+FLUSH: Final = Histogram("flush", 1_000_000, 9, 24)
+"""Booking a batch of a journal's settlements in the store; kept by the writer, in its status."""
+HISTOGRAMS: Final = (FIRST_BYTE, ADDED, HOLD_WAIT, JOURNAL_SYNC)
+
+REFUSED: Final = {refusal: f"refused_{refusal.name.lower()}_total" for refusal in Refusal}
+"""Why a request was refused -> its counter."""
+GAUGES: Final = frozenset((
+    "exchanges_open",
+    "holds_pico",
+    "memory_step",
+    "oldest_open_ms",
+    "upstream_connections_open",
+))  # fmt: skip
+"""What says how it is now; everything else only rises."""
 
 NAMES: Final = (
     "exchanges_total",
     "exchanges_streamed_total",
-    "refused_401_total",
-    "refused_402_total",
-    "refused_404_total",
-    "refused_429_total",
-    "refused_other_total",
+    *REFUSED.values(),
     "upstream_errors_total",
     "client_gone_total",
     "settled_exact_total",
@@ -28,7 +90,6 @@ NAMES: Final = (
     "quarantined_total",
     "voided_total",
     "charged_pico_total",
-    "written_off_pico_total",
     "tokens_input_total",
     "tokens_cache_read_total",
     "tokens_cache_write_total",
@@ -45,11 +106,10 @@ NAMES: Final = (
     "lease_waits_total",
     "sent_elsewhere_total",
     "cut_for_memory_total",
-    "exchanges_open",
-    "upstream_connections_open",
-    "memory_step",
+    "progress_dropped_total",
     "latency_ms_total",
-    "first_byte_ms_total",
+    *(name for histogram in HISTOGRAMS for name in (histogram.sum_name, *histogram.cell_names())),
+    *sorted(GAUGES),
 )
 INDEX: Final = {name: index for index, name in enumerate(NAMES)}
 TOKENS: Final = {
@@ -60,9 +120,37 @@ TOKENS: Final = {
     "output": INDEX["tokens_output_total"],
 }
 """Kinds of tokens and where they count."""
+_CELLS: Final = {histogram: histogram.indexes() for histogram in HISTOGRAMS}
+FIRST_BYTE_CELLS: Final = _CELLS[FIRST_BYTE]
+ADDED_CELLS: Final = _CELLS[ADDED]
 _CHARGED = INDEX["charged_pico_total"]
 _SIZE = 8 * len(NAMES)
 _VALUE_MASK = (1 << 63) - 1
+
+
+def observe(values: memoryview, histogram: Histogram, units: int) -> None:
+    """Add an observation, where its cost does not matter; the hot path does the same in place."""
+    values[INDEX[histogram.sum_name]] += units
+    values[_CELLS[histogram][units.bit_length()]] += 1
+
+
+class Cells:
+    """A histogram of a process that keeps its figures itself."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._cells = [0] * (histogram.last_bit - histogram.first_bit + 1)
+        self._units = 0
+
+    def observe(self, seconds: float) -> None:
+        """Add an observation."""
+        histogram, units = self._histogram, int(seconds * self._histogram.units_per_s)
+        self._units += units
+        self._cells[min(max(units.bit_length() - histogram.first_bit, 0), len(self._cells) - 1)] += 1
+
+    def status(self) -> dict[str, object]:
+        """The sum in units, and the cells, narrowest first."""
+        return {"units": self._units, "cells": list(self._cells)}
 
 
 class Counters:
@@ -111,7 +199,7 @@ def retire_counters(path: Path, into: Path) -> None:
     """
     totals = read_counters(into) if into.exists() else dict.fromkeys(NAMES, 0)
     for name, value in read_counters(path).items():
-        if name.endswith("_total"):
+        if name not in GAUGES:
             totals[name] = (totals[name] + value) & _VALUE_MASK
     fresh = into.with_suffix(".new")
     fresh.write_bytes(struct.pack(f"{len(NAMES)}q", *totals.values()))

@@ -133,6 +133,9 @@ console_text_chars_max = 500
 console_page_max = 200
 console_requests_open_max = 64
 log_rows_searched_max = 5000
+console_figures_kept_s = 10.0
+console_figures_wait_s = 2.0
+live_exchanges_max = 200
 
 # Supervisor and its children
 unix_path_bytes_max = 107

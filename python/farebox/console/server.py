@@ -27,6 +27,7 @@ from farebox.config.credits import CreditsSettings
 from farebox.console import purchases, subscriptions, wallets
 from farebox.console.access import admitted
 from farebox.console.answers import Declined, declined
+from farebox.console.figures import Figures
 from farebox.console.metrics import CONTENT_TYPE, FareboxCollector
 from farebox.console.routes import Call, Route
 from farebox.console.webhooks import Webhooks
@@ -53,13 +54,14 @@ class Console:
 def application(console: Console) -> web.Application:
     """Every route, ready to serve."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FareboxCollector(console.counters, console.writer_status))
+    figures = Figures(console.store)
+    registry.register(FareboxCollector(console.counters, console.writer_status, figures))
     webhooks = Webhooks(console.settings, console.providers, registry)
     app = web.Application(
         middlewares=[_answering(asyncio.Semaphore(limits.console_requests_open_max))],
         client_max_size=limits.webhook_body_bytes_max,
     )
-    app.router.add_get("/metrics", _metrics(registry))
+    app.router.add_get("/metrics", _metrics(registry, figures))
     app.router.add_get("/healthz", _healthz)
     for provider in PROVIDERS:
         app.router.add_post(f"/webhooks/{provider}", _webhook(console, webhooks, provider))
@@ -200,9 +202,12 @@ def _idempotency_key(request: web.Request, route: Route) -> str:
     return key
 
 
-def _metrics(registry: CollectorRegistry) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _metrics(
+    registry: CollectorRegistry, figures: Figures
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def metrics(request: web.Request) -> web.Response:
         del request
+        await figures.refresh()
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
 
     return metrics

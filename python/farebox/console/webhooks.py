@@ -34,6 +34,8 @@ class Webhooks:
             ("provider", "outcome"),
             registry=registry,
         )
+        for name in providers:
+            self._deliveries.labels(name, "failed")  # so that the first failure is a rise, too
 
     async def deliver(
         self, store: Store, name: str, headers: Mapping[str, str], body: bytes, now_ms: int

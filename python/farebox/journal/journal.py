@@ -4,6 +4,7 @@ Order of use (MONEY section 8): `create` or `take` (lock) - `scan` (check; cuts 
 `intend_epoch`, claim it in the store - `begin_epoch` (new segment) - `append` - `close`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from farebox.journal.segments import (
     read_epoch,
     write_epoch,
 )
-from farebox.journal.sync import SyncThread
+from farebox.journal.sync import SyncThread, ignored
 
 Durability = Literal["process", "disk"]
 
@@ -36,6 +37,8 @@ class Journal:
         self._scan: JournalScan | None = None
         self._appender: Appender | None = None
         self._sync: SyncThread | None = None
+        self.on_sync: Callable[[int], None] = ignored
+        """Told of each sync's microseconds, on the sync thread; set it before `begin_epoch`."""
         self.epoch = read_epoch(directory)
         """The highest epoch this directory may have been claimed under; after `begin_epoch` the current
         one.
@@ -71,7 +74,7 @@ class Journal:
             )
         found, self._scan = self._scan, None
         is_durable = durability == "disk"
-        self._sync = SyncThread(self._files, wake, at_once=is_durable)
+        self._sync = SyncThread(self._files, wake, at_once=is_durable, on_sync=self.on_sync)
         self._appender = Appender(
             self._files, self.directory, schedule, durable=is_durable, dirty=self._sync.dirty
         )

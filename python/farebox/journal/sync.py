@@ -21,11 +21,20 @@ look, as both want the interpreter at that moment.
 """
 
 
-class SyncThread:
-    """Owns the thread. `wake` runs a callback on the appender's loop (loop.call_soon_threadsafe)."""
+def ignored(sync_us: int) -> None:
+    """Nobody measures how long syncs take."""
 
-    def __init__(self, files: Files, wake: Schedule, *, at_once: bool) -> None:
+
+class SyncThread:
+    """Owns the thread. `wake` runs a callback on the appender's loop (loop.call_soon_threadsafe); `on_sync`
+    is told of each sync's microseconds.
+    """
+
+    def __init__(
+        self, files: Files, wake: Schedule, *, at_once: bool, on_sync: Callable[[int], None] = ignored
+    ) -> None:
         self._files = files
+        self._on_sync = on_sync
         self._wake = wake
         self._at_once = at_once
         self._delay_s = 0.0 if at_once else limits.sync_interval_s / 2
@@ -109,8 +118,10 @@ class SyncThread:
         for descriptor in written.descriptors:
             try:
                 if failure is None:
+                    began_ns = time.monotonic_ns()
                     self._files.fdatasync(descriptor)
                     self.syncs_total += 1
+                    self._on_sync((time.monotonic_ns() - began_ns) // 1000)
             except OSError as error:
                 failure = error
         for descriptor in (*written.abandoned, *written.descriptors[:-1]):

@@ -9,12 +9,13 @@ reached.
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
+from time import monotonic_ns
 from typing import Any
 
 import orjson
 
 from farebox.base import limits
-from farebox.base.counters import INDEX
+from farebox.base.counters import HOLD_WAIT, INDEX, REFUSED, observe
 from farebox.base.errors import FaultError, Refusal, Refused
 from farebox.base.keys import key_digest
 from farebox.base.records import KeyRecord
@@ -55,13 +56,7 @@ _log = logging.getLogger("farebox.service")
 _FAULT_NOTED_EVERY_S = 5.0
 _RATE_LINES = b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
 _INJECTED_FORMATS = frozenset(("chat", "completions"))
-_REFUSED_COUNTERS = {
-    401: INDEX["refused_401_total"],
-    402: INDEX["refused_402_total"],
-    404: INDEX["refused_404_total"],
-    429: INDEX["refused_429_total"],
-}
-_REFUSED_OTHER = INDEX["refused_other_total"]
+_REFUSED = {refusal: INDEX[name] for refusal, name in REFUSED.items()}
 _SHORTAGES = {
     "inactive": (Refusal.KEY_REVOKED, "This API key is not valid."),
     "unknown": (Refusal.KEY_REVOKED, "This API key is not valid."),
@@ -184,8 +179,7 @@ class ServiceHandler:
             refused = Refused(
                 Refusal.STORE_UNAVAILABLE, "Farebox cannot reach its store; try again.", retry_after_s=2
             )
-        status = refused.refusal.value.status
-        self._worker.counters[_REFUSED_COUNTERS.get(status, _REFUSED_OTHER)] += 1
+        self._worker.counters[_REFUSED[refused.refusal]] += 1
         if refused.close:
             client.keep_alive = False
         if client.answered:
@@ -256,7 +250,9 @@ class ServiceHandler:
         leases, wallet = self._worker.leases, offer.wallet
         hold = leases.hold_now(key.user, wallet, ask.hold_pico, started_ms)
         if hold is None:
+            asked_ns = monotonic_ns()
             got = await leases.hold(key.user, wallet, ask.hold_pico)
+            observe(self._worker.counters, HOLD_WAIT, (monotonic_ns() - asked_ns) // 1000)
             if not isinstance(got, Hold):
                 raise _shortage_refusal(got, ask, offer.price, wallet)
             hold = got

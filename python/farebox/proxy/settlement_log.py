@@ -6,9 +6,11 @@ No key, prompt or answer appears (M11); names come from configuration and the st
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from farebox.base.log import settlement_as_json
 from farebox.base.records import LotAmount
 from farebox.meter import format_pico
 
@@ -28,8 +30,11 @@ class SettlementLog:
         loop: asyncio.AbstractEventLoop,
         on_flush: Callable[[], None],
         descriptor: int = _STANDARD_OUTPUT,
+        *,
+        as_json: bool = False,
     ) -> None:
         """`on_flush` is called a moment after each line, once for all of them."""
+        self._as_json = as_json
         self._loop = loop
         self._on_flush = on_flush
         self._descriptor = descriptor
@@ -50,6 +55,9 @@ class SettlementLog:
         self._on_flush()
         waiting, self._waiting = self._waiting, []
         if waiting:
+            if self._as_json:
+                now_s = time.time()
+                waiting = [settlement_as_json(line, now_s) for line in waiting]
             data = "".join(waiting).encode("utf-8", "replace")
             try:
                 os.write(self._descriptor, data)

@@ -13,6 +13,7 @@ from typing import Any
 from farebox.base import clock, limits
 from farebox.base.counters import INDEX, Counters
 from farebox.base.ids import ExchangeIds
+from farebox.base.log import wants_json
 from farebox.config.settings import Service
 from farebox.journal.journal import Journal
 from farebox.meter import ModelPrice, PriceBook
@@ -20,6 +21,7 @@ from farebox.proxy.abandon import Drains
 from farebox.proxy.accounts import Accounts
 from farebox.proxy.books import Books
 from farebox.proxy.exchange import Exchange
+from farebox.proxy.gauges import keep_gauges
 from farebox.proxy.leases import Leases
 from farebox.proxy.rates import RateLimiter
 from farebox.proxy.settlement_log import SettlementLog
@@ -55,10 +57,11 @@ class Worker:
         self.closed = False
         self.memory_short = False
         self.ready: Callable[[], str] = lambda: ""
+        self.upstream_connections: Callable[[], int] = lambda: 0
         self.new_id = ExchangeIds().new
         self.rates = RateLimiter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.settlement_log = SettlementLog(loop, counters.gather)
+        self.settlement_log = SettlementLog(loop, counters.gather, as_json=wants_json())
         self.accounts = Accounts(store.key)
         self.books = Books(journal.append)
         self.leases = Leases(
@@ -75,6 +78,7 @@ class Worker:
         self.streams = Streams(self)
         self.drains = Drains(loop)
         self.spawn(self.streams.run())
+        self.spawn(keep_gauges(self))
 
     def _count(self, name: str) -> None:
         self.counters[INDEX[name]] += 1

@@ -54,6 +54,10 @@ class Serving:
             self._let_go(places)
             self._places = places
 
+    def open_connections(self) -> int:
+        """Upstream connections open or being opened."""
+        return sum(place.target.open_count for _, place in self._places.values())
+
     def _places_for(self, settings: Settings, secrets: dict[PlaceName, Secret]) -> dict[PlaceName, Kept]:
         """A place for every endpoint and alternative; those that are as they were keep their connections."""
         places: dict[PlaceName, Kept] = {}

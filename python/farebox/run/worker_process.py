@@ -11,15 +11,17 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from farebox.base import clock, limits
-from farebox.base.counters import Counters
+from farebox.base.counters import JOURNAL_SYNC, Counters, observe
 from farebox.base.errors import FaultError, Refusal, Refused, StoreDownError, StoreUnknownError
 from farebox.config.load import load
 from farebox.config.settings import Settings
 from farebox.journal.journal import Journal, take
+from farebox.proxy.gauges import live
 from farebox.proxy.worker import Worker
 from farebox.run.control import Answer, Command, ControlServer
 from farebox.run.memory import ROOT_VARIABLE, MemoryWatch
@@ -52,6 +54,7 @@ async def main(number: int, silent_start_s: float, descriptors: list[list[int]],
     await store.open()
     journal = take(settings.journal_dir)
     counters = Counters(counters_file(settings, number))
+    journal.on_sync = partial(observe, counters.values, JOURNAL_SYNC)
     try:
         recovered = await _recovered(journal, store, settings, signals)
         if recovered is None:
@@ -64,6 +67,7 @@ async def main(number: int, silent_start_s: float, descriptors: list[list[int]],
         beats = _Beats(store, journal)
         worker.ready = beats.trouble
         worker.spawn(beats.run())
+        worker.upstream_connections = serving.open_connections
         root = Path(os.environ.get(ROOT_VARIABLE, "/"))
         worker.spawn(MemoryWatch(worker, servers, root).run())
         tune_garbage_collection()
@@ -129,11 +133,15 @@ class _Life:
 
     def commands(self) -> dict[str, Command]:
         """What the control socket answers."""
-        return {"ping": self._ping, "reload": self._reload, "retire": self._retire}
+        return {"ping": self._ping, "live": self._live, "reload": self._reload, "retire": self._retire}
 
     async def _ping(self, request: Mapping[str, Any]) -> Answer:
         del request
         return {"state": self._state, "open": len(self._worker.exchanges) if self._worker is not None else 0}
+
+    async def _live(self, request: Mapping[str, Any]) -> Answer:
+        del request
+        return {"exchanges": live(self._worker) if self._worker is not None else []}
 
     async def _reload(self, request: Mapping[str, Any]) -> Answer:
         if self._serving is None:

@@ -2,10 +2,10 @@
 
 What passes from client to upstream and back is decided by allow-lists in the compiled module
 (`request_lines`, `Head.facts`). To the upstream goes what describes the request (accept, protocol versions
-and betas) and nothing that names a caller: no credential, cookie, organisation, address or hop-by-hop
-header. To the client comes what describes the body (type, encoding) and Retry-After. Everything else an
-upstream says is about the operator's account: rate-limit headers, organisation ids, cookies, server names,
-and its request id, which is kept for the request log instead.
+and betas, the W3C trace it belongs to) and nothing that names a caller: no credential, cookie, organisation,
+address or hop-by-hop header. To the client comes what describes the body (type, encoding) and Retry-After.
+Everything else an upstream says is about the operator's account: rate-limit headers, organisation ids,
+cookies, server names, and its request id, which is kept for the request log instead.
 """
 
 from collections.abc import Iterable

@@ -23,6 +23,8 @@ class ConservationCheck:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.delta_pico = 0
+        self.written_off_pico = 0
+        self.leased_pico = 0
         self.differences = 0
         self.users = 0
         self.rounds = 0
@@ -34,12 +36,16 @@ class ConservationCheck:
         """
         report = VerifyReport()
         accounts = AccountCheck(self._store, await states_of(self._store))
+        written_off_pico = leased_pico = 0
         async for account in self._store.accounts():
             began_s = clock.monotonic_s()
             await accounts.check(account.user, report)
+            written_off_pico += account.written_off_pico
+            leased_pico += sum(lot.leased_pico for lot in account.lots)
             await pause((clock.monotonic_s() - began_s) * (limits.conservation_share - 1))
             if is_stopping():
                 return
+        self.written_off_pico, self.leased_pico = written_off_pico, leased_pico
         self._publish(report)
 
     def _publish(self, report: VerifyReport) -> None:
@@ -55,4 +61,6 @@ class ConservationCheck:
             "differences": self.differences,
             "users": self.users,
             "rounds": self.rounds,
+            "written_off_pico": self.written_off_pico,
+            "leased_pico": self.leased_pico,
         }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from farebox.base import clock, limits
+from farebox.base.counters import FLUSH, Cells
 from farebox.base.errors import (
     FaultError,
     JournalError,
@@ -65,6 +66,9 @@ class Writer:
         self._journals: dict[str, _Applied] = {}
         self._damaged: dict[str, str] = {}
         self._store_error = ""
+        self._store_errors = 0
+        self._lots_expired = 0
+        self._flush = Cells(FLUSH)
         self._changes_seen = 0
         self._conservation = ConservationCheck(store)
         self._stopping = asyncio.Event()
@@ -130,6 +134,9 @@ class Writer:
             "conservation": self._conservation.status(),
             "parked": sum(applied.applier.parked_count for applied in self._journals.values()),
             "booked": sum(applied.applier.booked_count for applied in self._journals.values()),
+            "store_errors": self._store_errors,
+            "lots_expired": self._lots_expired,
+            "flush": self._flush.status(),
         }
 
     # -- applying --------------------------------------------------------------------------------------------
@@ -184,7 +191,10 @@ class Writer:
     async def _step(self, name: str, state: JournalState) -> bool:
         applied = self._journals[name]
         try:
+            booked, began_s = applied.applier.booked_count, clock.monotonic_s()
             is_behind = await applied.applier.step(state, self._wall_ms())
+            if applied.applier.booked_count > booked:
+                self._flush.observe(clock.monotonic_s() - began_s)
             await applied.source.delete_applied(state.applied)
         except JournalError as error:
             self._note_damage(name, str(error))
@@ -192,6 +202,7 @@ class Writer:
         except StoreDownError:
             raise
         except FaultError as error:
+            self._store_errors += 1
             _log.warning("journal %s: %s; it is tried again", name, error)
             applied.last_error = str(error)
             return False
@@ -216,6 +227,7 @@ class Writer:
         self._let_go(name)
 
     def _note_store_error(self, error: str) -> None:
+        self._store_errors += bool(error)
         if error and error != self._store_error:
             _log.error("the store does not take what is settled; trying again: %s", error)
         elif self._store_error and not error:
@@ -272,11 +284,14 @@ class Writer:
 
     async def _tidy_until_stopped(self) -> None:
         while not self._stopping.is_set():
-            await self._try(lambda: sweep_expired_lots(self._store, self._wall_ms()))
+            await self._try(self._sweep_expired_lots)
             await self._try(lambda: expire_request_logs(self._store, self._wall_ms()))
             await self._pause(limits.tidy_interval_s)
             if not self._stopping.is_set():
                 await self._try(self._adopt_orphans)
+
+    async def _sweep_expired_lots(self) -> None:
+        self._lots_expired += await sweep_expired_lots(self._store, self._wall_ms())
 
     async def _check_until_stopped(self) -> None:
         while not self._stopping.is_set():

@@ -17,7 +17,7 @@ _DAY_MS = 86_400_000
 
 
 async def sweep_expired_lots(store: Store, now_ms: int) -> int:
-    """Take what has expired from every account; how many accounts were swept."""
+    """Take what has expired from every account; how many lots went."""
     swept = 0
     async for account in store.accounts():
         rows = expiry_rows(account, now_ms)
@@ -25,7 +25,7 @@ async def sweep_expired_lots(store: Store, now_ms: int) -> int:
             continue
         result = await store.apply_event(Event(rows=rows, source="expiry"), now_ms)
         if result is EventResult.DONE:
-            swept += 1
+            swept += len(rows)
             _log.info("%s: %d expired lots swept", account.user, len(rows))
     return swept
 
