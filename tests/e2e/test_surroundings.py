@@ -113,6 +113,40 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert f"port {port} on 127.0.0.1 cannot be bound: Address already in use;" in error
 
 
+@pytest.mark.parametrize(
+    ("folder", "reason"), [("/sys", "ermi"), ("/proc/none/x", "No such file or directory")]
+)
+def test_a_socket_folder_that_cannot_be_written(tmp_path: Path, folder: str, reason: str) -> None:
+    status, error = serve(tmp_path, json.dumps(document(tmp_path, worker_sockets=folder)).encode())
+    assert (status, error.count("\n")) == (1, 1)
+    assert f"{folder}/demo-0.sock cannot be bound" in error
+    assert reason in error
+    assert "create the folder and let this user write to it" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "cannot be read: No such file"), ("junk", "holds no certificate in PEM form")]
+)
+def test_a_certificate_authority_that_is_missing(tmp_path: Path, text: str | None, said: str) -> None:
+    authority = tmp_path / "ca.pem"
+    if text is not None:
+        authority.write_text(text)
+    broken = document(tmp_path)
+    broken["endpoints"][0] |= {"base_url": "https://127.0.0.1:9", "ca_file": str(authority)}
+    status, error = serve(tmp_path, json.dumps(broken).encode())
+    assert (status, error.count("\n")) == (1, 1)
+    assert f"ca_file {authority} {said}" in error
+
+
+def test_a_database_that_does_not_answer_at_the_start(tmp_path: Path) -> None:
+    url = f"mongodb://127.0.0.1:{free_port()}/farebox"
+    status, error = serve(tmp_path, json.dumps(document(tmp_path, store={"url": url})).encode())
+    assert status == 1
+    said = [line for line in error.splitlines() if "start the database, or correct its address" in line]
+    assert len(said) == 1
+    assert f"{url}: no server answers" in said[0]
+
+
 def test_a_data_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     status, error = serve(

@@ -16,7 +16,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 from pymongo.monitoring import CommandListener
 
 import mongodb
-from farebox.base import limits
+from farebox.base import clock, limits
 from farebox.base.errors import (
     StoreConflictError,
     StoreDownError,
@@ -96,8 +96,18 @@ async def test_a_server_without_transactions_is_refused_with_the_command_that_he
 
 async def test_S01_a_server_that_is_not_there_is_down_within_the_limit(monkeypatch):
     monkeypatch.setattr(limits, "store_select_timeout_s", 0.2)
-    with pytest.raises(StoreDownError, match="no server answers"):
+    with pytest.raises(StoreDownError, match=r"no server answers \(.*\); start the database"):
         await opens(f"mongodb://127.0.0.1:{mongodb.free_port()}/farebox")
+
+
+@pytest.mark.parametrize(("ahead_s", "said"), [(3600, "3600 s ahead of"), (-3600, "3600 s behind")])
+async def test_a_clock_an_hour_off_the_servers_is_refused_with_what_helps(
+    mongodb_url, monkeypatch, ahead_s, said
+):
+    wall_ms = clock.wall_ms
+    monkeypatch.setattr(clock, "wall_ms", lambda: wall_ms() + 1000 * ahead_s)
+    with pytest.raises(StoreRefusedError, match=rf"this machine's clock is \d+ s {said[7:]}.*timedatectl"):
+        await opens(mongodb_url)
 
 
 async def test_S19_a_newer_schema_is_refused(store, mongodb_url, mongodb_database):

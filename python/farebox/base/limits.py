@@ -88,6 +88,7 @@ store_timeout_s = 10.0
 store_select_timeout_s = 5.0
 store_abort_timeout_s = 2.0
 store_open_timeout_s = 60.0
+clock_apart_max_s = 300.0
 store_connections_max = 64
 store_conflict_attempts_max = 8
 store_conflict_pause_s = 0.02

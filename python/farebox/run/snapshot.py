@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from farebox.base.errors import UsageError
+from farebox.config.certificates import check_certificates
 from farebox.config.load import load
 from farebox.config.secrets import credentials
 from farebox.config.settings import Service, Settings
@@ -43,6 +44,7 @@ class Snapshot:
         try:
             settings = load(files)
             credentials(settings)
+            check_certificates(settings)
             refuse_restart_changes(current, settings)
         except BaseException:
             self._remove(files)

@@ -20,6 +20,7 @@ from farebox.base import limits
 from farebox.base.counters import retire_counters
 from farebox.base.errors import FareboxError, UsageError
 from farebox.base.log import set_up_logging
+from farebox.config.certificates import check_certificates
 from farebox.config.load import load
 from farebox.config.secrets import credentials, payment_secrets, store_url
 from farebox.config.settings import Settings
@@ -224,6 +225,7 @@ def serve(paths: list[Path], *, workers: int | None = None) -> int:
     set_up_logging()
     settings = load(paths)
     credentials(settings)
+    check_certificates(settings)
     payment_secrets(settings)
     store_url(settings.store, settings.services[0].file)
     try:

@@ -12,6 +12,7 @@ import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,7 +28,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from farebox.base import limits
+from farebox.base import clock, limits
 from farebox.base.errors import StoreConflictError, StoreDownError, StoreRefusedError, StoreUnknownError
 from farebox.base.redaction import redacted
 from farebox.store.mongo import faults
@@ -74,10 +75,11 @@ class Connection:
             raise StoreDownError(f"{self.where}: the store is closed")
         try:
             self._client = self._new_client()
-            with pymongo.timeout(limits.store_timeout_s):
+            with pymongo.timeout(limits.store_select_timeout_s):
                 greeting = await self._client.admin.command("hello")
         except PyMongoError as error:
-            raise faults.fault(error, self.where, may_have_happened=False) from error
+            raise faults.unreachable(error, self.where) from error
+        _check_clock(greeting.get("localTime"), self.where)
         if "setName" not in greeting and greeting.get("msg") != "isdbgrid":
             raise faults.no_transactions(self.where)
 
@@ -235,6 +237,13 @@ def _checked_name(url: str, where: str) -> str:
     except (PyMongoError, ValueError) as error:
         raise StoreRefusedError(f"{where}: {redacted(str(error))}") from None
     return name or DEFAULT_DATABASE
+
+
+def _check_clock(server: datetime | None, where: str) -> None:
+    """Raises StoreRefusedError where the server tells a time far from this machine's."""
+    ahead_s = clock.wall_ms() / 1000 - server.timestamp() if server is not None else 0.0
+    if abs(ahead_s) > limits.clock_apart_max_s:
+        raise faults.other_clock(where, ahead_s)
 
 
 def _where(url: str) -> str:

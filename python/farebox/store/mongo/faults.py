@@ -67,6 +67,23 @@ def no_transactions(where: str) -> StoreRefusedError:
     )
 
 
+def unreachable(error: PyMongoError, where: str) -> FaultError:
+    """The error for who opens the store and finds no server."""
+    found = fault(error, where, may_have_happened=False)
+    if isinstance(found, StoreDownError):
+        return StoreDownError(f"{found}; start the database, or correct its address in `store`")
+    return found
+
+
+def other_clock(where: str, ahead_s: float) -> StoreRefusedError:
+    """This machine's clock and the server's are too far apart."""
+    there = "ahead of" if ahead_s > 0 else "behind"
+    return StoreRefusedError(
+        f"{where}: this machine's clock is {abs(ahead_s):.0f} s {there} the database's, and what has "
+        "expired depends on it: set both by a time service (`timedatectl set-ntp true`)"
+    )
+
+
 def changed_meanwhile(user: str) -> StoreConflictError:
     """A guarded update met another document than the one that was read."""
     return StoreConflictError(f"{user} was changed by another host at the same time")
@@ -95,7 +112,8 @@ def fault(error: PyMongoError, where: str, *, may_have_happened: bool) -> FaultE
     """The error for a caller. `may_have_happened`: a write was on its way whose answer has not come."""
     text = f"{where}: {redacted(str(error))[:300]}"
     if isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError):
-        return StoreDownError(f"{where}: no server answers; the operation is tried again ({text[-200:]})")
+        reason = redacted(str(error)).partition(" (configured")[0].partition(", Timeout:")[0]
+        return StoreDownError(f"{where}: no server answers ({reason[:200]})")
     if isinstance(error, InvalidURI | ConfigurationError):
         return StoreRefusedError(text)
     if isinstance(error, NotPrimaryError):
