@@ -137,6 +137,12 @@ log_rows_searched_max = 5000
 console_figures_kept_s = 10.0
 console_figures_wait_s = 2.0
 live_exchanges_max = 200
+login_failures_max = 10
+login_lockout_s = 300.0
+login_names_remembered_max = 10_000
+password_chars_min = 12
+password_chars_max = 200
+session_lasts_s = 12 * 3600.0
 
 # Supervisor and its children
 unix_path_bytes_max = 107

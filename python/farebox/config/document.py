@@ -178,6 +178,10 @@ class ConsoleEntry(_Entry):
 
     host: str = "127.0.0.1"
     port: Port = 8090
+    hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]] = Field(
+        default=[], description="Names under which browsers reach the console, beside loopback's and `host`"
+    )
+    time_zone: str = Field(default="Asia/Ho_Chi_Minh", description="In which a day begins at 00:00")
 
 
 class StreamDryEntry(_Entry):

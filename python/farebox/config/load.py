@@ -18,6 +18,7 @@ from farebox.config.placement import is_loopback, placed
 from farebox.config.problems import ConfigError, Problem, Problems
 from farebox.config.rows import model_table
 from farebox.config.settings import Endpoint, Service, Settings
+from farebox.config.zones import time_zone
 
 Entry = TypeVar("Entry", EndpointEntry, ModelEntry)
 
@@ -200,6 +201,8 @@ def _settings(documents: list[tuple[Document, Problems]], services: list[Service
         request_log_ttl_days=document.request_log_ttl_days,
         console_host=document.console.host,
         console_port=document.console.port,
+        console_hosts=frozenset(name.lower() for name in (document.console.host, *document.console.hosts)),
+        console_zone=time_zone(document.console.time_zone, "console.time_zone", problems),
         credits=credits_settings(document.credits, problems),
         warnings=tuple(warning for _, found in documents for warning in found.warnings),
     )

@@ -7,6 +7,7 @@ never come from different entries.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from typing import TypedDict
 
@@ -184,6 +185,8 @@ class Settings:
     request_log_ttl_days: int
     console_host: str
     console_port: int
+    console_hosts: frozenset[str]
+    console_zone: tzinfo
     credits: CreditsSettings
     warnings: tuple[Problem, ...]
 

@@ -25,8 +25,9 @@ _STATUSES: Final[tuple[tuple[type[FareboxError], int, str], ...]] = (
 class Declined(Exception):  # noqa: N818 - an answer, not a fault
     """A request is answered with an error: HTTP status, a word for programs, a sentence for people."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int = 0) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s or (1 if status == 503 else 0)
         self.status = status
         self.code = code
         self.message = message

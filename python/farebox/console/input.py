@@ -99,6 +99,26 @@ class AllocationInput(_Input):
     dry_run: bool = False
 
 
+class LoginInput(_Input):
+    """A credential to begin a session with: an admin token or an API key, or a user's name and password."""
+
+    key: Annotated[str, Field(max_length=limits.api_key_bytes_max)] = ""
+    user: Annotated[str, Field(max_length=50)] = ""
+    password: Annotated[str, Field(max_length=limits.password_chars_max)] = ""
+
+
+class LogoutInput(_Input):
+    """Nothing is to be said to log out."""
+
+
+class PasswordInput(_Input):
+    """A password to log in with; the proxy takes API keys only."""
+
+    password: Annotated[
+        str, Field(min_length=limits.password_chars_min, max_length=limits.password_chars_max)
+    ]
+
+
 class CancelInput(_Input):
     """Nothing is to be said to cancel."""
 

@@ -7,13 +7,18 @@ test can try every row with every credential.
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
 from farebox.config.credits import CreditsSettings
 from farebox.console.answers import Declined
+from farebox.console.lockout import Attempts
 from farebox.store.base import Store
+
+if TYPE_CHECKING:
+    from farebox.console.access import Presented
 
 ANYONE: Final = "anyone"
 """No credential is looked at."""
@@ -26,6 +31,8 @@ SUPPORTERS: Final = frozenset({SUPPORT, ADMIN})
 ADMINS: Final = frozenset({ADMIN})
 USERS: Final = frozenset({USER})
 EVERYONE: Final = frozenset({ANYONE})
+KNOWN: Final = READERS | USERS
+"""Whoever has a credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,10 @@ class Call:
     route: "Route"
     key: str
     now_ms: int
+    shown: "Presented"
+    attempts: Attempts
+    hosts: frozenset[str]
+    zone: tzinfo
 
     @property
     def reference(self) -> str:
@@ -69,15 +80,28 @@ class Call:
         return int(text)
 
 
-Handler = Callable[[Call], Awaitable[Mapping[str, object]]]
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that also changes the browser's session: a token to keep, or "" to forget it."""
+
+    document: Mapping[str, object]
+    session: str
+
+
+Handler = Callable[[Call], Awaitable[Mapping[str, object] | Reply]]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row of the table. A route with a body is a write and needs an Idempotency-Key."""
+    """One row of the table. A route with a body is a write and needs an Idempotency-Key, unless doing it
+    again does no harm (`keyed`).
+    """
 
     method: str
     path: str
     roles: frozenset[str]
     handler: Handler
     body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    keyed: bool = True

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -24,17 +25,18 @@ from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.errors import FareboxError, UsageError
 from farebox.config.credits import CreditsSettings
-from farebox.console import purchases, subscriptions, wallets
-from farebox.console.access import admitted
+from farebox.console import logins, purchases, sessions, subscriptions, wallets
+from farebox.console.access import LOOPBACK_HOSTS, admitted, presented
 from farebox.console.answers import Declined, declined
 from farebox.console.figures import Figures
+from farebox.console.lockout import Attempts
 from farebox.console.metrics import CONTENT_TYPE, FareboxCollector
-from farebox.console.routes import Call, Route
+from farebox.console.routes import Call, Reply, Route
 from farebox.console.webhooks import Webhooks
 from farebox.credits.notices import Provider
 from farebox.store.base import Store
 
-ROUTES: Final = (*purchases.ROUTES, *subscriptions.ROUTES, *wallets.ROUTES)
+ROUTES: Final = (*logins.ROUTES, *purchases.ROUTES, *subscriptions.ROUTES, *wallets.ROUTES)
 PROVIDERS: Final = ("sepay", "stripe")
 _KEY: Final = re.compile(r"[\x21-\x7e]{8,100}")
 _log = logging.getLogger(__name__)
@@ -49,6 +51,10 @@ class Console:
     providers: Mapping[str, Provider]
     counters: Callable[[], Iterable[Path]]
     writer_status: Path
+    hosts: frozenset[str] = LOOPBACK_HOSTS
+    """The names under which browsers may come."""
+    zone: tzinfo = UTC
+    """In which days begin at 00:00."""
 
 
 def application(console: Console) -> web.Application:
@@ -65,8 +71,9 @@ def application(console: Console) -> web.Application:
     app.router.add_get("/healthz", _healthz)
     for provider in PROVIDERS:
         app.router.add_post(f"/webhooks/{provider}", _webhook(console, webhooks, provider))
+    attempts = Attempts()
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _served(console, route))
+        app.router.add_route(route.method, route.path, _served(console, route, attempts))
     return app
 
 
@@ -97,18 +104,19 @@ def _answering(room: asyncio.Semaphore) -> Callable[..., Awaitable[web.StreamRes
     ) -> web.StreamResponse:
         """Turn everything a handler may raise into an answer; refuse what there is no room for."""
         if room.locked():
-            return _answer(503, Declined(503, "busy", "too many requests at once; try again").document())
+            busy = Declined(503, "busy", "too many requests at once; try again")
+            return _answer(503, busy.document(), busy.retry_after_s)
         async with room:
             try:
                 return await handler(request)
             except Declined as refusal:
-                return _answer(refusal.status, refusal.document())
+                return _answer(refusal.status, refusal.document(), refusal.retry_after_s)
             except web.HTTPException as error:
                 return _answer(error.status, Declined(error.status, "http", error.reason).document())
             except FareboxError as error:
                 answer = declined(error)
                 _log.warning("%s %s: %d %s", request.method, request.path, answer.status, error)
-                return _answer(answer.status, answer.document())
+                return _answer(answer.status, answer.document(), answer.retry_after_s)
             except Exception:  # noqa: BLE001 - the last answer there is; it is in the log
                 _log.exception("%s %s failed", request.method, request.path)
                 message = "something failed here; it is in the log"
@@ -117,12 +125,14 @@ def _answering(room: asyncio.Semaphore) -> Callable[..., Awaitable[web.StreamRes
     return answering
 
 
-def _served(console: Console, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _served(
+    console: Console, route: Route, attempts: Attempts
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def serve(request: web.Request) -> web.Response:
         now_ms = wall_ms()
         text = await _body(request, limits.console_body_bytes_max)
-        authorization = request.headers.get("Authorization", "")
-        caller = await admitted(console.store, route, authorization, now_ms)
+        shown = presented(request)
+        caller = await admitted(console.store, route, shown, console.hosts, now_ms)
         call = Call(
             store=console.store,
             settings=console.settings,
@@ -133,13 +143,35 @@ def _served(console: Console, route: Route) -> Callable[[web.Request], Awaitable
             route=route,
             key=_idempotency_key(request, route),
             now_ms=now_ms,
+            shown=shown,
+            attempts=attempts,
+            hosts=console.hosts,
+            zone=console.zone,
         )
-        document = await route.handler(call)
+        answer = await route.handler(call)
         if route.body is not None:
             _log.info("%s %s by %s: done", request.method, request.path, caller.actor)
-        return _answer(200, document)
+        if isinstance(answer, Reply):
+            return _with_session(_answer(200, answer.document), answer.session, is_secure=shown.is_secure)
+        return _answer(200, answer)
 
     return serve
+
+
+def _with_session(response: web.Response, token: str, *, is_secure: bool) -> web.Response:
+    if not token:
+        response.del_cookie(sessions.COOKIE, path="/")
+        return response
+    response.set_cookie(
+        sessions.COOKIE,
+        token,
+        path="/",
+        max_age=int(limits.session_lasts_s),
+        secure=is_secure,
+        httponly=True,
+        samesite="Strict",
+    )
+    return response
 
 
 def _webhook(
@@ -192,7 +224,7 @@ def _no_number(text: str) -> None:
 
 
 def _idempotency_key(request: web.Request, route: Route) -> str:
-    if route.body is None:
+    if route.body is None or not route.keyed:
         return ""
     key = request.headers.get("Idempotency-Key", "")
     if not _KEY.fullmatch(key):
@@ -218,10 +250,20 @@ async def _healthz(request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
-def _answer(status: int, document: Mapping[str, object]) -> web.Response:
-    headers = {"Cache-Control": "no-store"}
-    if status == 503:
-        headers["Retry-After"] = "1"
+def _answer(status: int, document: Mapping[str, object], retry_after_s: int = 0) -> web.Response:
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    if retry_after_s:
+        headers["Retry-After"] = str(retry_after_s)
     return web.Response(
-        body=orjson.dumps(document), status=status, content_type="application/json", headers=headers
+        body=orjson.dumps(document, default=_plain),
+        status=status,
+        content_type="application/json",
+        headers=headers,
     )
+
+
+def _plain(value: object) -> object:
+    """Exact decimals become JSON numbers as they stand, where a contract has numbers."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    raise TypeError(f"{type(value).__name__} in an answer")

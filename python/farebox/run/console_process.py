@@ -14,6 +14,7 @@ from farebox.base.errors import StoreDownError, StoreRefusedError
 from farebox.config.load import load
 from farebox.config.secrets import payment_secrets
 from farebox.config.settings import Settings
+from farebox.console.access import LOOPBACK_HOSTS
 from farebox.console.server import Console, start_console
 from farebox.credits.notices import Provider
 from farebox.credits.sepay import SepayProvider
@@ -37,6 +38,8 @@ async def main(config: list[Path]) -> int:
         providers=providers(settings),
         counters=lambda: counters_files(settings),
         writer_status=writer_status_file(settings),
+        hosts=LOOPBACK_HOSTS | settings.console_hosts,
+        zone=settings.console_zone,
     )
     close = await start_console(console, settings.console_host, settings.console_port)
     try:

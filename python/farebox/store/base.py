@@ -60,6 +60,8 @@ RECORD_KINDS: Final[Mapping[str, str]] = {
     "export": "exports",
     "admin": "admins",
     "request": "requests",
+    "session": "sessions",
+    "password": "passwords",
 }
 """Kind of a record -> the collection it lies in."""
 
