@@ -48,7 +48,12 @@ BODIES = {
     "AllocationInput": {"pool": "credits", "to_pool": "creditsNew", "amount": "1"},
     "CancelInput": {},
     "LoginInput": {"key": "sk-trollllm-" + "0" * 64},
-    "LogoutInput": {},
+    "NothingInput": {},
+    "CreateUserInput": {"user": "newcomer"},
+    "KeyInput": {"label": "laptop"},
+    "KeyLimitsInput": {"requests_per_minute": 5},
+    "TokenInput": {"name": "newcomer", "role": "support"},
+    "SettleInput": {"amount": "1"},
     "PasswordInput": {"password": "correct horse battery"},
     "PeriodInput": {"subscription": "s1", "plan": "pro", "starts_ms": 1, "ends_ms": 1 << 50},
     "UndoInput": {"key": "k1", "reason": "because"},
@@ -66,7 +71,10 @@ async def desk(store, tmp_path) -> AsyncIterator[Desk]:
 
 
 def named(path: str) -> str:
-    return path.format(user="alice", payment="sepay:404", order="TROLLNONE", subscription="manual:none")
+    there_is_none = {"digest": "0" * 64, "exchange": "none", "version": "404", "name": "nobody"}
+    return path.format(
+        user="alice", payment="sepay:404", order="TROLLNONE", subscription="manual:none", **there_is_none
+    )
 
 
 async def money(desk: Desk) -> dict[str, dict[str, int]]:
@@ -119,7 +127,7 @@ async def test_every_change_is_in_the_audit_log_with_who_made_it(desk, tmp_path)
         if route.body is None or not route.keyed:
             continue
         role = "user" if USER in route.roles else "admin"
-        path = route.path.format(user="alice", payment="sepay:1", order="x", subscription="manual:1")
+        path = named(route.path.replace("{payment}", "sepay:1").replace("{subscription}", "manual:1"))
         before = audited()
         body = {**BODIES[route.body.__name__]}
         if route.path.endswith("/accept"):

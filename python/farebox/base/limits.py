@@ -137,6 +137,7 @@ log_rows_searched_max = 5000
 console_figures_kept_s = 10.0
 console_figures_wait_s = 2.0
 live_exchanges_max = 200
+keys_per_user_max = 100
 login_failures_max = 10
 login_lockout_s = 300.0
 login_names_remembered_max = 10_000

@@ -16,11 +16,119 @@ Name = Annotated[str, Field(min_length=1, max_length=50)]
 Pool = Annotated[str, Field(min_length=1, max_length=30)]
 Text = Annotated[str, Field(max_length=limits.console_text_chars_max)]
 Reason = Annotated[str, Field(min_length=3, max_length=limits.console_text_chars_max)]
+ModelName = Annotated[str, Field(min_length=1, max_length=limits.model_name_bytes_max)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 
 
 class _Input(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class _Query(BaseModel):
+    """What a query string says; whatever else stands there is nobody's business."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class PeriodQuery(_Query):
+    """A period: a word (1h, 2h, 3h, 4h, 8h, 24h, 3d, 7d, 30d, all), or from and to. Default: 24h."""
+
+    period: Annotated[str, Field(max_length=20)] = ""
+    begins: Annotated[str, Field(max_length=40, alias="from", description="a date, a moment or ms")] = ""
+    ends: Annotated[str, Field(max_length=40, alias="to", description="a date, included, a moment or ms")] = (
+        ""
+    )
+
+    def words(self, otherwise: str = "") -> dict[str, str]:
+        """As the periods want them; `otherwise` is the period where none is asked for."""
+        asked = self.period or ("" if self.begins or self.ends else otherwise)
+        return {"period": asked, "from": self.begins, "to": self.ends}
+
+
+class SpendersQuery(PeriodQuery):
+    """How many users of a period."""
+
+    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 20
+
+
+class LogsQuery(PeriodQuery):
+    """Which request-log rows. Default period: all."""
+
+    user: Annotated[str, Field(max_length=200)] = ""
+    model: Annotated[str, Field(max_length=limits.model_name_bytes_max)] = ""
+    wallet: Annotated[str, Field(max_length=30)] = ""
+    outcome: Annotated[str, Field(max_length=30)] = ""
+    failed: bool | None = None
+    before: Annotated[str, Field(max_length=40, description="the `next` of the page before")] = ""
+    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
+
+
+class PageQuery(_Query):
+    """A page of a list."""
+
+    before: Annotated[str, Field(max_length=100, description="the `next` of the page before")] = ""
+    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
+
+
+class AuditQuery(PageQuery):
+    """Entries of the audit log, of one actor or about one subject."""
+
+    actor: Annotated[str, Field(max_length=100)] = ""
+    subject: Annotated[str, Field(max_length=200)] = ""
+
+
+class UsersQuery(_Query):
+    """Users by name; `q`: how their names begin."""
+
+    q: Annotated[str, Field(max_length=50)] = ""
+    after: Annotated[str, Field(max_length=200, description="the `next` of the page before")] = ""
+    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
+
+
+class LeasesQuery(_Query):
+    """Leases, of one journal or of all."""
+
+    journal: Annotated[str, Field(max_length=16)] = ""
+    after: Annotated[str, Field(max_length=200, description="the `next` of the page before")] = ""
+    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
+
+
+class NothingInput(_Input):
+    """Nothing is to be said."""
+
+
+class CreateUserInput(_Input):
+    """A new account's name."""
+
+    user: Name
+
+
+class KeyLimitsInput(_Input):
+    """What a key may do; null: the service's rate, every model."""
+
+    requests_per_minute: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    allowed_models: Annotated[list[ModelName], Field(max_length=200)] | None = None
+
+
+class KeyInput(KeyLimitsInput):
+    """A new API key."""
+
+    label: Annotated[str, Field(max_length=64)] = ""
+    expires_ms: Annotated[int, Field(ge=0, le=1 << 53)] | None = None
+
+
+class TokenInput(_Input):
+    """A new admin token."""
+
+    name: Name
+    role: Annotated[str, Field(pattern=r"^(admin|support|read-only)$")]
+    expires_ms: Annotated[int, Field(ge=0, le=1 << 53)] | None = None
+
+
+class SettleInput(_Input):
+    """What a parked exchange is charged."""
+
+    amount: Amount
 
 
 class OrderInput(_Input):
@@ -105,10 +213,6 @@ class LoginInput(_Input):
     key: Annotated[str, Field(max_length=limits.api_key_bytes_max)] = ""
     user: Annotated[str, Field(max_length=50)] = ""
     password: Annotated[str, Field(max_length=limits.password_chars_max)] = ""
-
-
-class LogoutInput(_Input):
-    """Nothing is to be said to log out."""
 
 
 class PasswordInput(_Input):

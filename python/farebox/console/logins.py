@@ -11,7 +11,7 @@ from typing import cast
 from farebox.console import passwords, sessions
 from farebox.console.access import check_place, credential_of
 from farebox.console.answers import Declined
-from farebox.console.input import LoginInput, LogoutInput, PasswordInput
+from farebox.console.input import LoginInput, NothingInput, PasswordInput
 from farebox.console.routes import EVERYONE, KNOWN, USER, USERS, Call, Caller, Reply, Route
 from farebox.console.sessions import PASSWORD, Credential
 
@@ -81,7 +81,7 @@ def _session_view(caller: Caller, token: str) -> dict[str, object]:
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/login", EVERYONE, log_in, LoginInput, keyed=False),
-    Route("POST", "/api/logout", KNOWN, log_out, LogoutInput, keyed=False),
+    Route("POST", "/api/logout", KNOWN, log_out, NothingInput, keyed=False),
     Route("GET", "/api/session", KNOWN, show_session),
     Route("POST", "/api/password", USERS, set_password, PasswordInput),
 )

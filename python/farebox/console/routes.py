@@ -58,6 +58,7 @@ class Call:
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: BaseModel | None
+    asked: BaseModel | None
     route: "Route"
     key: str
     now_ms: int

@@ -25,7 +25,17 @@ from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.errors import FareboxError, UsageError
 from farebox.config.credits import CreditsSettings
-from farebox.console import logins, purchases, sessions, subscriptions, wallets
+from farebox.console import (
+    accounts,
+    logins,
+    openapi,
+    operations,
+    purchases,
+    reports,
+    sessions,
+    subscriptions,
+    wallets,
+)
 from farebox.console.access import LOOPBACK_HOSTS, admitted, presented
 from farebox.console.answers import Declined, declined
 from farebox.console.figures import Figures
@@ -36,7 +46,15 @@ from farebox.console.webhooks import Webhooks
 from farebox.credits.notices import Provider
 from farebox.store.base import Store
 
-ROUTES: Final = (*logins.ROUTES, *purchases.ROUTES, *subscriptions.ROUTES, *wallets.ROUTES)
+ROUTES: Final = (
+    *logins.ROUTES,
+    *reports.ROUTES,
+    *accounts.ROUTES,
+    *operations.ROUTES,
+    *purchases.ROUTES,
+    *subscriptions.ROUTES,
+    *wallets.ROUTES,
+)
 PROVIDERS: Final = ("sepay", "stripe")
 _KEY: Final = re.compile(r"[\x21-\x7e]{8,100}")
 _log = logging.getLogger(__name__)
@@ -69,6 +87,7 @@ def application(console: Console) -> web.Application:
     )
     app.router.add_get("/metrics", _metrics(registry, figures))
     app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/api/openapi.json", _openapi())
     for provider in PROVIDERS:
         app.router.add_post(f"/webhooks/{provider}", _webhook(console, webhooks, provider))
     attempts = Attempts()
@@ -140,6 +159,7 @@ def _served(
             path=dict(request.match_info),
             query=dict(request.query),
             body=_input(route.body, text),
+            asked=_asked(route.query, request.query),
             route=route,
             key=_idempotency_key(request, route),
             now_ms=now_ms,
@@ -172,6 +192,16 @@ def _with_session(response: web.Response, token: str, *, is_secure: bool) -> web
         samesite="Strict",
     )
     return response
+
+
+def _openapi() -> Callable[[web.Request], Awaitable[web.Response]]:
+    document = openapi.document(ROUTES)
+
+    async def serve(request: web.Request) -> web.Response:
+        del request
+        return _answer(200, document)
+
+    return serve
 
 
 def _webhook(
@@ -212,11 +242,24 @@ def _input(model: type[BaseModel] | None, body: bytes) -> BaseModel | None:
     try:
         return model.model_validate(json.loads(body, parse_float=Decimal, parse_constant=_no_number))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise Declined(422, "invalid", f"{where}: {first['msg']}") from None
+        raise _invalid(error, "the body") from None
     except (ValueError, RecursionError):
         raise Declined(400, "invalid", "the body is no JSON object") from None
+
+
+def _asked(model: type[BaseModel] | None, query: Mapping[str, str]) -> BaseModel | None:
+    if model is None:
+        return None
+    try:
+        return model.model_validate(dict(query))
+    except ValidationError as error:
+        raise _invalid(error, "the query") from None
+
+
+def _invalid(error: ValidationError, whole: str) -> Declined:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or whole
+    return Declined(422, "invalid", f"{where}: {first['msg']}")
 
 
 def _no_number(text: str) -> None:
