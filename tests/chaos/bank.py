@@ -22,8 +22,10 @@ from chaos.trouble import Trouble
 from chaos.verdict import Verdict, judge
 from farebox.base.errors import FareboxError
 from farebox.store import open_store
+from mongodb import fast_folder
 
 CENTS = 2
+REPORT_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ async def _run(plan: Plan, folder: Path, database: Database, bank: Bank) -> Verd
 
 async def _bad_times(plan: Plan, bank: Bank, machines: Machines, trouble: Trouble) -> None:
     """Traffic and trouble side by side, until the time or the exchanges are used up."""
-    background = [asyncio.create_task(bank.move_money()), asyncio.create_task(bank.watch_balances())]
+    work = (bank.move_money(), bank.watch_balances(), _report(bank, trouble))
+    background = [asyncio.create_task(one) for one in work]
     clients = [
         asyncio.create_task(bank.client(machines.hosts, number, plan.exchanges))
         for number in range(plan.clients)
@@ -87,6 +90,20 @@ async def _bad_times(plan: Plan, bank: Bank, machines: Machines, trouble: Troubl
     finally:
         bank.stopping = True
         await asyncio.gather(*clients, *background)
+
+
+async def _report(bank: Bank, trouble: Trouble) -> None:
+    """A line now and then: a long run is watched."""
+    began_s = said_s = time.monotonic()
+    while not bank.stopping:
+        await asyncio.sleep(0.5)
+        if time.monotonic() >= said_s + REPORT_INTERVAL_S:
+            said_s = time.monotonic()
+            sys.stdout.write(
+                f"{said_s - began_s:.0f} s: {bank.sent} requests, {dict(bank.outcomes)}, "
+                f"{sum(trouble.made.values())} troubles\n"
+            )
+            sys.stdout.flush()
 
 
 def main() -> int:
@@ -109,8 +126,11 @@ def main() -> int:
     plan = Plan(**options)
     sys.stdout.write(f"seed {plan.seed}\n")
     sys.stdout.flush()
-    with tempfile.TemporaryDirectory(prefix="farebox-chaos-") as temporary:
-        place = folder or Path(temporary)
+    with (
+        tempfile.TemporaryDirectory(prefix="farebox-chaos-") as temporary,
+        fast_folder(Path(temporary)) as fast,
+    ):
+        place = folder or fast
         place.mkdir(parents=True, exist_ok=True)
         try:
             verdict = asyncio.run(run(plan, place))

@@ -25,6 +25,10 @@ from farebox.store.base import EventResult, Store
 POOL = "creditsNew"
 CENT = 10**10
 AT_MOST_S = 40.0
+BACK_OFF_FIRST_S, BACK_OFF_MAX_S = 0.05, 2.0
+"""Of a client that could not be served, doubling, as client libraries do: a host that is down would otherwise
+be asked fifty times a second by each client, and hardly anything but refusals would be counted.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +128,26 @@ class Bank:
     async def client(self, hosts: Sequence[Host], number: int, limit: int) -> None:
         """One client of many users that goes on whatever happens, on any host."""
         rng = random.Random(self.rng.getrandbits(64) + number)
+        pause_s = BACK_OFF_FIRST_S
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=8)) as session:
             while not self.stopping and self.sent < limit:
                 self.sent += 1
                 at = rng.randrange(len(hosts))
                 try:
-                    await self._exchange(session, hosts[at], at, rng)
+                    answered = await self._exchange(session, hosts[at], at, rng)
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     self.outcomes[type(error).__name__] += 1
-                    await asyncio.sleep(0.05)
+                    answered = False
+                if answered:
+                    pause_s = BACK_OFF_FIRST_S
+                else:
+                    await asyncio.sleep(rng.uniform(pause_s / 2, pause_s))
+                    pause_s = min(2 * pause_s, BACK_OFF_MAX_S)
 
     async def _exchange(
         self, session: aiohttp.ClientSession, host: Host, at: int, rng: random.Random
-    ) -> None:
+    ) -> bool:
+        """One request; whether Farebox could serve it or say that the money is short."""
         user, stream, messages = rng.choice(self.users), rng.random() < 0.5, rng.random() < 0.3
         path, body = _request(rng, stream, messages)
         headers = {"Authorization": f"Bearer {self.keys[user]}"}
@@ -146,12 +157,13 @@ class Bank:
             data = await response.read()
             self.outcomes[str(response.status)] += 1
             if response.status != 200:
-                await asyncio.sleep(0.02)
-            elif not stream or _is_complete(data, messages):
+                return response.status == 402
+            if not stream or _is_complete(data, messages):
                 exchange = response.headers["x-request-id"]
                 self.delivered.append(Delivered(exchange, _upstream_id(data, stream), at))
-            else:
-                self.outcomes["stream broken off"] += 1
+                return True
+            self.outcomes["stream broken off"] += 1
+            return False
 
 
 def _request(rng: random.Random, stream: bool, messages: bool) -> tuple[str, dict[str, object]]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from farebox.base.records import LotAmount, Settlement, Transaction
+from farebox.ledger.lots import available_pico
 from farebox.ledger.user_lease import UserLease
 from model.checks import Checks
 from model.debits import Debits
@@ -64,11 +65,11 @@ class World(Checks, Debits):
         return f"{prefix}{self.count}"
 
     # -- messages --------------------------------------------------------------------------------------------
-    def call(self, operation: Callable[[], Any]) -> Any:
+    def call(self, operation: Callable[[], Any], fate: str = "") -> Any:
         """A message to the store: as a rule answered; else lost, answered in vain, late, or doubled."""
         late = 8 if self.trouble == "messages" else 2
         fates = ["ok", "lost", "unheard", "late", "twice"]
-        fate = "ok" if self.calm else self.rng.choices(fates, [12, 1, 1, late, 1])[0]
+        fate = "ok" if self.calm else fate or self.rng.choices(fates, [12, 1, 1, late, 1])[0]
         if fate in {"ok", "twice"}:
             if fate == "twice":
                 self.delayed.append(operation)
@@ -175,12 +176,12 @@ class World(Checks, Debits):
     def in_journal(self, worker: Worker, exchange: Exchange, kind: str) -> bool:
         return any(one.kind == kind and one.exchange == exchange.id for one in worker.journal.records)
 
-    def end(self, worker: Worker) -> None:
+    def end(self, worker: Worker, chosen: str = "") -> None:
         """An answer is complete: settle, then the client sees the end. Or nothing was sent: void."""
         if not worker.open:
             return
         sent = [one.id for one in worker.open.values() if one.sent]
-        exchange = worker.open.pop(self.rng.choice(sent or list(worker.open)))
+        exchange = worker.open.pop(chosen or self.rng.choice(sent or list(worker.open)))
         lease = worker.leases[exchange.user]
         assert exchange.hold is not None
         if not self.in_journal(worker, exchange, "sent"):
@@ -207,9 +208,9 @@ class World(Checks, Debits):
         worker.unbooked.setdefault(exchange.user, []).append(settlement)
         worker.freed[exchange.user] = len(worker.journal.records)
 
-    def give_back(self, worker: Worker) -> None:
+    def give_back(self, worker: Worker, chosen: str = "", fate: str = "") -> None:
         """Return free money that is certain; subtracted before the call leaves."""
-        name = self.rng.choice(list(self.store.users))
+        name = chosen or self.rng.choice(list(self.store.users))
         lease = worker.leases.get(name)
         if lease is None or name in worker.stale or worker.returning is not None:
             return
@@ -226,13 +227,36 @@ class World(Checks, Debits):
         lease.subtract(parts)
         op = lease.op
         try:
-            answer = self.call(lambda: self.store.give_back(name, worker.journal.id, worker.epoch, op, parts))
+            answer = self.call(
+                lambda: self.store.give_back(name, worker.journal.id, worker.epoch, op, parts), fate
+            )
         except UnknownError:
             answer = None
         if answer is None:
             worker.stale.add(name)
         else:
             lease.op = answer
+
+    def return_meets_late_path(self, worker: Worker) -> None:
+        """Hole 48: a worker has leased all that a user has and gives it back; before the return arrives, an
+        exchange above its hold is booked, for which nothing is left but this lease.
+        """
+        self.serve(worker)
+        self.send(worker)
+        sent = [one for one in worker.open.values() if one.sent and one.user not in worker.stale]
+        if not sent:
+            return
+        exchange = self.rng.choice(sent)
+        name, lease = exchange.user, worker.leases[exchange.user]
+        available = available_pico(self.store.account(name), WALLET, self.now)
+        if available > 0:
+            self.grow(worker, name, lease.free_pico(WALLET, self.now) + available)
+        before = len(self.delayed)
+        self.give_back(worker, name, "late")
+        self.end(worker, exchange.id)
+        self.write(worker.journal)
+        if len(self.delayed) > before:
+            self.delayed.pop(before)()
 
     def give_back_answer(self, worker: Worker) -> None:
         if worker.returning is not None:
@@ -466,6 +490,7 @@ class World(Checks, Debits):
                 self.collect,
                 self.transfer,
                 self.try_any_transfer,
+                lambda: self.return_meets_late_path(worker),
             ],
             self.weights(),
         )[0]
@@ -493,6 +518,7 @@ class World(Checks, Debits):
             ),
             *(2 * self.scarce, 3, 2, 2, 1, 2, power, directory, 0.5, 0.5),
             *(claiming, claiming, 3 * claiming, claiming, 3 * claiming),
+            8 if self.trouble == "messages" and self.charges_above_hold else 0,
         ]
 
     def toggle(self) -> None:

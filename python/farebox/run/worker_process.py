@@ -10,14 +10,21 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from farebox.base import clock, limits
 from farebox.base.counters import JOURNAL_SYNC, Counters, observe
-from farebox.base.errors import FaultError, Refusal, Refused, StoreDownError, StoreUnknownError
+from farebox.base.errors import (
+    FaultError,
+    Refusal,
+    Refused,
+    StoreConflictError,
+    StoreDownError,
+    StoreUnknownError,
+)
 from farebox.config.load import load
 from farebox.config.settings import Settings
 from farebox.journal.journal import Journal, take
@@ -32,6 +39,8 @@ from farebox.store.remote import RemoteStore
 from farebox.wire.incoming import Incoming
 from farebox.wire.server import Server
 from farebox.writer.recovery import Recovered, recover
+
+T = TypeVar("T")
 
 _log = logging.getLogger("farebox.worker")
 _RETRY_S = 0.25
@@ -56,14 +65,16 @@ async def main(number: int, silent_start_s: float, descriptors: list[list[int]],
     counters = Counters(counters_file(settings, number))
     journal.on_sync = partial(observe, counters.values, JOURNAL_SYNC)
     try:
-        recovered = await _recovered(journal, store, settings, signals)
+        recovered = await _while_store_is_away(lambda: _recover(journal, store, settings), signals)
         if recovered is None:
             return 0
         worker = _worker(settings, store, journal, counters, loop)
         worker.leases.remember_unbooked(recovered.unapplied)
         pushes.to(worker)
         serving = Serving(worker, servers, store)
-        await serving.put_in_force(settings)
+        if not await _while_store_is_away(lambda: _put_in_force(serving, settings), signals):
+            await worker.close()
+            return 0
         beats = _Beats(store, journal)
         worker.ready = beats.trouble
         worker.spawn(beats.run())
@@ -178,29 +189,39 @@ async def _not_ready(client: Incoming) -> None:
 
 
 # -- start ---------------------------------------------------------------------------------------------------
-async def _recovered(
-    journal: Journal, store: RemoteStore, settings: Settings, signals: StopSignals
-) -> Recovered | None:
-    """Recover, trying again while the store is away; None when told to stop meanwhile."""
-    loop = asyncio.get_running_loop()
+async def _while_store_is_away(work: Callable[[], Awaitable[T]], signals: StopSignals) -> T | None:
+    """The result of `work`, which is tried again while the store is away; None when told to stop meanwhile.
+
+    A worker that ended instead would come back with its recovery to do once more, and no sooner.
+    """
     said = False
     while not signals.drain.is_set():
         try:
-            return await recover(
-                journal,
-                store,
-                now_ms=clock.wall_ms(),
-                host=socket.gethostname(),
-                schedule=loop.call_soon,
-                wake=loop.call_soon_threadsafe,
-                durability="disk" if settings.durability == "disk" else "process",
-            )
-        except (StoreDownError, StoreUnknownError) as error:
+            return await work()
+        except (StoreDownError, StoreUnknownError, StoreConflictError) as error:
             if not said:
                 _log.warning("waiting for the store: %s", error)
                 said = True
             await asyncio.sleep(_RETRY_S)
     return None
+
+
+async def _recover(journal: Journal, store: RemoteStore, settings: Settings) -> Recovered:
+    loop = asyncio.get_running_loop()
+    return await recover(
+        journal,
+        store,
+        now_ms=clock.wall_ms(),
+        host=socket.gethostname(),
+        schedule=loop.call_soon,
+        wake=loop.call_soon_threadsafe,
+        durability="disk" if settings.durability == "disk" else "process",
+    )
+
+
+async def _put_in_force(serving: Serving, settings: Settings) -> bool:
+    await serving.put_in_force(settings)
+    return True
 
 
 def _worker(

@@ -97,9 +97,9 @@ def _update(journal: str, user: str, records: Sequence[Settlement]) -> UpdateOne
     steps: dict[str, object] = {"rev": 1, **counter_steps(counters)}
     pools: dict[str, int] = defaultdict(int)
     for lot, pool, amount in parts:
-        conditions[f"{lease}.lots.{key(lot)}"] = {"$gte": usd(amount)}
-        conditions[f"lots.{lot}.pool"] = pool
+        conditions[f"lots.{key(lot)}.pool"] = pool
         for path in (f"{lease}.lots.{lot}", f"leased.{lot}", f"lots.{lot}.left"):
+            conditions[path] = {"$gte": usd(amount), "$type": "decimal"}
             steps[path] = usd(-amount)
         pools[pool] += amount
     for pool, amount in pools.items():

@@ -22,7 +22,6 @@ from farebox.store.booking_rules import (
     is_refusal,
     pays_as_recorded,
 )
-from farebox.store.lease_rules import FOREIGN_WRITE
 from farebox.store.mongo import accounts, faults, feed, parking, rows
 from farebox.store.mongo.connection import Place
 from farebox.store.mongo.document import UserDocument
@@ -116,7 +115,7 @@ class _Batch:
     def _look_at(self, user: UserDocument) -> None:
         """Open what the replaced system left, park whom someone outside wrote to."""
         if not user.is_changed and user.is_damaged():
-            user.park(FOREIGN_WRITE)
+            user.park(user.why_damaged())
             self._changes.append(feed.change("user", user.name))
         elif user.unopened():
             self._rows += [rows.encode(row) for row in open_balances(user, self._now_ms)]

@@ -38,7 +38,7 @@ async def set_claim(place: Place, user_name: str, claim: Claim) -> bool:
     if claim.amount_pico <= 0:
         raise InvariantBrokenError(f"claim {claim.reference}: it asks for nothing")
     user = await accounts.find(place, user_name)
-    if user is None:
+    if user is None or user.damage is not None:
         return False
     keep(user, claim)
     await accounts.save(place, user)

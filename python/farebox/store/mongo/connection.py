@@ -32,6 +32,7 @@ from farebox.base import clock, limits
 from farebox.base.errors import StoreConflictError, StoreDownError, StoreRefusedError, StoreUnknownError
 from farebox.base.redaction import redacted
 from farebox.store.mongo import faults
+from farebox.store.mongo.values import UnstorableError
 
 T = TypeVar("T")
 Document: TypeAlias = dict[str, Any]
@@ -144,7 +145,7 @@ class Connection:
 
         `work` is called again after a conflict with another writer, up to `attempts` times and while there is
         time; then StoreConflictError. An id that is there already counts as a conflict: the next attempt sees
-        it.
+        it. Raises UnstorableError where an update does not fit a document that others have written to.
         """
         deadline_s = time.monotonic() + limits.store_timeout_s
         for attempt in itertools.count(1):
@@ -174,6 +175,8 @@ class Connection:
         except PyMongoError as error:
             if faults.is_duplicate(error):
                 raise StoreConflictError(f"{self.where}: an id of the transaction is taken") from error
+            if faults.is_misfit(error):
+                raise UnstorableError(f"{self.where}: {redacted(str(error))[:300]}") from error
             raise faults.fault(error, self.where, may_have_happened=False) from error
 
     async def _end_abandoned(self) -> None:

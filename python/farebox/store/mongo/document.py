@@ -6,13 +6,23 @@ under the `rev` that was read. Promises: every change of money touches a pool, i
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from bson import Decimal128, Int64
 
 from farebox.base.records import POOLS, Account, Claim, LeaseEntry, Lot, LotAmount
 from farebox.store.booking_rules import Counters
+from farebox.store.lease_rules import FOREIGN_WRITE
+from farebox.store.mongo import fields
+from farebox.store.mongo.fields import (
+    DamagedError,
+    Lease,
+    Raw,
+    StoredLot,
+    encoded_claim,
+    encoded_lease,
+    encoded_lots,
+)
 from farebox.store.mongo.values import (
     UnstorableError,
     date,
@@ -23,8 +33,6 @@ from farebox.store.mongo.values import (
     pico,
     usd,
 )
-
-Raw = Mapping[str, Any]
 
 UNREADABLE_PICO: Final = -1
 """Stands for a balance that is no amount of money: it differs from any shadow."""
@@ -73,7 +81,12 @@ def lifetime_of(raw: Raw) -> dict[str, int]:
     """A user's lifetime counters under the replaced system's names; money in pico-USD."""
     money = {f"{name}_pico": _counter_pico(raw.get(name)) for name in (*_MONEY_COUNTERS, "total_earned")}
     del money["written_off_pico"]
-    return {**money, **{name: int(raw.get(name) or 0) for name in _TOKEN_COUNTERS}}
+    return {**money, **{name: _counter(raw.get(name)) for name in _TOKEN_COUNTERS}}
+
+
+def _counter(value: object) -> int:
+    """A lifetime counter of tokens; what is no number, as the replaced system may have left it, is 0."""
+    return int(value) if isinstance(value, int | float) and value == value // 1 else 0
 
 
 def _counter_pico(value: object) -> int:
@@ -83,69 +96,40 @@ def _counter_pico(value: object) -> int:
         return 0
 
 
-@dataclass(slots=True)
-class _Lot:
-    pool: str
-    left_pico: int
-    expires_at_ms: int | None
-    source: str
-
-    def encode(self) -> dict[str, object]:
-        return {
-            "pool": self.pool,
-            "left": usd(self.left_pico),
-            "expires_at": date(self.expires_at_ms),
-            "source": self.source,
-        }
-
-
-@dataclass(slots=True)
-class Lease:
-    """A journal's entry in the document."""
-
-    owner: int
-    op: int
-    dead: bool = False
-    lots: dict[str, int] = field(default_factory=dict)
-
-    def encode(self) -> dict[str, object]:
-        """The entry as it is stored."""
-        lots = {lot: usd(amount) for lot, amount in self.lots.items() if amount}
-        return {"owner": self.owner, "op": self.op, "dead": self.dead, "lots": lots}
-
-
 class UserDocument:
     """One user, as one transaction sees and changes him."""
 
     def __init__(self, raw: Raw) -> None:
-        """Raises UnstorableError when a field of the money protocol holds what Farebox never writes."""
+        """A document with a field of the money protocol that holds what Farebox never writes has no money:
+        nothing is guessed, and `damage` says which field it is.
+        """
+        self.damage: str | None = None
+        try:
+            self._read(raw)
+        except DamagedError as error:
+            self._read(_without_money(raw))
+            self._raw = raw
+            self.damage = f"{error}: write the right value, then `farebox wallet adopt`"
+
+    def _read(self, raw: Raw) -> None:
         self.name: str = raw["_id"]
-        self.rev: int = raw.get("rev") or 0
-        self.parked: str | None = raw.get("parked")
+        self.rev = fields.whole_number(raw, "rev")
+        self.parked: str | None = None if raw.get("parked") is None else str(raw["parked"])
         self.is_active: bool = raw.get("isActive", True) is not False
-        self.unresolved: int = raw.get("unresolved") or 0
+        self.unresolved = fields.whole_number(raw, "unresolved")
         self._raw = raw
-        self._shadowed = raw.get("seen") or {}
-        self.seen = {pool: pico(self._shadowed.get(pool)) for pool in POOLS}
+        shadows = fields.entries_of(raw, "seen", pico)
+        self._shadowed: Raw = raw.get("seen") or {}
+        self.seen = {pool: shadows.get(pool, 0) for pool in POOLS}
         self.balances = {pool: self._balance(pool) for pool in POOLS}
-        self.lots = {
-            lot: _Lot(
-                stored["pool"], pico(stored["left"]), milliseconds(stored["expires_at"]), stored["source"]
-            )
-            for lot, stored in sorted((raw.get("lots") or {}).items())
-        }
-        self.leased = _amounts(raw.get("leased"))
-        self.leases = {
-            journal: Lease(stored["owner"], stored["op"], bool(stored.get("dead")), _amounts(stored["lots"]))
-            for journal, stored in sorted((raw.get("leases") or {}).items())
-        }
-        self.reserved = {
-            exchange: _amounts(lots) for exchange, lots in sorted((raw.get("reserved") or {}).items())
-        }
-        self.claims = {
-            stored["reference"]: _claim(stored)
-            for stored in sorted((raw.get("claims") or {}).values(), key=lambda one: str(one["reference"]))
-        }
+        self.lots = fields.entries_of(raw, "lots", fields.lot)
+        self.leased = fields.entries_of(raw, "leased", pico)
+        self.leases = fields.entries_of(raw, "leases", fields.lease)
+        self.reserved = fields.entries_of(raw, "reserved", fields.amounts)
+        claims = fields.entries_of(raw, "claims", fields.claim).values()
+        self.claims = {one.reference: one for one in sorted(claims, key=lambda one: one.reference)}
+        self.wants = frozenset(fields.entries_of(raw, "wants", bool))
+        self._written_off_pico = fields.money(raw, "written_off")
         self._changed: dict[str, set[str]] = {
             part: set() for part in ("pools", "lots", "leased", "leases", "reserved", "claims")
         }
@@ -178,8 +162,10 @@ class UserDocument:
         return self._raw.get("claims") or {"$in": [None, {}]}
 
     def is_damaged(self) -> bool:
-        """Whether someone outside wrote a balance: it differs from its shadow, in value or type."""
-        return any(
+        """Whether someone outside wrote: a balance differs from its shadow, in value or type, or a field of
+        the protocol is damaged.
+        """
+        return self.damage is not None or any(
             self.balances[pool] != self.seen[pool] or not isinstance(self._raw.get(pool), Decimal128)
             for pool in self._shadowed
             if pool in self.balances
@@ -191,7 +177,7 @@ class UserDocument:
             user=self.name,
             rev=self.rev,
             is_active=self.is_active,
-            parked=self.parked,
+            parked=self.parked or self.damage,
             balances=dict(self.balances),
             seen=dict(self.seen),
             lots=tuple(
@@ -204,8 +190,8 @@ class UserDocument:
             },
             reserved={exchange: dict(lots) for exchange, lots in self.reserved.items()},
             claims=tuple(self.claims.values()),
-            wants=frozenset(self._raw.get("wants") or {}),
-            written_off_pico=pico(self._raw.get("written_off")) + self._counters.written_off_pico,
+            wants=self.wants,
+            written_off_pico=self._written_off_pico + self._counters.written_off_pico,
         )
 
     def forget_changes(self) -> None:
@@ -213,6 +199,10 @@ class UserDocument:
         self.__init__(self._raw)  # type: ignore[misc]
 
     # -- changing --------------------------------------------------------------------------------------------
+    def why_damaged(self) -> str:
+        """The reason to park a user who `is_damaged`."""
+        return self.damage or FOREIGN_WRITE
+
     def park(self, reason: str | None) -> None:
         """Stop all money work of the user until an operator has looked; None: go on."""
         self.parked = reason
@@ -225,7 +215,7 @@ class UserDocument:
         """Add a signed amount to a lot, its pool and the pool's shadow; a lot not known yet is made."""
         lot = self.lots.get(part.lot)
         if lot is None:
-            lot = self.lots[key(part.lot)] = _Lot(part.pool, 0, expires_at_ms, source)
+            lot = self.lots[key(part.lot)] = StoredLot(part.pool, 0, expires_at_ms, source)
             self.lots = dict(sorted(self.lots.items()))
         elif lot.pool != part.pool:
             raise UnstorableError(f"lot {part.lot} belongs to {lot.pool}, not to {part.pool}")
@@ -325,7 +315,7 @@ class UserDocument:
             setattr(total, name, getattr(self._counters, name) + getattr(counters, name))
         counter_steps(total)
         for stored, attribute in _TOKEN_COUNTERS.items():
-            _counted(int(self._raw.get(stored) or 0) + getattr(total, attribute))
+            _counted(_counter(self._raw.get(stored)) + getattr(total, attribute))
         self._counters = total
 
     def earn(self, amount_pico: int) -> None:
@@ -371,7 +361,11 @@ class UserDocument:
         steps = {"rev": 1, **counter_steps(self._counters)}
         if self._earned_pico:
             steps["total_earned"] = usd(self._earned_pico)
-        update: dict[str, object] = {"$inc": steps}
+        for name in [name for name in steps if not _can_be_raised(self._raw, name)]:
+            step = steps.pop(name)
+            if name != "rev":
+                sets[name] = step
+        update: dict[str, object] = {"$inc": steps} if steps else {}
         if sets:
             update["$set"] = sets
         if unsets:
@@ -386,47 +380,20 @@ class UserDocument:
             **{f"seen.{pool}": usd(self.seen[pool]) for pool in changed["pools"]},
             **{f"lots.{lot}": self.lots[lot].encode() for lot in changed["lots"]},
             **{f"leased.{lot}": usd(self.leased[lot]) for lot in changed["leased"]},
-            **{f"leases.{name}": _encoded_lease(self.leases.get(name)) for name in changed["leases"]},
-            **{f"reserved.{name}": _encoded_lots(self.reserved.get(name)) for name in changed["reserved"]},
-            **{f"claims.{digest(name)}": _encoded_claim(self.claims.get(name)) for name in changed["claims"]},
+            **{f"leases.{name}": encoded_lease(self.leases.get(name)) for name in changed["leases"]},
+            **{f"reserved.{name}": encoded_lots(self.reserved.get(name)) for name in changed["reserved"]},
+            **{f"claims.{digest(name)}": encoded_claim(self.claims.get(name)) for name in changed["claims"]},
         }
 
 
-def _claim(stored: Raw) -> Claim:
-    return Claim(
-        stored["reference"],
-        stored["pool"],
-        stored.get("lot"),
-        pico(stored["amount"]),
-        stored.get("type", ""),
-        stored.get("cause", ""),
-        milliseconds(stored.get("since")) or 0,
-        milliseconds(stored.get("ends")),
-    )
+def _without_money(raw: Raw) -> Raw:
+    """What is left of a damaged document: who it is, and that every pool is empty."""
+    kept = {name: raw[name] for name in ("_id", "parked", "isActive") if name in raw}
+    counted = {name: raw[name] for name in ("rev", "unresolved") if isinstance(raw.get(name), int)}
+    zero = usd(0)
+    return {**kept, **counted, **dict.fromkeys(POOLS, zero), "seen": dict.fromkeys(POOLS, zero)}
 
 
-def _encoded_claim(claim: Claim | None) -> dict[str, object] | None:
-    if claim is None:
-        return None
-    return {
-        "reference": claim.reference,
-        "pool": claim.pool,
-        "lot": claim.lot,
-        "amount": usd(claim.amount_pico),
-        "type": claim.type,
-        "cause": claim.cause,
-        "since": date(claim.since_ms),
-        "ends": date(claim.ends_ms),
-    }
-
-
-def _encoded_lease(entry: Lease | None) -> dict[str, object] | None:
-    return None if entry is None else entry.encode()
-
-
-def _encoded_lots(lots: Mapping[str, int] | None) -> dict[str, object] | None:
-    return None if lots is None else {lot: usd(amount) for lot, amount in lots.items()}
-
-
-def _amounts(stored: Raw | None) -> dict[str, int]:
-    return {name: pico(amount) for name, amount in sorted((stored or {}).items())}
+def _can_be_raised(raw: Raw, name: str) -> bool:
+    """Whether `$inc` may be used on a field; the replaced system may have left null or text in a counter."""
+    return name not in raw or isinstance(raw[name], int | float | Decimal128)

@@ -16,7 +16,6 @@ from farebox.ledger.settlement import plan_event
 from farebox.store import event_rules
 from farebox.store.base import Event, EventResult, RecordChange
 from farebox.store.event_rules import ShortError, StoredRow, adopted_rows
-from farebox.store.lease_rules import FOREIGN_WRITE
 from farebox.store.mongo import accounts, claims, faults, feed, moves, records, rows
 from farebox.store.mongo.connection import Connection, Place
 from farebox.store.mongo.document import UNREADABLE_PICO, UserDocument
@@ -79,7 +78,7 @@ async def adopt_balances(place: Place, user_name: str, actor: str, now_ms: int) 
         return EventResult.UNKNOWN_USER
     if user.parked is None and not user.is_damaged():
         return EventResult.DUPLICATE
-    if UNREADABLE_PICO in user.balances.values():
+    if user.damage is not None or UNREADABLE_PICO in user.balances.values():
         return EventResult.PARKED
     event = Event(adopted_rows(user.account(), now_ms), source="adopted")
     for pool in user.opened():
@@ -126,7 +125,7 @@ async def _look_at(
     opened: list[Transaction] = []
     for user in users:
         if user.parked is None and user.is_damaged():
-            user.park(FOREIGN_WRITE)
+            user.park(user.why_damaged())
         elif user.parked is None and user.unopened():
             opened += open_balances(user, now_ms)
     parked = [user for user in users if user.parked is not None]

@@ -44,6 +44,9 @@ _NOT_ALLOWED: Final = frozenset({13, 18, 8000})
 _NO_TRANSACTIONS: Final = 20
 _NOT_PRIMARY: Final = frozenset({189, 91, 11600, 11602, 10107, 13435, 13436})
 
+_MISFIT: Final = frozenset({14, 28, 10334, 17419, 17420})
+"""TypeMismatch, PathNotViable, and a document that would grow beyond what the server holds."""
+
 ROW_ERRORS: Final = (
     UnstorableError,
     OverflowError,
@@ -98,6 +101,14 @@ def is_duplicate(error: PyMongoError) -> bool:
     details = error.details or {}
     failed = details.get("writeErrors", [])
     return bool(failed) and all(one.get("code") == DUPLICATE_KEY for one in failed)
+
+
+def is_misfit(error: PyMongoError) -> bool:
+    """Whether an update does not fit the document it met: somebody else has written to a field of ours."""
+    if not isinstance(error, OperationFailure):
+        return False
+    codes = {error.code, *(one.get("code") for one in (error.details or {}).get("writeErrors", []))}
+    return bool(codes & _MISFIT)
 
 
 def is_conflict(error: PyMongoError) -> bool:

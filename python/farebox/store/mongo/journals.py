@@ -110,27 +110,33 @@ async def end_journal(connection: Connection, journal: str, ended: str) -> None:
     await connection.write(
         lambda place: place[USERS].update_many({wants: {"$exists": True}}, {"$unset": {wants: ""}})
     )
-    while not await connection.transact(lambda place: _end_some(place, journal, ended)):
-        pass
+    after: str | None = ""
+    while after is not None:
+        after = await connection.transact(
+            lambda place, after=after: _end_some(place, journal, ended, after)  # type: ignore[misc]
+        )
 
 
-async def _end_some(place: Place, journal: str, ended: str) -> bool:
-    """End a page of entries; whether they were the last, and the journal is ended with them."""
+async def _end_some(place: Place, journal: str, ended: str, after: str) -> str | None:
+    """End a page of entries of users above `after`: the last of them, or None when they were the last and the
+    journal is ended with them. The entry of a damaged user stays: `verify` names it once he is repaired.
+    """
     path = f"leases.{key(journal)}"
     unended = (
         {"holders": journal} if ended == "retired" else {"holders": journal, f"{path}.dead": {"$ne": True}}
     )
-    cursor = place[USERS].find(unended, session=place.session).limit(limits.users_per_transaction_max + 1)
-    users = [UserDocument(raw) async for raw in cursor]
-    page = users[: limits.users_per_transaction_max]
+    cursor = place[USERS].find({**unended, "_id": {"$gt": after}}, session=place.session).sort("_id", 1)
+    found = [UserDocument(raw) async for raw in cursor.limit(limits.users_per_transaction_max + 1)]
+    users = found[: limits.users_per_transaction_max]
+    page = [user for user in users if user.damage is None]
     for user in page:
         _end_entry(user, journal, ended)
     await accounts.save_many(place, page)
     await feed.append(place, *(feed.change("fence", user.name, journal) for user in page))
-    if len(users) > len(page):
-        return False
+    if len(found) > len(users):
+        return users[-1].name
     await place[JOURNALS].update_one({"_id": journal}, {"$set": {"state": ended}}, session=place.session)
-    return True
+    return None
 
 
 def _end_entry(user: UserDocument, journal: str, ended: str) -> None:

@@ -19,7 +19,7 @@ from farebox.store.mongo import accounts, events, feed, journals, rows
 from farebox.store.mongo.connection import Connection, Place
 from farebox.store.mongo.document import UserDocument
 from farebox.store.mongo.schema import USERS
-from farebox.store.mongo.values import key, usd
+from farebox.store.mongo.values import UnstorableError, key, pico, usd
 
 _CHOICES_MAX = 2
 
@@ -43,6 +43,8 @@ async def grant(
         if found is None:
             return Grant("unknown", 0, (), 0, 0)
         account = found.account()
+        if found.damage is not None:
+            return answer(account, wallet, now_ms, "parked", op)
         entry = account.leases.get(journal)
         entry_op = 0 if entry is None else entry.op
         current = await connection.read(lambda place: journals.is_current(place, journal, epoch))
@@ -157,6 +159,8 @@ async def fence(place: Place, user: str, journal: str, epoch: int, exchanges: Se
     found = await accounts.find(place, user)
     if found is None:
         return None
+    if found.damage is not None:
+        return Fenced(op=0, dead=False, lots=(), booked=frozenset(), parked=True)
     entry = found.lease(journal, epoch)
     entry.owner = epoch
     entry.op += 1
@@ -193,5 +197,9 @@ async def leases_of(place: Place, journal: str) -> list[str]:
 
 
 def _holds(raw: dict[str, Any], journal: str) -> bool:
-    lots = raw.get("leases", {}).get(journal, {}).get("lots", {})
-    return any(amount.to_decimal() > 0 for amount in lots.values())
+    """Whether an entry has money in it; a fence says what is wrong with one that cannot be read."""
+    try:
+        lots = raw.get("leases", {}).get(journal, {}).get("lots", {})
+        return any(pico(amount) > 0 for amount in lots.values())
+    except (UnstorableError, AttributeError):
+        return True

@@ -8,6 +8,8 @@ one transaction that frees what was reserved, writes the rows of the exchange an
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bson import Decimal128
+
 from farebox.base.errors import StoreConflictError
 from farebox.base.records import Settlement
 from farebox.ledger.settlement import rows_of
@@ -77,9 +79,9 @@ async def waiting(place: Place) -> list[Mapping[str, object]]:
     return [_described(document, reserved.get(document["user"], {})) for document in found]
 
 
-def _described(document: Mapping[str, Any], reserved: Mapping[str, Any]) -> Mapping[str, object]:
+def _described(document: Mapping[str, Any], reserved: object) -> Mapping[str, object]:
     record = Settlement.decode(document["settlement"])
-    set_aside = reserved.get(document["_id"], {})
+    set_aside = reserved.get(document["_id"], {}) if isinstance(reserved, Mapping) else {}
     return described(
         document["_id"],
         document["kind"],
@@ -87,7 +89,7 @@ def _described(document: Mapping[str, Any], reserved: Mapping[str, Any]) -> Mapp
         record,
         document["journal"],
         milliseconds(document["parkedAt"]) or 0,
-        sum(pico(amount) for amount in set_aside.values()),
+        sum(pico(amount) for amount in set_aside.values() if isinstance(amount, Decimal128)),
     )
 
 
