@@ -1,6 +1,6 @@
 """A journal left by a dead worker is brought to its end by processes that are killed at failpoints.
 
-    python kill_driver.py FOLDER < cases.json > results.json
+    python kill_driver.py FOLDER [MONGODB_URL] < cases.json > results.json
 
 Each case starts from the same store and journal: settled exchanges that are not booked, exchanges that a
 crash cut off at every stage, a torn tail, leased money. A process recovers, books, credits a payment and
@@ -17,10 +17,12 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pymongo
 
 from farebox.base import frames, limits
 from farebox.base.records import LotAmount, Transaction
@@ -29,6 +31,7 @@ from farebox.meter import to_plain
 from farebox.meter.price_book import new_price_book
 from farebox.run import failpoints
 from farebox.store.base import Event
+from farebox.store.mongo import MongoStore
 from farebox.writer.adopt import adopt
 from farebox.writer.journals import journal_paths
 from farebox.writer.recovery import recover
@@ -39,19 +42,61 @@ from writer.conftest import NOW, USD, World
 BOOK = new_price_book({"model-1": {"lines": {"input": "3", "output": "15"}, "multiplier": "1.05"}}, 1, 0)
 LIVES_MAX = 60
 LATER = NOW + 60_000
+LOG_TTL_DAYS = 100_000
+"""The server's clock would expire the log rows of `NOW`."""
 
 
-def main(folder: Path) -> None:
+class MongoWorld(World):
+    """The same world in a database of its own, named after the case's folder."""
+
+    def __init__(self, server: str, path: Path) -> None:
+        self._server, self._name = server, path.parent.name
+        sessions = path.with_name("sessions")
+        url = f"{server}/{self._name}"
+        super().__init__(path, MongoStore(url, log_ttl_days=LOG_TTL_DAYS, sessions=sessions))
+
+    def dump(self) -> dict[str, list[Any]]:
+        """Everything about money, logs and positions, without times, order and the journal's id."""
+        left_out = {"rev", "sequence", "createdAt", "parkedAt", "journal", "epoch", "unresolved", "holders"}
+        whole = {"usersNew", "credit_transactions", "request_logs", "parked_settlements"}
+        counted = {"requests", "failures", "inputTokens", "outputTokens", "charge", "hour", "user", "model"}
+        with pymongo.MongoClient(self._server) as client:
+            database = client[self._name]
+            found = {
+                name: [
+                    {key: one[key] for key in sorted(one.keys() - left_out)} for one in database[name].find()
+                ]
+                for name in whole
+            }
+            found["rollups"] = [{key: one[key] for key in sorted(counted)} for one in database.rollups.find()]
+            found["journals"] = [
+                {"applied": j["applied"], "rolled": j["rolled"]} for j in database.journals.find()
+            ]
+            found["lease_lots"] = [user.pop("leases") for user in found["usersNew"] if user.get("leases")]
+        return {name: sorted(map(str, rows)) for name, rows in found.items()}
+
+
+make_world: Callable[[Path], World] = World
+
+
+def main(folder: Path, server: str) -> None:
+    global make_world  # noqa: PLW0603 - one store for the whole life of this process
     for point in failpoints.POINTS:  # loads their modules once, for all lives
         failpoints.resolve(point)
     limits.segment_bytes_max = 900
-    limits.apply_interval_s = limits.changes_poll_interval_s = 0.002
+    limits.apply_interval_s = limits.changes_poll_interval_s = 0.02 if server else 0.002
+    if server:
+        limits.store_timeout_s = 60.0
+        make_world = partial(MongoWorld, server)
     (folder / "start").mkdir()
-    in_child(lambda: crash(folder / "start"))
+    if not server:
+        in_child(lambda: crash(folder / "start"))
     for case in json.loads(sys.stdin.read()):
         name = "-".join(str(case[word]) for word in ("point", "skip", "times"))
         place = folder / name.replace(".", "-")
         shutil.copytree(folder / "start", place)
+        if server:
+            in_child(lambda place=place: crash(place))
         sys.stdout.write(json.dumps({**case, **run(place, case)}) + "\n")
         sys.stdout.flush()
         shutil.rmtree(place)
@@ -62,7 +107,7 @@ def run(place: Path, case: dict[str, Any]) -> dict[str, Any]:
     points = place / "failpoints"
     points.mkdir()
     (points / failpoints.PERMIT).touch()
-    for point in [case["point"]] if case["point"] else [point.name for point in failpoints.POINTS]:
+    for point in case["point"].split() or [point.name for point in failpoints.POINTS]:
         (points / point).write_text(f"{case['action']} skip={case['skip']} times={case['times']}")
     environment = {failpoints.VARIABLE: str(points)}
     lives = 1
@@ -100,7 +145,7 @@ def in_child(work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
 # -- lives ---------------------------------------------------------------------------------------------------
 async def crash(place: Path) -> None:
     """A worker's last traces: see the module."""
-    world = World(place / "store.db")
+    world = make_world(place / "store.db")
     await world.store.open()
     for user in ("alice", "bob", "idle"):
         await world.user(user, 10)
@@ -124,14 +169,15 @@ async def crash(place: Path) -> None:
 
 
 async def live(place: Path, environment: dict[str, str]) -> None:
-    """One process's life: recover, book, credit; then, as if no worker came, retire."""
+    """One process's life: book, recover, book, credit; then, as if no worker came, retire."""
     failpoints.weave(environment)
-    world = World(place / "store.db")
+    world = make_world(place / "store.db")
     await world.store.open()
     root = place / "journals"
+    writer = Writer(world.store, root, wall_ms=lambda: LATER)
+    await writer.drain()
     for directory in journal_paths(root):
         await recovered(world, directory)
-    writer = Writer(world.store, root, wall_ms=lambda: LATER)
     await writer.drain()
     running = asyncio.create_task(writer.run())
     lots = (LotAmount("feed" * 6, "credits", USD),)
@@ -162,7 +208,7 @@ async def recovered(world: World, directory: Path) -> None:
 
 async def look(place: Path) -> None:
     """Write down what the store holds in the end, without what counts lives (epochs, positions)."""
-    world = World(place / "store.db")
+    world = make_world(place / "store.db")
     await world.store.open()
     report = await verify(world.store, place / "journals")
     states = {state.state for state in await world.store.journal_states()}
@@ -181,4 +227,4 @@ async def look(place: Path) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")

@@ -32,9 +32,9 @@ class World:
     USD = USD
     J = JOURNAL
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: Any = None) -> None:
         self.path = path
-        self.store: Any = SQLiteStore(path)
+        self.store: Any = SQLiteStore(path) if store is None else store
         self._count = 0
         self.lots: dict[str, list[LotAmount]] = {}
 

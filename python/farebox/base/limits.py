@@ -90,6 +90,7 @@ store_abort_timeout_s = 2.0
 store_open_timeout_s = 60.0
 clock_apart_max_s = 300.0
 store_connections_max = 64
+store_sessions_noted_max = 1000
 store_conflict_attempts_max = 8
 store_conflict_pause_s = 0.02
 sqlite_busy_timeout_s = 30.0

@@ -19,7 +19,7 @@ from farebox.console.server import Console, start_console
 from farebox.credits.notices import Provider
 from farebox.credits.sepay import SepayProvider
 from farebox.credits.stripe_events import StripeProvider
-from farebox.run.paths import counters_files, store_address, writer_status_file
+from farebox.run.paths import counters_files, store_address, store_sessions, writer_status_file
 from farebox.run.process import StopSignals, first_of, run
 from farebox.store import open_store
 from farebox.store.base import Store
@@ -31,7 +31,7 @@ async def main(config: list[Path]) -> int:
     """Serve until told to stop."""
     settings = load(config)
     signals = StopSignals(asyncio.get_running_loop())
-    store = open_store(store_address(settings))
+    store = open_store(store_address(settings), store_sessions(settings, "console"))
     console = Console(
         store=store,
         settings=settings.credits,

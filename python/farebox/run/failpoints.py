@@ -123,6 +123,30 @@ POINTS: Final = (
 """,
     ),
     *_points(
+        "mongo",
+        """
+  begin       before  store.mongo.connection:Connection._attempt  a transaction has not begun
+  committing  before  store.mongo.connection:Connection._commit   all is written, nothing is committed
+  committed   after   store.mongo.connection:Connection._commit   committed, and nobody was told
+  claim       after   store.mongo.journals:claim_epoch            an epoch is claimed, not committed
+  granting    before  store.mongo.leases:_lease_out               slices are chosen, nothing is written
+  granted     after   store.mongo.leases:_lease_out               a lease is granted, nobody was told
+  give_back   after   store.mongo.leases:give_back                a return is made, nobody was told
+  fence       after   store.mongo.leases:fence                    a lease is fenced, not committed
+  rows        after   store.mongo.rows:insert                     ledger rows are inserted, no money has moved
+  book        after   store.mongo.booking:_write                  a batch is booked, not committed
+  look        before  store.mongo.careful:_Batch.write            a batch with a look is decided
+  looked      after   store.mongo.careful:_Batch.write            it is booked or parked, not committed
+  saved       after   store.mongo.accounts:save_many              users are written, no change is told
+  log         after   store.mongo.logs:log                        request logs stand, rollups do not
+  roll_up     after   store.mongo.logs:roll_up                    rollups are raised, not committed
+  applied     after   store.mongo.journals:advance_applied        the low-water mark is raised, not committed
+  event       after   store.mongo.events:apply_in                 a money event is applied, not committed
+  number      after   store.mongo.feed:_give_numbers              changes are numbered, not committed
+  ended       after   store.mongo.journals:_end_some              a journal is ended, not committed
+""",
+    ),
+    *_points(
         "recovery",
         """
   scanned   after   journal.journal:Journal.scan         the journal is checked and cut

@@ -46,6 +46,11 @@ def config_copies(settings: Settings) -> Path:
     return settings.data_dir / "run" / "config"
 
 
+def store_sessions(settings: Settings, process: str) -> Path:
+    """The store's sessions of one process, for its successor (see `open_store`)."""
+    return settings.data_dir / "run" / f"{process}.sessions"
+
+
 def writer_status_file(settings: Settings) -> Path:
     """The writer's status as JSON, written about once a second."""
     return settings.data_dir / "run" / "writer.json"

@@ -8,7 +8,7 @@ import orjson
 
 from farebox.base import limits
 from farebox.config.load import load
-from farebox.run.paths import store_address, writer_socket, writer_status_file
+from farebox.run.paths import store_address, store_sessions, writer_socket, writer_status_file
 from farebox.run.process import StopSignals, first_of, run, tune_garbage_collection
 from farebox.store import open_store
 from farebox.writer.service import Writer
@@ -20,7 +20,7 @@ async def main(config: list[Path]) -> int:
     """Run until told to stop and no worker needs it any more; then apply what the journals hold."""
     settings = load(config)
     signals = StopSignals(asyncio.get_running_loop())
-    store = open_store(store_address(settings))
+    store = open_store(store_address(settings), store_sessions(settings, "writer"))
     await store.open()
     try:
         writer = Writer(store, settings.journal_dir, writer_socket(settings))

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -32,6 +33,7 @@ from farebox.base import clock, limits
 from farebox.base.errors import StoreConflictError, StoreDownError, StoreRefusedError, StoreUnknownError
 from farebox.base.redaction import redacted
 from farebox.store.mongo import faults
+from farebox.store.mongo.sessions import NotedSessions
 from farebox.store.mongo.values import UnstorableError
 
 T = TypeVar("T")
@@ -60,14 +62,20 @@ class Place:
 class Connection:
     """A client and its database."""
 
-    def __init__(self, url: str, listeners: tuple[CommandListener, ...] = ()) -> None:
-        """`listeners` hear every command (pymongo's command monitoring). Raises StoreRefusedError."""
+    def __init__(
+        self, url: str, listeners: tuple[CommandListener, ...] = (), sessions: Path | None = None
+    ) -> None:
+        """`listeners` hear every command (pymongo's command monitoring); `sessions`: see `NotedSessions`.
+
+        Raises StoreRefusedError.
+        """
         self.where = _where(url)
         self._url = url
         self._name = _checked_name(url, self.where)
         self._listeners = listeners
         self._client: AsyncMongoClient[Document] | None = None
         self._closed = False
+        self._sessions = NotedSessions(sessions)
         self._abandoned: list[Mapping[str, Any]] = []
 
     async def open(self) -> None:
@@ -83,6 +91,17 @@ class Connection:
         _check_clock(greeting.get("localTime"), self.where)
         if "setName" not in greeting and greeting.get("msg") != "isdbgrid":
             raise faults.no_transactions(self.where)
+        self._abandoned = self._sessions.left_behind()
+        await self._end_left_behind()
+
+    async def _end_left_behind(self) -> None:
+        """End the transactions of a predecessor that was killed. Raises StoreDownError, StoreRefusedError."""
+        try:
+            while self._abandoned:
+                await self._end_abandoned()
+        except PyMongoError as error:
+            raise faults.fault(error, self.where, may_have_happened=False) from error
+        self._sessions.begin()
 
     def _new_client(self) -> AsyncMongoClient[Document]:
         select_ms = int(limits.store_select_timeout_s * 1000)
@@ -163,13 +182,15 @@ class Connection:
         try:
             await self._end_abandoned()
             async with database.client.start_session() as session:
+                self._sessions.note(session.session_id)
                 try:
                     with pymongo.timeout(max(0.001, deadline_s - time.monotonic())):
                         async with _transaction(session):
                             result = await work(Place(database, session))
                         await self._commit(session)
                 except (ConnectionFailure, ExecutionTimeout, StoreUnknownError, asyncio.CancelledError):
-                    self._abandoned.append(session.session_id)
+                    if len(self._abandoned) < limits.store_sessions_noted_max:
+                        self._abandoned.append(session.session_id)
                     raise
                 return result
         except PyMongoError as error:

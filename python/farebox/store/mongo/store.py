@@ -5,6 +5,7 @@ guarded write, or as a transaction, and whose turn it waits for.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 
 import pymongo
 from pymongo.errors import PyMongoError
@@ -47,9 +48,12 @@ class MongoStore:
         *,
         listeners: Sequence[CommandListener] = (),
         log_ttl_days: int = limits.request_log_ttl_days,
+        sessions: Path | None = None,
     ) -> None:
-        """`url`: mongodb:// or mongodb+srv://, its path names the database. Raises StoreRefusedError."""
-        self._connection = Connection(url, tuple(listeners))
+        """`url`: mongodb:// or mongodb+srv://, its path names the database; `sessions`: a file of this
+        process alone, by which its successor ends what it left open. Raises StoreRefusedError.
+        """
+        self._connection = Connection(url, tuple(listeners), sessions)
         self._log_ttl_days = log_ttl_days
         self._turns = Turns()
 
