@@ -116,6 +116,11 @@ SEED ?= 0
 chaos: build $(STAMPS)/test ## the bank test: SECONDS= of kills, stops, cuts under load (default 600), SEED= repeats; ARGS='--store mongodb'
 	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/bank.py --seconds $(SECONDS_OF_CHAOS) --seed $(SEED) $(ARGS)
 
+CUTS ?= 4
+.PHONY: cut-off
+cut-off: build $(STAMPS)/test ## two hosts in network namespaces on MongoDB, one cut off CUTS= times (4) in SECONDS= (600); as root
+	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/cut_off.py --seconds $(SECONDS_OF_CHAOS) --cuts $(CUTS) --seed $(SEED)
+
 DELIVERIES ?= 1000
 KILLS ?= 100
 .PHONY: webhook-storm
@@ -138,7 +143,7 @@ failpoints: build $(STAMPS)/test ## every failpoint x kill x recover, each also 
 
 .PHONY: system-deps
 system-deps: ## programs that some tests and the benchmark need (apt, root)
-	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd promtool:prometheus \
+	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd ip:iproute2 promtool:prometheus \
 	  chromium:chromium chromedriver:chromium-driver; do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
 	if [ -z "$$missing" ]; then echo "system packages: all present"; \

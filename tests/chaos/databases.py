@@ -60,7 +60,10 @@ class MongoDB:
         self._server = MongoDBServer(place)
         self._networks = [TcpProxy(self._server.port) for _ in range(hosts)]
         self.url = f"{self._server.url}/bank"
-        self.urls = [f"mongodb://127.0.0.1:{network.port}/bank" for network in self._networks]
+        # Direct, or the driver would go to the address that the server names, round the network that fails.
+        self.urls = [
+            f"mongodb://127.0.0.1:{network.port}/bank?directConnection=true" for network in self._networks
+        ]
 
     def trouble(self, rng: random.Random) -> Kinds:
         async def pause() -> None:

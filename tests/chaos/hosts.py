@@ -34,6 +34,9 @@ class Host:
     store_url: str
     upstream: TcpProxy
     changes: dict[str, Any] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+    inside: tuple[str, ...] = ()
+    """Command that runs another one where this host is, such as in a network namespace."""
     port: int = 0
     config: Path = field(default_factory=Path)
     supervisor: "subprocess.Popen[bytes] | None" = None
@@ -47,10 +50,11 @@ class Host:
         self.port = free_port()
         document = json.loads(packaged_config())
         document |= {"port": self.port, "data_dir": str(self.folder), "store": {"url": self.store_url}}
+        document["host"] = self.address
         document["console"]["port"] = free_port()
         document["limits"] = {"requests_per_minute": 10_000_000}
         for endpoint in document["endpoints"]:
-            endpoint["base_url"] = f"http://127.0.0.1:{self.upstream.port}"
+            endpoint["base_url"] = f"http://{self.upstream.host}:{self.upstream.port}"
         document |= self.changes
         self.config = self.folder / "config.json"
         self.config.write_text(json.dumps(document, indent=2))
@@ -63,7 +67,7 @@ class Host:
     @property
     def base_url(self) -> str:
         """Where clients reach it."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start the supervisor unless it runs; it ends again where a predecessor's children hold the port."""
@@ -76,6 +80,7 @@ class Host:
         with (self.folder / "farebox.log").open("ab") as log:
             self.supervisor = subprocess.Popen(
                 [
+                    *self.inside,
                     *(sys.executable, "-m", "farebox.run.cli", "serve"),
                     *("--config", str(self.config), "--workers", str(self.workers)),
                 ],
@@ -97,7 +102,7 @@ class Host:
 
     def is_ready(self) -> bool:
         """Whether it takes requests."""
-        return get(self.port, "/readyz")[0] == 200
+        return get(self.port, "/readyz", self.address)[0] == 200
 
     def wait_ready(self) -> bool:
         """Wait until it takes requests."""

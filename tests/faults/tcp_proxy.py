@@ -20,9 +20,10 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class TcpProxy:
-    """Forwards 127.0.0.1:`port` to 127.0.0.1:`target_port`. A context manager; `connections` counts all."""
+    """Forwards `host`:`port` to 127.0.0.1:`target_port`. A context manager; `connections` counts all."""
 
-    def __init__(self, target_port: int, port: int = 0) -> None:
+    def __init__(self, target_port: int, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.target_port = target_port
         self.port = port
         self.connections = 0
@@ -94,7 +95,7 @@ class TcpProxy:
         asyncio.run_coroutine_threadsafe(run(), self._loop).result(10.0)
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:

@@ -138,9 +138,9 @@ def free_port() -> int:
             return port
 
 
-def get(port: int, path: str) -> tuple[int, bytes]:
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
     """Status and body of a GET; status 0 while nobody listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
