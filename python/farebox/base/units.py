@@ -4,6 +4,7 @@ Money is an integer number of pico-USD everywhere inside Farebox (DESIGN section
 only way between that integer and the decimal strings at the edges; no float takes part.
 """
 
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 PICO_PER_USD = 10**12
@@ -43,3 +44,10 @@ def usd_rounded(amount_pico: int, decimals: int) -> str:
     quantum = Decimal(1).scaleb(-decimals)
     value = Decimal(amount_pico).scaleb(-_DECIMALS, context=_EXACT)
     return format(value.quantize(quantum, rounding=ROUND_HALF_EVEN, context=_EXACT), "f")
+
+
+def moment(at_ms: int | None) -> str:
+    """A stored time as text, UTC; empty for none."""
+    if not at_ms:
+        return ""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -41,6 +41,8 @@ from farebox.console.answers import Declined, declined
 from farebox.console.figures import Figures
 from farebox.console.lockout import Attempts
 from farebox.console.metrics import CONTENT_TYPE, FareboxCollector
+from farebox.console.pages import operator, shown, user
+from farebox.console.pages.site import Live, add_pages, nobody
 from farebox.console.routes import Call, Reply, Route
 from farebox.console.webhooks import Webhooks
 from farebox.credits.notices import Provider
@@ -55,6 +57,7 @@ ROUTES: Final = (
     *subscriptions.ROUTES,
     *wallets.ROUTES,
 )
+PAGES: Final = (*operator.PAGES, *user.PAGES, *shown.PAGES)
 PROVIDERS: Final = ("sepay", "stripe")
 _KEY: Final = re.compile(r"[\x21-\x7e]{8,100}")
 _log = logging.getLogger(__name__)
@@ -73,6 +76,8 @@ class Console:
     """The names under which browsers may come."""
     zone: tzinfo = UTC
     """In which days begin at 00:00."""
+    live: Live = nobody
+    """Asks the workers for the exchanges under way (`proxy/gauges.py` says their members)."""
 
 
 def application(console: Console) -> web.Application:
@@ -93,6 +98,7 @@ def application(console: Console) -> web.Application:
     attempts = Attempts()
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _served(console, route, attempts))
+    add_pages(app, console, figures, PAGES)
     return app
 
 

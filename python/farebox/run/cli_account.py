@@ -8,9 +8,9 @@ import typer
 from farebox.base.clock import wall_ms
 from farebox.base.errors import UsageError
 from farebox.base.records import POOLS, Account, KeyRecord
-from farebox.base.units import usd_from_pico
+from farebox.base.units import moment, usd_from_pico
 from farebox.credits import accounts
-from farebox.run.cli_output import answer, moment, table
+from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
 from farebox.run.durations import expiry_ms
 from farebox.store.base import Store

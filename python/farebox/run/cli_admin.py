@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from farebox.base.clock import wall_ms
+from farebox.base.units import moment
 from farebox.credits.admins import admin_document, admins, create_admin, revoke_admin
-from farebox.run.cli_output import answer, moment, table
+from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
 from farebox.run.durations import expiry_ms
 

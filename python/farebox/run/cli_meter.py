@@ -10,6 +10,7 @@ import typer
 
 from farebox.base.errors import UsageError
 from farebox.base.units import usd_from_pico
+from farebox.credits.explained import charge_lines
 from farebox.meter import Charge, ModelPrice, PriceError, Reading, model_price, read_body
 from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import JsonOption
@@ -114,14 +115,6 @@ def _charge(entry: ModelPrice, counts: dict[str, int], variant: str) -> Charge:
     if charge.missing:
         raise UsageError(f"no price for {', '.join(charge.missing)}; such an exchange would be quarantined")
     return charge
-
-
-def charge_lines(charge: Charge) -> list[dict[str, Any]]:
-    """The price lines of a charge: exact USD per line, before the multiplier."""
-    return [
-        {"kind": kind, "count": count, "price": price, "amount": amount}
-        for kind, count, price, amount in charge.lines
-    ]
 
 
 def _price(text: str, multiplier: str) -> ModelPrice:

@@ -10,8 +10,8 @@ import typer
 from farebox.base.clock import wall_ms
 from farebox.base.errors import UsageError
 from farebox.base.limits import abandon_after_s
-from farebox.base.units import pico_from_usd, usd_from_pico
-from farebox.run.cli_output import answer, moment, table
+from farebox.base.units import moment, pico_from_usd, usd_from_pico
+from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
 from farebox.store.base import Booked, JournalState, Store
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -46,10 +45,3 @@ def table(
 def usd(amount_pico: int) -> str:
     """An exact amount for people."""
     return f"{usd_from_pico(amount_pico)} USD"
-
-
-def moment(at_ms: int | None) -> str:
-    """A stored time for people and JSON; empty for none."""
-    if not at_ms:
-        return ""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

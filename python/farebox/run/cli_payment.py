@@ -11,9 +11,9 @@ import typer
 
 from farebox.base.clock import wall_ms
 from farebox.base.errors import UsageError
-from farebox.base.units import pico_from_usd
+from farebox.base.units import moment, pico_from_usd
 from farebox.credits.accounts import unknown_user
-from farebox.run.cli_output import answer, moment, table
+from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
 from farebox.store.base import Record, Store
 

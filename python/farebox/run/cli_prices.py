@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from farebox.base.errors import UsageError
-from farebox.run.cli_output import answer, moment, table
+from farebox.base.units import moment
+from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, place_of, with_store
 from farebox.store.base import Store
 

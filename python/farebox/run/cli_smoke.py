@@ -21,7 +21,7 @@ from farebox.base import limits
 from farebox.base.errors import UsageError
 from farebox.base.keys import key_digest
 from farebox.base.records import WALLETS
-from farebox.run.cli_explain import explained
+from farebox.credits.explained import explained
 from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, place_of, with_store
 from farebox.store.base import Store

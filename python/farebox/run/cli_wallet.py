@@ -7,11 +7,11 @@ import typer
 from farebox.base.clock import wall_ms
 from farebox.base.errors import UsageError
 from farebox.base.records import WALLETS, Account
-from farebox.base.units import usd_from_pico
+from farebox.base.units import moment, usd_from_pico
 from farebox.credits.accounts import unknown_user
 from farebox.ledger.lots import spend_order
 from farebox.run.cli_move import MOVES
-from farebox.run.cli_output import answer, moment, table
+from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
 from farebox.store.base import EventResult, Store
 

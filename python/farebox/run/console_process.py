@@ -19,7 +19,14 @@ from farebox.console.server import Console, start_console
 from farebox.credits.notices import Provider
 from farebox.credits.sepay import SepayProvider
 from farebox.credits.stripe_events import StripeProvider
-from farebox.run.paths import counters_files, store_address, store_sessions, writer_status_file
+from farebox.run.control import ask
+from farebox.run.paths import (
+    control_sockets,
+    counters_files,
+    store_address,
+    store_sessions,
+    writer_status_file,
+)
 from farebox.run.process import StopSignals, first_of, run
 from farebox.store import open_store
 from farebox.store.base import Store
@@ -40,6 +47,7 @@ async def main(config: list[Path]) -> int:
         writer_status=writer_status_file(settings),
         hosts=LOOPBACK_HOSTS | settings.console_hosts,
         zone=settings.console_zone,
+        live=lambda: asyncio.to_thread(_live, settings),
     )
     close = await start_console(console, settings.console_host, settings.console_port)
     try:
@@ -61,6 +69,15 @@ def providers(settings: Settings) -> Mapping[str, Provider]:
     if shop.stripe is not None:
         found["stripe"] = StripeProvider(shop.stripe, secrets["stripe"], frozenset(shop.rates))
     return found
+
+
+def _live(settings: Settings) -> list[Mapping[str, object]]:
+    """The exchanges under way in all workers that answer, oldest first, up to a bound."""
+    found: list[Mapping[str, object]] = []
+    for path in control_sockets(settings):
+        found += ask(path, {"do": "live"}, limits.console_figures_wait_s).get("exchanges", [])
+    found.sort(key=lambda one: str(one["exchange"]))
+    return found[: limits.live_exchanges_max]
 
 
 async def _open(store: Store) -> None:

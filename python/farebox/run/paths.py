@@ -36,6 +36,11 @@ def control_socket(settings: Settings, worker: int) -> Path:
     return settings.data_dir / "run" / f"worker-{worker}.sock"
 
 
+def control_sockets(settings: Settings) -> list[Path]:
+    """The control sockets of all workers."""
+    return sorted((settings.data_dir / "run").glob("worker-*.sock"))
+
+
 def retired_counters_file(settings: Settings) -> Path:
     """What workers that were replaced had counted; it is summed with the others."""
     return settings.data_dir / "run" / "worker-retired.counters"

@@ -19,9 +19,9 @@ from farebox.base.clock import monotonic_s, wall_ms
 from farebox.base.errors import UsageError
 from farebox.base.units import PICO_PER_USD, usd_from_pico
 from farebox.credits.accounts import create_key, create_user
+from farebox.credits.explained import explained
 from farebox.credits.moves import Move
 from farebox.credits.transfers import perform
-from farebox.run.cli_explain import explained
 from farebox.run.cli_output import table
 from farebox.run.cli_place import Place, place_of, with_store
 from farebox.run.cli_verify import verified, verify_table
