@@ -121,6 +121,11 @@ CUTS ?= 4
 cut-off: build $(STAMPS)/test ## two hosts in network namespaces on MongoDB, one cut off CUTS= times (4) in SECONDS= (600); as root
 	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/cut_off.py --seconds $(SECONDS_OF_CHAOS) --cuts $(CUTS) --seed $(SEED)
 
+.PHONY: long-streams
+long-streams: build $(STAMPS)/test ## streams of SECONDS= (default 900) through nginx while workers are replaced every minute
+	@PYTHONPATH=python:tests $(BIN)/python tests/e2e/long_streams.py \
+	  --seconds $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),900) $(ARGS)
+
 DELIVERIES ?= 1000
 KILLS ?= 100
 .PHONY: webhook-storm
@@ -212,6 +217,11 @@ lock: $(STAMPS)/check ## requirements/*.txt anew from pyproject.toml (pip-tools 
 .PHONY: bench-ratio
 bench-ratio: build $(STAMPS)/bench ## requests a second and CPU a request, Farebox and nginx in one run
 	@$(BIN)/python bench/ratio.py $(ARGS)
+
+STREAMS ?= 200
+.PHONY: bench-front
+bench-front: build $(STAMPS)/test ## what nginx in front adds to each event of a stream (STREAMS=, default 200)
+	@$(BIN)/python bench/front.py $(STREAMS)
 
 .PHONY: long-run
 long-run: build $(STAMPS)/test ## COUNT= exchanges (default ten million) through journal, writer, SQLite: what stays flat

@@ -84,8 +84,12 @@ class Domains(Deployment):
         """The file as the test runs it."""
         return self.folder / "nginx.conf"
 
-    def _start_nginx(self) -> None:
+    def write_nginx(self) -> None:
+        """Write the file nginx is started with."""
         write_nginx_config(self.nginx_config, self.folder, self.tls_port, self.http_port)
+
+    def _start_nginx(self) -> None:
+        self.write_nginx()
         for name in ("chat", "chat2"):
             make_certificate(self.folder, name)
         subprocess.run([self.nginx, "-c", str(self.nginx_config)], check=True, capture_output=True)

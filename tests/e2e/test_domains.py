@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from e2e import long_streams
 from e2e.deployment import Customer
 from e2e.domains import CHAT, CHAT2, Domains, make_certificate, request_head, write_nginx_config
 from farebox.base.counters import read_counters
@@ -131,6 +132,15 @@ def test_a_stream_is_not_held_back_by_nginx(domains: Domains) -> None:
             assert data
             seen += data
     assert seen.count(b"data: ") >= 60
+
+
+def test_streams_outlive_the_workers_behind_nginx(domains: Domains) -> None:
+    """The short form of `make long-streams`: the workers are replaced at least once amidst the streams."""
+    customer = rich(domains, "outlives")
+    domains.top_up("outlives", USD, "credits", "outlives")
+    report = long_streams.run(domains, customer, words=60, interval_s=0.1, replace_every_s=0.5)
+    assert report.wrong == []
+    assert report.figures["replacements of all workers"]
 
 
 def test_a_key_stays_with_its_worker(domains: Domains) -> None:

@@ -806,6 +806,26 @@ async def test_drain_lets_running_exchanges_end_and_closes_idle_connections() ->
 
 
 @on_uvloop
+async def test_retire_answers_what_comes_on_idle_connections_and_closes_none_itself() -> None:
+    async def handle(incoming: Incoming) -> None:
+        incoming.answer(200, b"", b"last")
+
+    async with serving(handle) as (server, port), connected(port) as asks, connected(port) as leaves:
+        for client in (asks, leaves):
+            client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await client.response()).body == b"last"
+        retiring = asyncio.ensure_future(server.retire(60.0))
+        asks.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        answer = await asks.response()
+        assert (answer.body, answer.header("connection")) == (b"last", "close")
+        assert await asks.rest() == b""
+        await until(lambda: len(server._open_connections) == 1)
+        assert not retiring.done()
+        leaves.writer.close()
+        assert await retiring is True
+
+
+@on_uvloop
 async def test_drain_still_serves_who_has_connected_but_waits_only_so_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

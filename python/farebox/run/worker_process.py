@@ -283,7 +283,7 @@ async def _retire(servers: list[Server], signals: StopSignals) -> None:
     _log.info("retiring: %d exchanges still run", sum(server.open_count for server in servers))
 
     async def ended() -> None:
-        await asyncio.gather(*(server.drain(limits.upstream_total_timeout_s) for server in servers))
+        await asyncio.gather(*(server.retire(limits.upstream_total_timeout_s) for server in servers))
 
     await first_of(ended, signals.drain.wait)
 

@@ -113,6 +113,22 @@ class Server(web.Server):
             for connection in tuple(self._open_connections):
                 connection.close_after_request()
 
+    async def retire(self, deadline_s: float) -> bool:
+        """Stop listening and answer what still comes on open connections, each closed with its answer; True
+        when all had gone within `deadline_s`.
+
+        An idle connection is left to its client, which closes it or asks once more (or sees its keep-alive
+        time out): to close it here might cross a request on its way, which no proxy may send again.
+        """
+        self.keep_alive = False
+        self.stop_listening()
+        end_s = self._loop.time() + deadline_s
+        while self._open_connections or self._detached:
+            if self._loop.time() >= end_s:
+                return False
+            await asyncio.sleep(_DRAIN_POLL_S)
+        return True
+
     async def drain(self, deadline_s: float) -> bool:
         """Stop listening, close idle connections, let running exchanges end; True when all did within
         `deadline_s`.
