@@ -133,6 +133,11 @@ webhook-storm: build $(STAMPS)/test ## DELIVERIES= of payments (default 1000) at
 	@PYTHONPATH=python:tests $(BIN)/python -m credits.webhook_storm --deliveries $(DELIVERIES) --kills $(KILLS) \
 	  $(if $(filter-out 0,$(SEED)),--seed $(SEED)) $(ARGS)
 
+.PHONY: races
+races: build $(STAMPS)/test ## money events that race, against a plain reference, SECONDS= on each store (default 600), SEED=; ARGS='-k mongo'
+	@FAREBOX_RACES_S=$(SECONDS_OF_CHAOS) $(if $(filter-out 0,$(SEED)),FAREBOX_SEED=$(SEED)) \
+	  $(BIN)/python -m pytest tests/credits/test_races.py $(ARGS)
+
 .PHONY: outage
 outage: build $(STAMPS)/test ## the store away for SECONDS= (default 600) and slow, under load: figures and verdict
 	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/outage.py --seconds $(SECONDS_OF_CHAOS)

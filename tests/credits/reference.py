@@ -27,6 +27,8 @@ class World:
 
     now: int
     users: dict[str, list[Part]] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    """When the newest period of each subscription ends."""
 
     def copy(self) -> "World":
         return deepcopy(self)
@@ -73,7 +75,9 @@ class World:
         return self.put(to, to_pool, round(amount * rate), ends, "transfer")
 
     def renew(self, user: str, subscription: str, amount: int, resets: bool, ends: int) -> bool:
-        if resets:
+        is_late = ends < self.newest.get(subscription, ends)
+        ends = self.newest[subscription] = max(ends, self.newest.get(subscription, ends))
+        if resets and not is_late:
             for part in self.users[user]:
                 ours = not part.origin.startswith("sub") or part.origin == subscription
                 if part.pool == "credits_monthly" and ours:

@@ -3,11 +3,14 @@
 Each step lets up to three operations run at the same time, some delivered twice, beside a reader that checks
 every snapshot it gets. Afterwards the balances must be those of some order in which the reference does, one
 by one, what the store said was done.
+
+`make races` plays as many histories as a time has room for.
 """
 
 import asyncio
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -17,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
+import needs
 from credits.reference import World
-from farebox.base.records import LotAmount, Transaction
+from farebox.base.clock import monotonic_s
+from farebox.base.records import Account, LotAmount, Transaction
 from farebox.config.plans import Plan
 from farebox.credits.moves import Move
 from farebox.credits.subscriptions import PaidPeriod, grant_period
@@ -40,6 +45,10 @@ Delivery = Callable[[], Coroutine[Any, Any, bool]]
 EXAMPLES = {"sqlite": 30, "mongo": 2}
 """Histories in the suite; a hundred times as many in `make fuzz`."""
 THOROUGH = os.environ.get("FAREBOX_HYPOTHESIS") == "thorough"
+RACES_S = int(os.environ.get("FAREBOX_RACES_S", "0"))
+BATCH = 25
+"""Histories of one seed in `make races`."""
+LOOKS_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -130,10 +139,12 @@ class History:
         for number in range(2):
             await self.store.create_user(self.user(number), "user", "test", NOW)
             self.worlds[0].users[self.user(number)] = []
-        for number, pool, lives in itertools.product(range(2), POOLS, (12, None)):
-            make, effect = self.put(Put(number, pool, 40, lives), 0)
-            assert await make()
-            effect(self.worlds[0])
+        for lives in (12, None):
+            puts = [self.put(Put(number, pool, 40, lives)) for number in range(2) for pool in POOLS]
+            rows = tuple(row for event, _ in puts for row in event.rows)
+            assert await self.store.apply_event(Event(rows, puts[0][0].expires_at_ms), NOW) is DONE
+            for _, effect in puts:
+                effect(self.worlds[0])
 
     async def step(self, later: int, wanted: list[tuple[Any, bool]]) -> None:
         now = self.now + later
@@ -141,9 +152,11 @@ class History:
             world.tick(now)
         planned = [self.plan(op, twice, slot) for slot, (op, twice) in enumerate(wanted)]
         deliveries = [make() for makes, _ in planned for make in makes]
-        reading = asyncio.create_task(self.watch())
+        over = asyncio.Event()
+        reading = asyncio.create_task(self.watch(over))
         said = iter(await asyncio.gather(*deliveries))
-        reading.cancel()
+        over.set()
+        await reading
         effects = []
         for (op, _), (makes, effect) in zip(wanted, planned, strict=True):
             done = [next(said) for _ in makes].count(True)
@@ -153,17 +166,20 @@ class History:
         await self.settle_down()
         await self.check(effects)
 
-    async def watch(self) -> None:
+    async def watch(self, over: asyncio.Event) -> None:
         """Every snapshot adds up, also in the middle of things."""
-        while True:
+        while not over.is_set():
             await self.sound()
-            await asyncio.sleep(0)
+            await asyncio.sleep(LOOKS_AGAIN_S)
 
-    async def sound(self) -> None:
+    async def sound(self) -> list[Account]:
+        accounts = []
         for number in range(2):
             found = await self.store.account_with_rows(self.user(number))
             assert found is not None
             assert differences(*found) == []
+            accounts.append(found[0])
+        return accounts
 
     async def settle_down(self) -> None:
         """Collect what claims wait for, sweep what has expired."""
@@ -183,11 +199,8 @@ class History:
         return False
 
     async def check(self, effects: list[Callable[[World], bool]]) -> None:
-        await self.sound()
         found = {}
-        for number in range(2):
-            account = await self.store.account(self.user(number))
-            assert account is not None
+        for account in await self.sound():
             found |= {(account.user, pool): left for pool, left in account.balances.items() if left}
             assert all(lot.leased_pico == 0 for lot in account.lots)
         possible: dict[str, World] = {}
@@ -205,23 +218,27 @@ class History:
 
     def plan(self, op: Any, twice: bool, slot: int) -> tuple[list[Delivery], Any]:
         note(f"{op} {'twice' if twice else ''}")
-        makers = {Put: self.put, Spend: self.spend, Transfer: self.transfer, Renew: self.renew}
+        makers = {Put: self.bought, Spend: self.spend, Transfer: self.transfer, Renew: self.renew}
         makers |= {Refund: self.refund, Sweep: self.swept}
         make, effect = makers[type(op)](op, slot)
         return [make, make] if twice and not isinstance(op, Spend) else [make], effect
 
-    def put(self, op: Put, slot: int) -> Any:
+    def bought(self, op: Put, slot: int) -> Any:
+        event, effect = self.put(op)
+
+        async def make() -> bool:
+            return await self.store.apply_event(event, self.now) is DONE
+
+        return make, effect
+
+    def put(self, op: Put) -> tuple[Event, Callable[[World], bool]]:
         user, key = self.user(op.user), self.fresh()
         ends = None if op.lives is None else self.now + op.lives
         lot = f"{self.count:024x}"
         self.purchases.append((user, lot))
         part = LotAmount(lot, op.pool, op.amount)
         row = Transaction(user, "earned_purchase", key, op.pool, op.amount, (part,), "test", self.now)
-
-        async def make() -> bool:
-            return await self.store.apply_event(Event((row,), ends), self.now) is DONE
-
-        return make, lambda world: world.put(user, op.pool, op.amount, ends, lot)
+        return Event((row,), ends), lambda world: world.put(user, op.pool, op.amount, ends, lot)
 
     def spend(self, op: Spend, slot: int) -> Any:
         user, journal = self.user(op.user), JOURNALS[slot]
@@ -334,13 +351,22 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(900)
-def test_M1_M2_M4_races_end_as_some_order_of_their_operations(place: Place) -> None:
-    examples = EXAMPLES[place.kind] * (100 if THOROUGH else 1)
+@pytest.mark.timeout(RACES_S + 900)
+def test_M1_M2_M4_races_end_as_some_order_of_their_operations(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = BATCH if RACES_S else EXAMPLES[place.kind] * (100 if THOROUGH else 1)
 
     @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(steps, min_size=4, max_size=8))
     def play(history_steps: list[Any]) -> None:
         place.play(history_steps)
 
-    play()
+    begun_s = monotonic_s()
+    for batch in itertools.count(needs.SEED):
+        seed(batch)(play)()
+        if monotonic_s() - begun_s >= RACES_S:
+            break
+        with capsys.disabled():
+            took_s = monotonic_s() - begun_s
+            sys.stderr.write(f"{place.kind}: {place.histories} histories in {took_s:.0f} s, seed {batch}\n")

@@ -50,10 +50,10 @@ DOUBLES = ("credits", "creditsUsed", "creditsNew", "creditsNewUsed", "refCredits
 NUMBERS = ("tokensUserNew", "totalInputTokens", "totalOutputTokens")
 
 
-def decoded_as_before(path: Path) -> dict[str, dict[str, Any]]:
-    """The users of a dump as the old proxy's structs take them: money only from a BSON double."""
+def decoded_as_before(users_found: bytes) -> dict[str, dict[str, Any]]:
+    """Users as the old proxy's structs take them: money only from a BSON double."""
     users = {}
-    for raw in bson.decode_all(path.read_bytes(), CodecOptions(RawBSONDocument)):
+    for raw in bson.decode_all(users_found, CodecOptions(RawBSONDocument)):
         document = bson.decode(raw.raw, CodecOptions(tz_aware=True))
         for name in DOUBLES:
             at = raw.raw.index(b"\x01" + name.encode() + b"\x00") + len(name) + 2
@@ -106,7 +106,7 @@ async def test_balances_go_back_as_doubles_with_what_was_never_kept(store, origi
     await spend(store, 123_456_789_012)
     await perform(store, Move("grant", "g1", "bob", "refCredits", 7 * USD // 3, "gift", "root"), NOW)
     report = await roll_back(store, original, tmp_path / "back")
-    users = decoded_as_before(tmp_path / "back" / "usersNew.bson")
+    users = decoded_as_before((tmp_path / "back" / "usersNew.bson").read_bytes())
     assert users["alice"]["credits"] == 10.1 - 0.123456789012 == usd_double(9_976_543_210_988)
     assert users["alice"]["creditsUsed"] == 1.623456789012
     assert (users["alice"]["creditsNew"], users["alice"]["expiresAt"]) == (5.0, DATE)
@@ -136,7 +136,7 @@ async def test_keys_that_ended_and_users_that_came_later(store, original, tmp_pa
     (own,) = await store.keys_of("alice")
     await store.set_key_active(own.digest, False, "test", NOW)
     report = await roll_back(store, original, tmp_path / "back")
-    users = decoded_as_before(tmp_path / "back" / "usersNew.bson")
+    users = decoded_as_before((tmp_path / "back" / "usersNew.bson").read_bytes())
     assert "apiKey" not in users["alice"]
     assert users["carol"]["credits"] == 0.0
     (key,) = bson.decode_all((tmp_path / "back" / "user_keys.bson").read_bytes())
@@ -148,7 +148,7 @@ async def test_keys_that_ended_and_users_that_came_later(store, original, tmp_pa
 
 async def test_without_the_original_only_balances_go_back(store, tmp_path):
     report = await roll_back(store, "", tmp_path / "back")
-    users = decoded_as_before(tmp_path / "back" / "usersNew.bson")
+    users = decoded_as_before((tmp_path / "back" / "usersNew.bson").read_bytes())
     assert (users["alice"]["credits"], "apiKey" in users["alice"], report.keys_missing) == (10.1, False, 1)
 
 

@@ -27,6 +27,11 @@ LEGACY_POOLS: Final = ("credits", "refCredits", "creditsNew")
 _ENDS: Final = {"credits": "expiresAt", "creditsNew": "expiresAtNew"}
 _NAMED_MAX: Final = 5
 
+ROLLED_BACK: Final = (
+    "rolled back: the replaced system holds this balance; `farebox wallet adopt` takes it over again"
+)
+"""Why an account is parked whose balances were written back in place."""
+
 
 @dataclass(slots=True)
 class RollbackReport:
@@ -73,7 +78,7 @@ async def check_all_is_home(store: Store, journal_dir: Path) -> None:
 def held(account: Account) -> list[str]:
     """What of a user's money is not at home."""
     found = []
-    if account.parked is not None:
+    if account.parked not in {None, ROLLED_BACK}:
         found.append(f"user {account.user} is parked")
     if any(lot.leased_pico for lot in account.lots):
         found.append(f"user {account.user}: money is leased or reserved; stop `farebox serve` and wait")
@@ -109,8 +114,9 @@ async def write_documents(
             written.add(account.user)
             await _write(store, dump, account, document, report)
             on_progress("usersNew", len(written), 0)
-    async for account in store.accounts():
-        if account.user not in written:
+    async for found in store.accounts():
+        account = None if found.user in written else await store.account(found.user)  # opens what is old
+        if account is not None:
             await _write(
                 store, dump, account, {"_id": account.user, "role": "user", "migration": True}, report
             )

@@ -14,6 +14,7 @@ from farebox.base.units import usd_from_pico
 from farebox.credits.import_legacy import Import
 from farebox.credits.import_report import ImportReport
 from farebox.credits.rollback import RollbackReport, check_all_is_home, write_documents
+from farebox.credits.rollback_in_place import give_back
 from farebox.ledger.opening import fine_usd
 from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import (
@@ -72,7 +73,12 @@ def import_legacy(
 
 
 def rollback_legacy(
-    to: Annotated[Path, typer.Option(help="A new folder: documents as the replaced system keeps them.")],
+    to: Annotated[
+        Path | None, typer.Option(help="A new folder: documents as the replaced system keeps them.")
+    ] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Into the store's MongoDB itself: it is the old database.")
+    ] = False,
     original: Annotated[
         str, typer.Option("--from", help="The dump they came from: it has passwords and the text of keys.")
     ] = "",
@@ -80,31 +86,50 @@ def rollback_legacy(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write every balance back as doubles, for `mongorestore`; refused while money is in use."""
+    """Write every balance back as doubles, for `mongorestore` or in place; refused while money is in use."""
     place = place_of(config, store)
-    source = open_source(original) if original else None
+    if in_place == (to is not None) or (in_place and original):
+        raise UsageError("say where to: --to FOLDER (with --from DUMP), or --in-place alone")
+    target = "the database" if to is None else str(to)
 
     async def write(s: Store) -> RollbackReport:
         await check_all_is_home(s, place.journal_dir)
-        with progress() as on_progress, DumpWriter(to) as dump:
-            report = await write_documents(s, source, dump, on_progress)
-        await s.audit(actor(), "rollback.legacy", str(to), {"users": report.users}, wall_ms())
+        with progress() as on_progress:
+            if to is None:
+                report = await _given_back(s, place.url, on_progress)
+            else:
+                source = open_source(original) if original else None
+                with DumpWriter(to) as dump:
+                    report = await write_documents(s, source, dump, on_progress)
+        await s.audit(actor(), "rollback.legacy", target, {"users": report.users}, wall_ms())
         return report
 
     report = with_store(place, write)
     rows = [(pool, usd_from_pico(amount)) for pool, amount in sorted(report.pools.items())]
     rounding = fine_usd(report.rounding)
-    lines = [f"{report.users} users written to {to}; rounded by {rounding} USD in all"]
+    lines = [f"{report.users} users written to {target}; rounded by {rounding} USD in all"]
     if report.keys_missing:
         lines.append(f"{report.keys_missing} active keys exist only as digests: their owners need new ones")
     document = {
-        "folder": str(to),
+        "folder": None if to is None else str(to),
         "users": report.users,
         "pools": dict(rows),
         "rounding": rounding,
         "keys_missing": report.keys_missing,
     }
     answer(document, as_json, table("", ("pool", "USD"), rows, right=("USD",)), *lines)
+
+
+async def _given_back(s: Store, url: str, on_progress: OnProgress) -> RollbackReport:
+    if not url.startswith("mongodb"):
+        raise UsageError("only a store in MongoDB can be the old database; write a folder: --to FOLDER")
+    from farebox.store.legacy.in_place import DatabaseInPlace  # noqa: PLC0415 - the driver, only where it is used
+
+    database = DatabaseInPlace(url)
+    try:
+        return await give_back(s, database, on_progress)
+    finally:
+        database.close()
 
 
 def _imported(
