@@ -58,6 +58,9 @@ def test_what_has_to_be_looked_at_is_named_and_in_the_status(farebox: Any, dump:
         (("import-legacy", "/nowhere"), "no folder"),
         (("import-legacy", "DUMP", "--usd-per-credit", "much"), "is no rate"),
         (("rollback-legacy", "--to", "DUMP"), "there is no store"),
+        (("rollback-legacy", "--to", "back", "--in-place"), "say where to"),
+        (("rollback-legacy", "--in-place", "--from", "DUMP"), "say where to"),
+        (("rollback-legacy", "--in-place"), "only a store in MongoDB"),
         (("export", "out"), "there is no store"),
     ],
 )

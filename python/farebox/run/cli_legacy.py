@@ -90,6 +90,8 @@ def rollback_legacy(
     place = place_of(config, store)
     if in_place == (to is not None) or (in_place and original):
         raise UsageError("say where to: --to FOLDER (with --from DUMP), or --in-place alone")
+    if in_place and not place.url.startswith("mongodb"):
+        raise UsageError("only a store in MongoDB can be the old database; write a folder: --to FOLDER")
     target = "the database" if to is None else str(to)
 
     async def write(s: Store) -> RollbackReport:
@@ -121,8 +123,6 @@ def rollback_legacy(
 
 
 async def _given_back(s: Store, url: str, on_progress: OnProgress) -> RollbackReport:
-    if not url.startswith("mongodb"):
-        raise UsageError("only a store in MongoDB can be the old database; write a folder: --to FOLDER")
     from farebox.store.legacy.in_place import DatabaseInPlace  # noqa: PLC0415 - the driver, only where it is used
 
     database = DatabaseInPlace(url)
