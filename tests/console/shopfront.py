@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import orjson
+
 from credits.desk import SHOP
 from farebox.base.clock import wall_ms
 from farebox.base.records import LotAmount, Settlement, Transaction
@@ -19,6 +21,7 @@ from farebox.credits.admins import create_admin
 from farebox.meter.price_book import charge_of, new_price_book, plain_models
 from farebox.run.demo import processes
 from farebox.store.base import Event, EventResult, Record, RecordChange, Store
+from farebox.writer.service import Writer
 
 USD = 10**12
 HOUR = 3_600_000
@@ -51,6 +54,8 @@ async def open_shopfront(store: Store, folder: Path) -> AsyncIterator[Shopfront]
     await _late_payment(front)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
+    status = Writer(store, folder / "journals").status()
+    (folder / "writer.json").write_bytes(orjson.dumps({**status, "damaged": {"b" * 16: PAYLOAD}}))
     console = Console(store, SHOP, {}, list, folder / "writer.json", live=_live(front))
     close = await start_console(console, "127.0.0.1", port)
     front.url = f"http://127.0.0.1:{port}"

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import axe_playwright_python
+import pytest
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from console.shopfront import MODEL, PAYLOAD, Shopfront, open_shopfront
@@ -25,8 +26,16 @@ DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 LOOKS = (("desktop", DESKTOP, "light"), ("phone", PHONE, "dark"))
 AXE_OPTIONS = '{resultTypes: ["violations"]}'
+AT_REST = """() => {
+  const main = document.querySelector("main");
+  if (main.hasAttribute("aria-busy")) return false;
+  main.dataset.again = "";
+  return true;
+}"""
+"""True once nothing is being fetched; from then on the page does not look again by itself."""
 SERIOUS = ("serious", "critical")
-WAIT_MS = 30_000
+WAIT_MS = 60_000
+expect.set_options(timeout=WAIT_MS)
 
 
 class Watched:
@@ -71,7 +80,7 @@ class Watched:
     async def said(self, text: str) -> str:
         """Wait until the page says that something was done."""
         status = self.page.get_by_role("status")
-        await expect(status).to_contain_text(text, timeout=WAIT_MS)
+        await expect(status).to_contain_text(text)
         return await status.inner_text()
 
     async def card(self, name: str) -> str:
@@ -82,6 +91,7 @@ class Watched:
 
     async def inspect(self, name: str) -> None:
         """Look at the page as it stands: axe, nothing wider than the window, a picture of each look."""
+        await self.page.wait_for_function(AT_REST)
         for look, size, scheme in LOOKS:
             await self.page.set_viewport_size(size)
             await self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -185,7 +195,7 @@ async def transfer(at: Watched) -> None:
     await form.get_by_label("USD").fill("3000")
     at.refusals = (400,)
     await form.get_by_role("button", name="Transfer").click()
-    await expect(form.get_by_role("alert")).to_contain_text("less unleased money", timeout=WAIT_MS)
+    await expect(form.get_by_role("alert")).to_contain_text("less unleased money")
     at.refusals = ()
     await form.get_by_label("USD").fill("3")
     await form.get_by_role("button", name="Transfer").click()
@@ -274,10 +284,11 @@ async def by_keyboard(at: Watched) -> None:
     await page.keyboard.type("nonsense")
     at.refusals = (401,)
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("alert").first).to_contain_text("not valid", timeout=WAIT_MS)
+    await expect(page.get_by_role("alert").first).to_contain_text("not valid")
     await at.inspect("login")
 
 
+@pytest.mark.timeout(600)
 async def test_points_2_and_6_a_day_of_operator_and_user_in_chromium(store, tmp_path: Path) -> None:
     pictures = Path(os.environ.get("FAREBOX_SCREENSHOTS", tmp_path / "pictures"))
     async with open_shopfront(store, tmp_path) as front, browser() as launched:

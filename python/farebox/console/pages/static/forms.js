@@ -6,7 +6,7 @@ export async function sendForm(form) {
   if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
   const button = form.querySelector("button");
   const said = form.querySelector("[role=alert]");
-  form.dataset.key ||= crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2) + Date.now();
+  form.dataset.key ||= newKey();
   button.disabled = true;
   if (said) said.textContent = "";
   try {
@@ -30,6 +30,10 @@ export async function sendForm(form) {
   } finally {
     button.disabled = false;
   }
+}
+
+function newKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
 }
 
 function fieldsOf(form) {

@@ -1,8 +1,10 @@
-"""Prometheus understands what ships in `configs/`; each alert fires when it should and is silent otherwise.
+"""The console beside real workers: Prometheus scrapes them, its alerts fire, pages show what runs just now.
 
-promtool runs the rules over made-up series; a real server scrapes a real deployment and fires an alert there.
+promtool runs the shipped rules over made-up series, each in a condition that fires it and one that does not;
+a real server scrapes a real deployment under load and fires an alert there.
 """
 
+import http.client
 import json
 import re
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 from e2e.storefront import GPT, USD, Storefront
 from farebox.base.clock import wall_ms
 from farebox.console.metrics import FareboxCollector
+from farebox.credits.admins import create_admin
 from farebox.run.demo.processes import free_port, wait_until
 from farebox.store.base import Event, EventResult, Record, RecordChange, Store
 from needs import REPOSITORY, needs_program
@@ -88,7 +91,7 @@ def prometheus(folder: Path, console_port: int) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def answers(port: int, path: str) -> Any:
@@ -117,6 +120,7 @@ async def leave_a_payment_waiting(store: Store) -> EventResult:
     return await store.apply_event(Event((), records=(RecordChange.insert(record),), actor="test"), wall_ms())
 
 
+@pytest.mark.timeout(600)
 def test_a_real_server_scrapes_a_deployment_under_load_and_fires(shop: Storefront, tmp_path: Path) -> None:
     customer = shop.new_customer(10 * USD)
     body = {"model": GPT, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
@@ -128,7 +132,7 @@ def test_a_real_server_scrapes_a_deployment_under_load_and_fires(shop: Storefron
 
     def send(count: int) -> None:
         for _ in range(count):
-            urllib.request.urlopen(request, timeout=20).read()
+            urllib.request.urlopen(request, timeout=60).read()
 
     console_port = json.loads(shop.config.read_text())["console"]["port"]
     with prometheus(tmp_path, console_port) as port:
@@ -137,16 +141,57 @@ def test_a_real_server_scrapes_a_deployment_under_load_and_fires(shop: Storefron
             send(16)
             return (value(port, "farebox_exchanges_total") or 0) > 0
 
-        assert wait_until(scraped_after_more_requests, 30), (tmp_path / "prometheus.log").read_text()
+        assert wait_until(scraped_after_more_requests, 60), (tmp_path / "prometheus.log").read_text()
         assert value(port, 'up{job="farebox"}') == 1
-        assert wait_until(lambda: (value(port, "farebox_added_latency_seconds_count") or 0) > 0, 20)
-        assert wait_until(lambda: (value(port, "farebox_first_byte_seconds_count") or 0) > 0, 20)
-        assert wait_until(lambda: value(port, "farebox_journal_lag_seconds") == 0, 20)
+        assert wait_until(lambda: (value(port, "farebox_added_latency_seconds_count") or 0) > 0, 60)
+        assert wait_until(lambda: (value(port, "farebox_first_byte_seconds_count") or 0) > 0, 60)
+        assert wait_until(lambda: value(port, "farebox_journal_lag_seconds") == 0, 60)
         assert value(port, "farebox_conservation_delta_pico") == 0
         assert "FareboxPaymentsWaiting" not in firing(port)
         assert shop.store(leave_a_payment_waiting) is EventResult.DONE
-        assert wait_until(lambda: "FareboxPaymentsWaiting" in firing(port), 40)
+        assert wait_until(lambda: "FareboxPaymentsWaiting" in firing(port), 90)
         assert "FareboxMoneyInQuestion" not in firing(port)
+
+
+def log_in(shop: Storefront, port: int) -> tuple[http.client.HTTPConnection, str]:
+    """A connection of an operator, and his cookie."""
+
+    async def token(store: Store) -> str:
+        return (await create_admin(store, "watcher", "read-only", None, "test", wall_ms())).token
+
+    body = json.dumps({"key": shop.store(token)})
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/api/login", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
+    answer.read()
+    return connection, answer.headers["Set-Cookie"].partition(";")[0]
+
+
+@pytest.mark.timeout(600)
+def test_pages_show_what_runs_in_the_workers_and_how_the_writer_stands(shop: Storefront) -> None:
+    customer = shop.new_customer(10 * USD)
+    console_port = json.loads(shop.config.read_text())["console"]["port"]
+    connection, cookie = log_in(shop, console_port)
+
+    def live() -> str:
+        connection.request("GET", "/live", headers={"Cookie": cookie})
+        return connection.getresponse().read().decode()
+
+    assert wait_until(lambda: "Money in question" in live(), 60)
+    script = json.dumps({"prompt": 100, "completion": 9, "chunks": 9, "first_delay_ms": 30, "delay_ms": 3000})
+    body = {
+        "model": GPT,
+        "stream": True,
+        "max_tokens": 64,
+        "messages": [{"role": "user", "content": f"script: {script}"}],
+    }
+    stream = http.client.HTTPConnection("127.0.0.1", shop.port, timeout=60)
+    headers = {"Authorization": f"Bearer {customer.key}", "Content-Type": "application/json"}
+    stream.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    assert wait_until(lambda: f">{customer.user}</a>" in live(), 60)
+    stream.close()
+    connection.close()
 
 
 def test_what_is_exposed_is_what_the_collector_says() -> None:
