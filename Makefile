@@ -236,6 +236,10 @@ long-run: build $(STAMPS)/test ## COUNT= exchanges (default ten million) through
 writer-micro: build $(STAMPS)/test ## CPU of the writer per exchange, and where it goes
 	@$(BIN)/python bench/writer_micro.py --shares $(ARGS)
 
+.PHONY: bench-console
+bench-console: build $(STAMPS)/test ## the console's API over ten million log rows: p50, p95 (ARGS="ROWS USERS --keep FILE")
+	@$(BIN)/python bench/console.py $(ARGS)
+
 .PHONY: bench-import
 bench-import: build $(STAMPS)/test ## import 100,000 users and 1,000,000 request logs, reconciled to the pico (ARGS="USERS LOGS SEED")
 	@$(BIN)/python bench/import_legacy.py $(ARGS)

@@ -4,8 +4,6 @@ and rows agree whatever a period begins with; and `all` outlives the request log
 
 from datetime import timedelta, timezone
 
-import pytest
-
 from console.traffic import (
     BALANCES,
     DAY,
@@ -29,6 +27,7 @@ from farebox.console.statistics import (
     totals,
 )
 from farebox.store.rollups import Sums
+from farebox.store.sqlite import SQLiteStore
 
 SEED = 6
 SPANS = {
@@ -112,9 +111,14 @@ async def test_point_1_every_statistic_of_every_period_equals_sums_by_hand(store
     for query, begin, end in SPANS.values():
         await check(store, facts, period_of(query, NOW, HANOI), begin, end)
 
+    totals_ = await store.series_totals()
+    assert len(totals_) == 7
+    for by_wallet in totals_.values():
+        assert {wallet: pico for wallet, (_, pico) in by_wallet.items()} == {
+            wallet: amount for wallet, amount in sums(facts).items() if wallet in by_wallet
+        }
+        assert sum(requests for requests, _ in by_wallet.values()) == len(facts)
 
-async def test_point_1_all_outlives_the_request_log(store):
-    facts = await fill(store, SEED)
     while await store.expire_logs(NOW - DAY, 100):
         pass
     assert await store.usages(0, NOW - DAY) == []
@@ -122,21 +126,12 @@ async def test_point_1_all_outlives_the_request_log(store):
         await check(store, facts, named_period(name, NOW, HANOI), begins(name), None)
 
 
-async def test_every_series_adds_up_to_the_same(store):
+async def test_another_time_zone_begins_its_day_elsewhere(tmp_path):
+    store = SQLiteStore(tmp_path / "store.db")
+    await store.open()
     facts = await fill(store, SEED)
-    totals_ = await store.series_totals()
-    assert len(totals_) == 6
-    for by_wallet in totals_.values():
-        assert {wallet: pico for wallet, (_, pico) in by_wallet.items()} == {
-            wallet: amount for wallet, amount in sums(facts).items() if wallet in by_wallet
-        }
-        assert sum(requests for requests, _ in by_wallet.values()) == len(facts)
-
-
-@pytest.mark.parametrize("offset", [timedelta(hours=5, minutes=45), timedelta(hours=-3.5), timedelta()])
-async def test_another_time_zone_begins_its_day_elsewhere(store, offset):
-    facts = await fill(store, SEED)
-    zone = timezone(offset)
-    shift = int(offset.total_seconds() * 1000)
-    midnight = NOW - (NOW + shift) % DAY
-    await check(store, facts, named_period("24h", NOW, zone), midnight, None)
+    for offset in (timedelta(hours=5, minutes=45), timedelta(hours=-3.5), timedelta()):
+        shift = int(offset.total_seconds() * 1000)
+        midnight = NOW - (NOW + shift) % DAY
+        await check(store, facts, named_period("24h", NOW, timezone(offset)), midnight, None)
+    await store.close()

@@ -5,10 +5,10 @@ no second key and cannot show the first one again.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from farebox.base import limits
-from farebox.base.records import Account, KeyRecord
+from farebox.base.records import KeyRecord
 from farebox.base.units import usd_from_pico
 from farebox.console.answers import Declined
 from farebox.console.input import CreateUserInput, KeyInput, KeyLimitsInput, NothingInput, UsersQuery
@@ -17,41 +17,33 @@ from farebox.console.output import usd_number
 from farebox.console.routes import ADMINS, READERS, USER, USERS, Call, Route
 from farebox.credits import accounts
 from farebox.credits.accounts import NewKey
+from farebox.store.statistics import UserRow
 
 Document = Mapping[str, object]
-_COUNTERS: Mapping[str, str] = {
-    "creditsUsed": "creditsUsed_pico",
-    "creditsNewUsed": "creditsNewUsed_pico",
-    "total_earned": "total_earned_pico",
-    "total_spent": "total_spent_pico",
-}
-_POOLS = ("credits", "refCredits", "creditsNew", "credits_permanent", "credits_monthly")
-_COUNTS = ("tokensUserNew", "totalInputTokens", "totalOutputTokens")
 
 
 async def users(call: Call) -> Document:
     """Users by name, a page at a time; `q` is how their names begin."""
     asked = cast("UsersQuery", call.asked)
-    found: list[Account] = []
-    exact = await call.store.account(asked.q) if asked.q and not asked.after else None
-    if exact is not None:
-        found.append(exact)
-    async for account in call.store.accounts(max(asked.after, asked.q)):
-        if len(found) > asked.limit or not account.user.startswith(asked.q):
-            break
-        found.append(account)
-    page = found[: asked.limit]
-    views = [await _user_view(call, account) for account in page]
-    return {"users": views, "next": page[-1].user if len(found) > asked.limit else None}
+    found = await call.store.users(max(asked.after, _before(asked.q)), asked.limit + 1)
+    fitting = [row for row in found if row.user.startswith(asked.q)]
+    page = fitting[: asked.limit]
+    return {
+        "users": [user_view(row) for row in page],
+        "next": page[-1].user if len(fitting) > asked.limit else None,
+    }
 
 
 async def user(call: Call) -> Document:
     """One user: balances, lifetime counters, keys."""
-    account = await call.store.account(call.path["user"])
-    if account is None:
+    name = call.path["user"]
+    if not name.isascii() or not name.isprintable():
         raise Declined(404, "unknown_user", "there is no such user")
-    keys = await call.store.keys_of(account.user)
-    return {**await _user_view(call, account), "keys": [key_view(key) for key in keys]}
+    found = [row for row in await call.store.users(_before(name), 1) if row.user == name]
+    if not found:
+        raise Declined(404, "unknown_user", "there is no such user")
+    keys = await call.store.keys_of(name)
+    return {**user_view(found[0]), "keys": [key_view(key) for key in keys]}
 
 
 async def create_user(call: Call) -> Document:
@@ -132,6 +124,22 @@ def key_view(key: KeyRecord) -> dict[str, object]:
     }
 
 
+def user_view(row: UserRow) -> dict[str, object]:
+    """The replaced system's names; each amount as a number and as a string."""
+    view: dict[str, object] = {
+        "_id": row.user,
+        "username": row.user,
+        "isActive": row.is_active,
+        "parked": row.parked,
+        "created_ms": row.created_ms,
+        **row.counts,
+    }
+    for name, amount_pico in row.amounts.items():
+        view[name] = usd_number(amount_pico)
+        view[f"{name}_usd"] = usd_from_pico(amount_pico)
+    return view
+
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/admin/users", READERS, users, query=UsersQuery),
     Route("POST", "/api/admin/users", ADMINS, create_user, CreateUserInput),
@@ -147,6 +155,11 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/keys/{digest}/revoke", USERS, revoke, NothingInput),
     Route("POST", "/api/keys/{digest}/limits", USERS, limit, KeyLimitsInput),
 )
+
+
+def _before(name: str) -> str:
+    """Above every other name that is below this one; names are printable ASCII."""
+    return name[:-1] + chr(ord(name[-1]) - 1) + "\U0010ffff" if name else ""
 
 
 async def _key(call: Call) -> KeyRecord:
@@ -186,22 +199,3 @@ async def _create_key(call: Call, owner: str) -> Document:
 
 def _new_key_view(made: NewKey) -> dict[str, object]:
     return {**key_view(made.record), "key": made.key}
-
-
-async def _user_view(call: Call, account: Account) -> dict[str, object]:
-    """The replaced system's names; each amount as a number and as a string."""
-    lifetime = await call.store.lifetime(account.user) or {}
-    amounts = {pool: account.balances.get(pool, 0) for pool in _POOLS}
-    amounts |= {name: lifetime.get(stored, 0) for name, stored in _COUNTERS.items()}
-    view: dict[str, Any] = {
-        "_id": account.user,
-        "username": account.user,
-        "isActive": account.is_active,
-        "parked": account.parked,
-        **{name: lifetime.get(name, 0) for name in _COUNTS},
-        "written_off_usd": usd_from_pico(account.written_off_pico),
-    }
-    for name, amount_pico in amounts.items():
-        view[name] = usd_number(amount_pico)
-        view[f"{name}_usd"] = usd_from_pico(amount_pico)
-    return view

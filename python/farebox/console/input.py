@@ -80,7 +80,7 @@ class AuditQuery(PageQuery):
 class UsersQuery(_Query):
     """Users by name; `q`: how their names begin."""
 
-    q: Annotated[str, Field(max_length=50)] = ""
+    q: Annotated[str, Field(max_length=50, pattern=r"^[ -~]*$")] = ""
     after: Annotated[str, Field(max_length=200, description="the `next` of the page before")] = ""
     limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
 

@@ -16,6 +16,7 @@ from farebox.store.rollups import (
     END_MS,
     MODELS,
     NOTHING,
+    TOTAL,
     USERS,
     Part,
     Sums,
@@ -122,9 +123,14 @@ async def model_usage(store: StatisticsStore, period: Period, user: str = "") ->
 
 async def spenders(store: StatisticsStore, period: Period, limit: int) -> list[UserUsage]:
     """Users by what they spent, most first."""
-    tallies = await _tallies(store, USERS, period)
-    found = [UserUsage(user, _burned(own), _total(own)) for user, own in _by_name(tallies).items()]
-    return sorted(found, key=lambda usage: (-usage.burned.total_pico, usage.user))[:limit]
+    spans = parts(USERS, period.from_ms, period.to_ms)
+    edge = list(_tallied(await _edge(store, period), by_user=True))
+    spent = dict(await store.spending(spans))
+    for tally in edge:
+        spent[tally.name] = spent.get(tally.name, 0) + tally.sums.charge_pico
+    ranked = sorted(spent, key=lambda user: (-spent[user], user))[:limit]
+    tallies = _by_name([*await store.tallies(spans, ranked), *edge])
+    return [UserUsage(user, _burned(tallies[user]), _total(tallies[user])) for user in ranked]
 
 
 async def active_users(store: StatisticsStore, period: Period) -> set[str]:
@@ -139,26 +145,36 @@ async def time_series(
     """The period in steps: hours up to two days, the zone's days up to 31, UTC's days beyond; steps without a
     request are there, with zeros, from the first one that has any.
     """
-    series = of_user(user) if user else MODELS
     end_ms = now_ms + 1 if period.to_ms is None else period.to_ms
-    is_long = end_ms - period.from_ms > _DAILY_UP_TO_MS
-    found = await store.tallies_by_start(_parts(series, period) if is_long or user else _fine(period))
-    tallies = [*found, *_tallied(await _edge(store, period, user), by_start=True)]
-    if not tallies:
-        return []
-    from_ms = max(period.from_ms, min(tally.start_ms for tally in tallies))
-    starts = _steps(from_ms, max(end_ms, *(tally.start_ms + 1 for tally in tallies)), zone, is_long=is_long)
-    return _points(starts, tallies)
+    edge = list(_tallied(await _edge(store, period, user), by_start=True))
+    if end_ms - period.from_ms > _DAILY_UP_TO_MS:
+        spans = _days(user, period)
+        found = [*edge, *await store.tallies_by_step(spans, DAY_MS)]
+        first_ms = min((tally.start_ms for tally in found), default=end_ms)
+        starts = list(range(first_ms - first_ms % DAY_MS, end_ms, DAY_MS))
+    else:
+        starts = _steps(period.from_ms, end_ms, zone)
+        ends = [*starts[1:], period.to_ms or END_MS]
+        series = of_user(user) if user else f"{TOTAL}/quarter"
+        begin_ms = first_quarter(period.from_ms)
+        spans = [Part(series, max(begin_ms, start), end) for start, end in zip(starts, ends, strict=True)]
+        found = [*edge, *await store.tallies_by_step(spans, END_MS)]
+    points = _points(starts, found)
+    first = next((number for number, point in enumerate(points) if point.sums.requests), len(points))
+    return points[first:]
 
 
-def _fine(period: Period) -> list[Part]:
-    begin_ms = first_quarter(period.from_ms)
-    return [Part(f"{MODELS}/quarter", begin_ms, END_MS if period.to_ms is None else period.to_ms)]
+def _days(user: str, period: Period) -> list[Part]:
+    """Cells in parts that begin with a UTC day, or lie within one."""
+    if not user:
+        return parts(MODELS, period.from_ms, period.to_ms)
+    begin_ms, end_ms = first_quarter(period.from_ms), period.to_ms or END_MS
+    day_ms = -(-begin_ms // DAY_MS) * DAY_MS
+    found = [Part(of_user(user), begin_ms, day_ms), Part(of_user(user), day_ms, end_ms)]
+    return [part for part in found if part.from_ms < part.to_ms]
 
 
-def _steps(from_ms: int, to_ms: int, zone: tzinfo, *, is_long: bool) -> list[int]:
-    if is_long:
-        return list(range(from_ms - from_ms % DAY_MS, to_ms, DAY_MS))
+def _steps(from_ms: int, to_ms: int, zone: tzinfo) -> list[int]:
     if to_ms - from_ms > _HOURLY_UP_TO_MS:
         return days_of(from_ms, to_ms, zone)
     midnight_ms = days_of(from_ms, from_ms + 1, zone)[0]
@@ -167,6 +183,8 @@ def _steps(from_ms: int, to_ms: int, zone: tzinfo, *, is_long: bool) -> list[int
 
 def _points(starts: list[int], tallies: list[Tally]) -> list[Point]:
     """Each sum in the step it began in."""
+    if not starts:
+        return []
     within: list[list[Tally]] = [[] for _ in starts]
     step = 0
     for tally in sorted(tallies, key=lambda tally: tally.start_ms):

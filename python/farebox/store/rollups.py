@@ -8,6 +8,7 @@ series has the same total at every moment (`verify` compares them).
 | series | names | cells |
 |---|---|---|
 | `models/quarter`, `models/day` | models | what all users did |
+| `total/quarter` | none | the same together, for curves |
 | `users/quarter`, `users/day`, `users/ever` | users | what each user did, for lists of users |
 | `user:NAME` | models | what one user did, by quarter |
 
@@ -28,6 +29,7 @@ END_MS: Final = 2**62
 
 MODELS: Final = "models"
 USERS: Final = "users"
+TOTAL: Final = "total"
 IMPORTED: Final = "import"
 """Stands for the journal in cells of imported logs."""
 
@@ -75,7 +77,7 @@ class Cell(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Sums that were read: by name, or by the start of their cells (then `name` is empty)."""
+    """Sums that were read: by name, or by the step their cells begin in (then `name` is empty)."""
 
     name: str
     start_ms: int
@@ -143,6 +145,7 @@ def _cells_of(user: str, model: str, wallet: str, quarter_ms: int) -> Iterator[C
     day_ms = quarter_ms - quarter_ms % DAY_MS
     yield Cell(f"{MODELS}/quarter", quarter_ms, model, wallet)
     yield Cell(f"{MODELS}/day", day_ms, model, wallet)
+    yield Cell(f"{TOTAL}/quarter", quarter_ms, "", wallet)
     yield Cell(f"{USERS}/quarter", quarter_ms, user, wallet)
     yield Cell(f"{USERS}/day", day_ms, user, wallet)
     yield Cell(f"{USERS}/ever", 0, user, wallet)

@@ -21,6 +21,20 @@ class Wealth:
 
 
 @dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user in a list: `amounts` in pico-USD (his pools, his lifetime counters) and `counts`, both under the
+    replaced system's names.
+    """
+
+    user: str
+    is_active: bool
+    parked: str | None
+    created_ms: int
+    amounts: Mapping[str, int]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class LogQuery:
     """Which request-log rows are meant; empty members ask for nothing. `failed`: only those, or only others.
 
@@ -63,11 +77,16 @@ class AuditEntry:
 class StatisticsStore(Protocol):
     """The part of a store that only statistics and lists use. Errors as in `Store`."""
 
-    async def tallies(self, parts: Sequence[Part]) -> list[Tally]:
-        """Sums of the cells of all parts, by name and wallet (`start_ms` is 0)."""
+    async def tallies(self, parts: Sequence[Part], names: Sequence[str] | None = None) -> list[Tally]:
+        """Sums of the cells of all parts, by name and wallet (`start_ms` is 0); only of these names."""
 
-    async def tallies_by_start(self, parts: Sequence[Part]) -> list[Tally]:
-        """Sums of the cells of all parts, by their start and wallet (`name` is empty)."""
+    async def tallies_by_step(self, parts: Sequence[Part], width_ms: int) -> list[Tally]:
+        """Sums of the cells of all parts, by wallet and step (`name` is empty): the first step of a part
+        begins with it, each is so wide.
+        """
+
+    async def spending(self, parts: Sequence[Part]) -> Mapping[str, int]:
+        """Name -> charges in pico-USD, of the cells of all parts."""
 
     async def tallied_names(self, parts: Sequence[Part]) -> set[str]:
         """The names that have cells in these parts."""
@@ -76,6 +95,9 @@ class StatisticsStore(Protocol):
         """What single request-log rows from `from_ms` to before `to_ms` add to sums, at most a quarter of an
         hour of them.
         """
+
+    async def users(self, after: str, limit: int) -> list[UserRow]:
+        """Users with names above `after`, ascending."""
 
     async def wealth(self) -> Wealth:
         """All balances now."""

@@ -53,7 +53,7 @@ _INDEXES: Final[Mapping[str, tuple[IndexModel, ...]]] = {
     KEYS: (IndexModel([("user", ASCENDING), ("createdAt", DESCENDING)]),),
     ROWS: (IndexModel([("user", ASCENDING), ("sequence", DESCENDING)]),),
     LOGS: (
-        IndexModel([("userId", ASCENDING), ("createdAt", DESCENDING)]),
+        IndexModel([("userId", ASCENDING), ("createdAt", DESCENDING), ("sequence", DESCENDING)]),
         IndexModel([("creditType", ASCENDING), ("createdAt", DESCENDING)]),
         IndexModel([("createdAt", DESCENDING), ("sequence", DESCENDING)]),
     ),

@@ -3,6 +3,7 @@
 Promises: every question reads one range of one index, and no more of it than its cells or its bound of rows.
 """
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from farebox.store.mongo.log_rows import described
 from farebox.store.mongo.schema import AUDIT, LOGS, ROLLUPS, USERS
 from farebox.store.mongo.values import date, legacy_pico, milliseconds, pico, usd
 from farebox.store.rollups import CUT, Cell, Part, Sums, Tally, Usage, cells
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
 
 _MONEY: Final = "charge_pico"
 _STORED: Final[Mapping[str, str]] = {
@@ -38,6 +39,8 @@ _STORED: Final[Mapping[str, str]] = {
 }
 """A sum's name, in their order -> its field in a cell's document."""
 _TOTALS: Final = {field: {"$sum": f"${field}"} for field in _STORED.values()}
+_BY_TIME: Final = {"series": 1, "start": 1, "name": 1}
+"""The index every question about cells is answered from; planners try others while there are few cells."""
 _OLD_WALLET: Final = "ohmygpt"
 
 
@@ -70,29 +73,50 @@ def _step(journal: str, cell: Cell, sums: Sums) -> UpdateOne:
     )
 
 
-async def tallies(place: Place, parts: Sequence[Part]) -> list[Tally]:
+async def tallies(place: Place, parts: Sequence[Part], names: Sequence[str] | None) -> list[Tally]:
     """Sums by name and wallet."""
     sums: dict[tuple[str, str], Sums] = {}
+    only = {} if names is None else {"name": {"$in": list(names)}}
     for part in parts:
-        for group in await _grouped(place, part, "$name"):
+        for group in await _grouped(place, {**_in(part), **only}, "$name"):
             where = str(group["_id"]["by"]), str(group["_id"]["wallet"])
             found, known = _sums(group), sums.get(where)
             sums[where] = found if known is None else known.plus(found)
     return [Tally(name, 0, wallet, found) for (name, wallet), found in sums.items()]
 
 
-async def tallies_by_start(place: Place, parts: Sequence[Part]) -> list[Tally]:
-    """Sums by start and wallet."""
-    return [
-        Tally("", milliseconds(group["_id"]["by"]) or 0, group["_id"]["wallet"], _sums(group))
-        for part in parts
-        for group in await _grouped(place, part, "$start")
-    ]
+async def tallies_by_step(place: Place, parts: Sequence[Part], width_ms: int) -> list[Tally]:
+    """Sums by step and wallet: one question for the parts of a series, whose steps are told apart here."""
+    sums: dict[tuple[int, str], Sums] = {}
+    for series in dict.fromkeys(part.series for part in parts):
+        own = sorted(part for part in parts if part.series == series)
+        begins = [part.from_ms for part in own]
+        whole = Part(series, begins[0], max(part.to_ms for part in own))
+        for group in await _grouped(place, _in(whole), "$start"):
+            start_ms = milliseconds(group["_id"]["by"]) or 0
+            part = own[bisect.bisect_right(begins, start_ms) - 1]
+            if start_ms >= part.to_ms:
+                continue
+            where = start_ms - (start_ms - part.from_ms) % width_ms, str(group["_id"]["wallet"])
+            found, known = _sums(group), sums.get(where)
+            sums[where] = found if known is None else known.plus(found)
+    return [Tally("", start_ms, wallet, found) for (start_ms, wallet), found in sums.items()]
 
 
-async def _grouped(place: Place, part: Part, by: str) -> list[dict[str, Any]]:
+async def spending(place: Place, parts: Sequence[Part]) -> dict[str, int]:
+    """Charges by name."""
+    spent: dict[str, int] = {}
+    for part in parts:
+        group = {"_id": "$name", "charge": {"$sum": "$charge"}}
+        cursor = await place[ROLLUPS].aggregate([{"$match": _in(part)}, {"$group": group}], hint=_BY_TIME)
+        for found in await cursor.to_list():
+            spent[found["_id"]] = spent.get(found["_id"], 0) + pico(found["charge"])
+    return spent
+
+
+async def _grouped(place: Place, conditions: Mapping[str, object], by: str) -> list[dict[str, Any]]:
     group = {"_id": {"by": by, "wallet": "$creditType"}, **_TOTALS}
-    cursor = await place[ROLLUPS].aggregate([{"$match": _in(part)}, {"$group": group}])
+    cursor = await place[ROLLUPS].aggregate([{"$match": conditions}, {"$group": group}], hint=_BY_TIME)
     return await cursor.to_list()
 
 
@@ -118,7 +142,9 @@ async def tallied_names(place: Place, parts: Sequence[Part]) -> set[str]:
     """The names that have cells."""
     found: set[str] = set()
     for part in parts:
-        cursor = await place[ROLLUPS].aggregate([{"$match": _in(part)}, {"$group": {"_id": "$name"}}])
+        cursor = await place[ROLLUPS].aggregate(
+            [{"$match": _in(part)}, {"$group": {"_id": "$name"}}], hint=_BY_TIME
+        )
         found.update(group["_id"] for group in await cursor.to_list())
     return found
 
@@ -165,6 +191,27 @@ def _charge_pico(row: Mapping[str, Any]) -> int:
     return pico(charge) if isinstance(charge, Decimal128) else legacy_pico(charge)
 
 
+async def users(place: Place, after: str, limit: int) -> list[UserRow]:
+    """Users by name."""
+    names = ("isActive", "parked", "createdAt", *_AMOUNTS, *_COUNTS)
+    cursor = place[USERS].find({"_id": {"$gt": after}}, dict.fromkeys(names, 1)).sort("_id", 1).limit(limit)
+    return [
+        UserRow(
+            str(raw["_id"]),
+            raw.get("isActive", True) is not False,
+            raw.get("parked"),
+            milliseconds(raw.get("createdAt")) or 0,
+            {name: _balance_pico(raw.get(name)) for name in _AMOUNTS},
+            {name: int(raw.get(name) or 0) for name in _COUNTS},
+        )
+        async for raw in cursor
+    ]
+
+
+_AMOUNTS: Final = (*POOLS, "creditsUsed", "creditsNewUsed", "total_earned", "total_spent", "written_off")
+_COUNTS: Final = ("tokensUserNew", "totalInputTokens", "totalOutputTokens")
+
+
 async def wealth(place: Place) -> Wealth:
     """All balances."""
     totals = {pool: {"$sum": f"${pool}"} for pool in POOLS}
@@ -183,12 +230,13 @@ async def search_logs(place: Place, query: LogQuery, limit: int) -> LogPage:
     """Rows that fit, newest first, out of the next `log_rows_searched_max` of the time and user asked for."""
     span = _span(query)
     order = [("createdAt", -1), ("sequence", -1)]
+    index = dict([("userId", 1), *order] if query.user else order)
     searched = limits.log_rows_searched_max
-    ends = place[LOGS].find(span, {"createdAt": 1, "sequence": 1}).sort(order).skip(searched - 1).limit(1)
-    last = _place(await anext(ends, None))
+    ends = place[LOGS].find(span, {"createdAt": 1, "sequence": 1}).sort(order).skip(searched - 1)
+    last = _place(await anext(ends.limit(1).hint(index), None))
     within = span if last is None else {"$and": [span, _not_before(last)]}
     found = place[LOGS].find({"$and": [within, _wanted(query)]}).sort(order).limit(limit + 1)
-    rows = await found.to_list()
+    rows = await found.hint(index).to_list()
     if len(rows) > limit:
         return LogPage([described(row) for row in rows[:limit]], _place(rows[limit - 1]))
     return LogPage([described(row) for row in rows], last)

@@ -36,7 +36,7 @@ from farebox.store.mongo.connection import Connection
 from farebox.store.mongo.turns import Turns
 from farebox.store.openings import OldLog, Opening, OpeningResult
 from farebox.store.rollups import Part, Tally, Usage
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
 
 
 class MongoStore:
@@ -337,11 +337,17 @@ class MongoStore:
         return await self._connection.read(lambda place: logs.logs_after(place, exchange, limit))
 
     # -- statistics ------------------------------------------------------------------------------------------
-    async def tallies(self, parts: Sequence[Part]) -> list[Tally]:
-        return await self._connection.read(lambda place: statistics.tallies(place, parts))
+    async def tallies(self, parts: Sequence[Part], names: Sequence[str] | None = None) -> list[Tally]:
+        return await self._connection.read(lambda place: statistics.tallies(place, parts, names))
 
-    async def tallies_by_start(self, parts: Sequence[Part]) -> list[Tally]:
-        return await self._connection.read(lambda place: statistics.tallies_by_start(place, parts))
+    async def tallies_by_step(self, parts: Sequence[Part], width_ms: int) -> list[Tally]:
+        return await self._connection.read(lambda place: statistics.tallies_by_step(place, parts, width_ms))
+
+    async def spending(self, parts: Sequence[Part]) -> Mapping[str, int]:
+        return await self._connection.read(lambda place: statistics.spending(place, parts))
+
+    async def users(self, after: str, limit: int) -> list[UserRow]:
+        return await self._connection.read(lambda place: statistics.users(place, after, limit))
 
     async def tallied_names(self, parts: Sequence[Part]) -> set[str]:
         return await self._connection.read(lambda place: statistics.tallied_names(place, parts))

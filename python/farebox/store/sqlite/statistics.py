@@ -4,7 +4,7 @@ Promises: a span of a series is one run of the table; a page of the search looks
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
@@ -13,7 +13,7 @@ from farebox.base import limits
 from farebox.base.records import Settlement
 from farebox.store.log_rows import described
 from farebox.store.rollups import Part, Sums, Tally, Usage, cells, usage_of
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
 
 _NAMES: Final = Sums._fields
 _ADD: Final = f"""
@@ -23,7 +23,17 @@ _ADD: Final = f"""
 _TOTALS: Final = ", ".join(f"sum({name})" for name in _NAMES)
 _IN_PART: Final = "FROM rollups WHERE series = ? AND start_ms >= ? AND start_ms < ?"
 _BY_NAME: Final = f"SELECT name, credit_type, {_TOTALS} {_IN_PART} GROUP BY name, credit_type"
-_BY_START: Final = f"SELECT start_ms, credit_type, {_TOTALS} {_IN_PART} GROUP BY start_ms, credit_type"
+_AMONG: Final = "AND name IN (SELECT value FROM json_each(?))"
+_OF_NAMES: Final = f"SELECT name, credit_type, {_TOTALS} {_IN_PART} {_AMONG} GROUP BY 1, 2"
+_BY_STEP: Final = f"SELECT (start_ms - ?) / ? AS step, credit_type, {_TOTALS} {_IN_PART} GROUP BY 1, 2"
+
+_AMOUNTS: Final = ("creditsUsed", "creditsNewUsed", "total_earned", "total_spent", "written_off")
+_COUNTS: Final = ("tokensUserNew", "totalInputTokens", "totalOutputTokens")
+_USERS: Final = """
+    SELECT user, is_active, parked, created_ms, credits_used_pico, credits_new_used_pico, total_earned_pico,
+           total_spent_pico, written_off_pico, tokens_user_new, total_input_tokens, total_output_tokens
+    FROM users WHERE user > ? ORDER BY user LIMIT ?
+"""
 
 
 def add(connection: sqlite3.Connection, journal: str, usages: Iterable[Usage]) -> None:
@@ -37,24 +47,40 @@ def add(connection: sqlite3.Connection, journal: str, usages: Iterable[Usage]) -
     )
 
 
-def tallies(connection: sqlite3.Connection, parts: Sequence[Part]) -> list[Tally]:
+def tallies(
+    connection: sqlite3.Connection, parts: Sequence[Part], names: Sequence[str] | None
+) -> list[Tally]:
     """Sums by name and wallet."""
+    statement = _BY_NAME if names is None else _OF_NAMES
+    values = () if names is None else (orjson.dumps(names).decode(),)
     sums: dict[tuple[str, str], Sums] = {}
     for part in parts:
-        for name, wallet, *numbers in connection.execute(_BY_NAME, part):
+        for name, wallet, *numbers in connection.execute(statement, (*part, *values)):
             found = Sums(*numbers)
             known = sums.get((name, wallet))
             sums[name, wallet] = found if known is None else known.plus(found)
     return [Tally(name, 0, wallet, found) for (name, wallet), found in sums.items()]
 
 
-def tallies_by_start(connection: sqlite3.Connection, parts: Sequence[Part]) -> list[Tally]:
-    """Sums by start and wallet."""
+def tallies_by_step(connection: sqlite3.Connection, parts: Sequence[Part], width_ms: int) -> list[Tally]:
+    """Sums by step and wallet."""
     return [
-        Tally("", start_ms, wallet, Sums(*numbers))
+        Tally("", part.from_ms + step * width_ms, wallet, Sums(*numbers))
         for part in parts
-        for start_ms, wallet, *numbers in connection.execute(_BY_START, part)
+        for step, wallet, *numbers in connection.execute(_BY_STEP, (part.from_ms, width_ms, *part))
     ]
+
+
+def spending(connection: sqlite3.Connection, parts: Sequence[Part]) -> dict[str, int]:
+    """Charges by name: one column only, because all names are asked for."""
+    spent: dict[str, int] = {}
+    for part in parts:
+        for name, charge_pico in connection.execute(
+            f"SELECT name, sum(charge_pico) {_IN_PART} GROUP BY name",
+            part,
+        ):
+            spent[name] = spent.get(name, 0) + charge_pico
+    return spent
 
 
 def tallied_names(connection: sqlite3.Connection, parts: Sequence[Part]) -> set[str]:
@@ -84,8 +110,53 @@ def wealth(connection: sqlite3.Connection) -> Wealth:
     return Wealth(users, dict(pools.fetchall()))
 
 
+def users(connection: sqlite3.Connection, after: str, limit: int) -> list[UserRow]:
+    """Users by name."""
+    found = connection.execute(_USERS, (after, limit)).fetchall()
+    pools: dict[str, dict[str, int]] = {}
+    if found:
+        balances = connection.execute(
+            "SELECT user, pool, balance_pico FROM pools WHERE user >= ? AND user <= ?",
+            (found[0][0], found[-1][0]),
+        )
+        for user, pool, balance_pico in balances:
+            pools.setdefault(user, {})[pool] = balance_pico
+    return [
+        UserRow(
+            user,
+            bool(is_active),
+            parked,
+            created_ms,
+            {**pools.get(user, {}), **dict(zip(_AMOUNTS, numbers, strict=False))},
+            dict(zip(_COUNTS, numbers[len(_AMOUNTS) :], strict=True)),
+        )
+        for user, is_active, parked, created_ms, *numbers in found
+    ]
+
+
 def search_logs(connection: sqlite3.Connection, query: LogQuery, limit: int) -> LogPage:
     """Rows that fit, newest first, out of the next `log_rows_searched_max` of the time and user asked for."""
+    span, values = _span(query)
+    last = connection.execute(
+        f"SELECT created_ms, sequence {span} LIMIT 1 OFFSET ?",
+        (*values, limits.log_rows_searched_max - 1),
+    ).fetchone()
+    wanted, asked = _wanted(query)
+    found = connection.execute(
+        f"""SELECT created_ms, sequence, charge_pico, charged_pico, record
+            FROM (SELECT created_ms, sequence, charge_pico, charged_pico, record {span} LIMIT ?)
+            {wanted} LIMIT ?""",  # noqa: S608 - parts of our own
+        (*values, limits.log_rows_searched_max, *asked, limit + 1),
+    ).fetchall()
+    rows = [
+        described(charge_pico, charged_pico, Settlement.decode(wire.encode()))
+        for _, _, charge_pico, charged_pico, wire in found[:limit]
+    ]
+    return LogPage(rows, found[limit - 1][:2] if len(found) > limit else last)
+
+
+def _span(query: LogQuery) -> tuple[str, list[object]]:
+    """The rows of a time and user, newest first, behind the place where the page before ended."""
     conditions = ["created_ms >= ?"]
     values: list[object] = [query.from_ms]
     if query.user:
@@ -93,32 +164,19 @@ def search_logs(connection: sqlite3.Connection, query: LogQuery, limit: int) -> 
     if query.to_ms is not None:
         conditions, values = [*conditions, "created_ms < ?"], [*values, query.to_ms]
     if query.before is not None:
-        conditions.append("(created_ms, sequence) < (?, ?)")
-        values += query.before
-    found = connection.execute(
-        f"""SELECT created_ms, sequence, charge_pico, charged_pico, record FROM request_log_records
-            WHERE {" AND ".join(conditions)} ORDER BY created_ms DESC, sequence DESC LIMIT ?""",  # noqa: S608
-        (*values, limits.log_rows_searched_max),
-    )
-    rows: list[Mapping[str, object]] = []
-    place, seen = None, 0
-    for created_ms, sequence, charge_pico, charged_pico, wire in found:
-        if len(rows) == limit:
-            return LogPage(rows, place)
-        place, seen = (created_ms, sequence), seen + 1
-        record = Settlement.decode(wire.encode())
-        if _fits(record, query):
-            rows.append(described(charge_pico, charged_pico, record))
-    return LogPage(rows, place if seen == limits.log_rows_searched_max else None)
+        conditions, values = [*conditions, "(created_ms, sequence) < (?, ?)"], [*values, *query.before]
+    order = "ORDER BY created_ms DESC, sequence DESC"
+    return f"FROM request_log_records WHERE {' AND '.join(conditions)} {order}", values
 
 
-def _fits(record: Settlement, query: LogQuery) -> bool:
-    return (
-        query.model in {"", record.model}
-        and query.wallet in {"", record.wallet}
-        and query.outcome in {"", record.outcome}
-        and query.failed in {None, not 200 <= record.status < 300}
-    )
+def _wanted(query: LogQuery) -> tuple[str, list[object]]:
+    """What rows must say, by the settlement's place in its JSON (see the view `request_logs`)."""
+    asked = {"$[4]": query.model, "$[2]": query.wallet, "$[17]": query.outcome}
+    conditions = [f"json_extract(record, '{place}') = ?" for place, value in asked.items() if value]
+    if query.failed is not None:
+        within = "NOT BETWEEN" if query.failed else "BETWEEN"
+        conditions.append(f"json_extract(record, '$[18]') {within} 200 AND 299")
+    return "WHERE " + " AND ".join(conditions) if conditions else "", [one for one in asked.values() if one]
 
 
 def audit_entries(

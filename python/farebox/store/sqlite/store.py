@@ -30,7 +30,7 @@ from farebox.store.sqlite import (
     statistics,
 )
 from farebox.store.sqlite.connection import Lane
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
 
 
 class SQLiteStore:
@@ -257,11 +257,17 @@ class SQLiteStore:
         return await self._scanner.run(logs.logs_after, exchange, limit)
 
     # -- statistics ------------------------------------------------------------------------------------------
-    async def tallies(self, parts: Sequence[Part]) -> list[Tally]:
-        return await self._scanner.run(statistics.tallies, parts)
+    async def tallies(self, parts: Sequence[Part], names: Sequence[str] | None = None) -> list[Tally]:
+        return await self._scanner.run(statistics.tallies, parts, names)
 
-    async def tallies_by_start(self, parts: Sequence[Part]) -> list[Tally]:
-        return await self._scanner.run(statistics.tallies_by_start, parts)
+    async def tallies_by_step(self, parts: Sequence[Part], width_ms: int) -> list[Tally]:
+        return await self._scanner.run(statistics.tallies_by_step, parts, width_ms)
+
+    async def spending(self, parts: Sequence[Part]) -> Mapping[str, int]:
+        return await self._scanner.run(statistics.spending, parts)
+
+    async def users(self, after: str, limit: int) -> list[UserRow]:
+        return await self._scanner.run(statistics.users, after, limit)
 
     async def tallied_names(self, parts: Sequence[Part]) -> set[str]:
         return await self._scanner.run(statistics.tallied_names, parts)
