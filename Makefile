@@ -139,8 +139,9 @@ races: build $(STAMPS)/test ## money events that race, against a plain reference
 	  $(BIN)/python -m pytest tests/credits/test_races.py $(ARGS)
 
 .PHONY: outage
-outage: build $(STAMPS)/test ## the store away for SECONDS= (default 600) and slow, under load: figures and verdict
-	@PYTHONPATH=python:tests $(BIN)/python tests/chaos/outage.py --seconds $(SECONDS_OF_CHAOS)
+outage: build $(STAMPS)/test ## each store away for SECONDS= (default 600) and slow, under load: figures and verdict
+	@export PYTHONPATH=python:tests; for store in sqlite mongodb; do \
+	  $(BIN)/python tests/chaos/outage.py --seconds $(SECONDS_OF_CHAOS) --store $$store $(ARGS) || exit 1; done
 
 .PHONY: faults
 faults: build $(STAMPS)/test ## run every test, then write docs/FAULTS.md from names and results

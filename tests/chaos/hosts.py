@@ -21,7 +21,7 @@ from farebox.run.demo.processes import free_port, get, packaged_config, wait_unt
 from faults.tcp_proxy import TcpProxy
 
 WORKER, WRITER, CONSOLE = "worker_process", "writer_process", "console_process"
-READY_S = 60.0
+READY_S = 180.0
 CREDENTIAL = "FAREBOX_DEMO_UPSTREAM_KEY"
 
 

@@ -4,6 +4,7 @@ The order of what happens follows from the seed alone; the moments depend on the
 """
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections import Counter
@@ -13,6 +14,10 @@ from dataclasses import dataclass, field
 from chaos.hosts import CONSOLE, WORKER, WRITER, Host, Machines, send
 
 PAUSE_S = (0.2, 2.0)
+SERVES_AGAIN_S = 60.0
+"""How long the next trouble waits for a host that serves: on a slow machine a start takes long, and a system
+that is never up shows nothing.
+"""
 STOPPED_S = (0.1, 3.0)
 OFF_S = (0.1, 2.5)
 KEEP_S = 0.3
@@ -33,6 +38,7 @@ class Trouble:
         try:
             ends_s = asyncio.get_running_loop().time() + duration_s
             while asyncio.get_running_loop().time() < ends_s and not is_over():
+                await self._until_one_serves()
                 await asyncio.sleep(self.rng.uniform(*PAUSE_S))
                 await self._one()
             await self.good_weather()
@@ -44,6 +50,13 @@ class Trouble:
             for host in self.machines.hosts:
                 await asyncio.to_thread(host.keep)
             await asyncio.sleep(KEEP_S)
+
+    async def _until_one_serves(self) -> None:
+        """Wait until some host takes requests, or long enough."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SERVES_AGAIN_S):
+                while not any([await asyncio.to_thread(host.is_ready) for host in self.machines.hosts]):
+                    await asyncio.sleep(KEEP_S)
 
     async def _one(self) -> None:
         kinds: dict[str, Callable[[], Awaitable[None]]] = {

@@ -375,3 +375,23 @@ async def test_hole_12_the_writer_ends_no_exchange_only_its_journals_owner_does(
     assert await world.store.row_ids([("alice", cut_off.exchange)]) == {cut_off.exchange}
     rows = [row for row in await world.store.transactions("alice", 9) if row.type == "spent"]
     assert [row.reference for row in rows] == [cut_off.exchange]
+
+
+async def test_changes_that_the_feed_has_lost_make_workers_read_everything_anew(
+    world: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "changes_kept_max", 3)
+    told: list[Any] = []
+    writer = Writer(world.store, root, on_push=told.append)
+    await world.store.append_change("user", "before")
+    await writer._skip_old_changes()
+    for number in range(3):
+        await world.store.append_change("user", f"in time {number}")
+    await writer._tell_changes()
+    assert [message["change"][2] for message in told] == ["in time 0", "in time 1", "in time 2"]
+    told.clear()
+    for number in range(5):
+        await world.store.append_change("user", f"late {number}")
+    await writer._tell_changes()
+    assert told[0] == {"connected": []}
+    assert [message["change"][2] for message in told[1:]] == ["late 2", "late 3", "late 4"]

@@ -34,8 +34,8 @@ from farebox.store.base import JournalState
 
 OnPush = Callable[[Mapping[str, Any]], None]
 """Called in the event loop with `{"applied": [journal, pos]}`, `{"change": [number, kind, subject,
-journal]}`, `{"fence": [journal, user]}`; and with `{"connected": []}` whenever a connection is made: pushes
-before it are lost, so everything remembered of users and keys is old.
+journal]}`, `{"fence": [journal, user]}`; and with `{"connected": []}` whenever a connection is made, and when
+the writer has missed changes: pushes before it are lost, so everything remembered of users and keys is old.
 """
 
 ERRORS: Final[Mapping[str, type[FareboxError]]] = {

@@ -5,7 +5,7 @@ down is tried again for ever, with a bounded pause; a clean stop books what the 
 asked.
 
 Each journal is applied by a `JournalApplier` of its own, in turn, a batch at a time. Pushes to workers (see
-`store/remote.py`): `applied`, `fence`, `change`.
+`store/remote.py`): `applied`, `fence`, `change`, `connected`.
 """
 
 import asyncio
@@ -255,7 +255,13 @@ class Writer:
             self._changes_seen = changes[-1].number
 
     async def _tell_changes(self) -> None:
+        """Tell what is new. The feed keeps a bounded tail: where it has lost some, everything workers
+        remember is old, as after a connection made anew.
+        """
         while changes := await self._store.changes_after(self._changes_seen, _CHANGES_PAGE):
+            if changes[0].number > self._changes_seen + 1:
+                _log.warning("the feed of changes has gone on too far: workers read everything anew")
+                self._push({"connected": []})
             for change in changes:
                 self._push({"change": [change.number, change.kind, change.subject, change.journal]})
             self._changes_seen = changes[-1].number
