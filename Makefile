@@ -95,6 +95,11 @@ test: build $(STAMPS)/test ## Rust tests, then Python tests (ARGS= goes to pytes
 	@cargo test --workspace --locked
 	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --durations 20 $(ARGS)
 
+.PHONY: test-optimised
+test-optimised: build $(STAMPS)/test ## money rooms and both stores compiled as by python -O, then the demonstration under it
+	@PYTHONPATH=python:tests $(BIN)/python -m pytest -p optimised tests/ledger tests/journal tests/store tests/writer $(ARGS)
+	@PYTHONOPTIMIZE=1 $(BIN)/farebox demo --once
+
 $(BIN)/cargo-fuzz: | $(STAMPS)/venv
 	@echo "== cargo-fuzz"
 	@cargo install cargo-fuzz --locked --root $(VENV)

@@ -27,12 +27,15 @@ import aiohttp
 
 from e2e.deployment import Customer, Deployment
 from e2e.load import body
+from farebox.base import limits
 from farebox.run.failpoints import PERMIT, VARIABLE
 from faults.tcp_proxy import TcpProxy
 from mongodb import MongoDBServer, fast_folder
 
 USD = 10**12
 SLOW_S = 1.0
+LOOK_S = 120.0
+"""How long the test's own looks at the store may take; Farebox's limits are as in production."""
 PAUSE_S = 0.1
 """Of a client between two requests: leased money must last, and a worker leases ahead what it used lately."""
 
@@ -183,6 +186,7 @@ def run(folder: Path, store: str, seconds: float, clients: int) -> tuple[list[Ph
     short_s = max(1.0, seconds / 6)
     place = folder / "farebox"
     place.mkdir()
+    limits.store_timeout_s = LOOK_S
     with rig(store, folder) as under_test, under_test.deploy(place) as deployment:
         customer = deployment.customer("alice", 100_000 * USD)
         asyncio.run(load(deployment, customer, good, 2 * seconds, clients))
@@ -192,7 +196,7 @@ def run(folder: Path, store: str, seconds: float, clients: int) -> tuple[list[Ph
         with under_test.slow(SLOW_S):
             asyncio.run(load(deployment, customer, late, short_s, clients))
         asyncio.run(load(deployment, customer, after, short_s, clients))
-        deployment.settled(["alice"], 120.0)
+        deployment.settled(["alice"], 300.0)
         report = deployment.verified()
         wrong = [*report.differences, *report.parked]
         charged = len(deployment.spent_rows("alice"))

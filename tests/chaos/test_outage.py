@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos.outage import run
+from farebox.base import limits
 from farebox.run.failpoints import VARIABLE
 
 
@@ -18,5 +19,6 @@ def test_S02_S03_S14_no_exchange_is_lost_or_refused(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setattr(limits, "store_timeout_s", limits.store_timeout_s)
     _, wrong = run(tmp_path, store, 3.0, 1)
     assert wrong == []
