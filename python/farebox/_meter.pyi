@@ -5,7 +5,9 @@ Nothing here does I/O, keeps global state or holds money as a float. Every funct
 """
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Any, Final, Generic, TypeVar, final
+
+_Record = TypeVar("_Record", bound=tuple[Any, ...])
 
 __all__ = [
     "BROKEN",
@@ -26,8 +28,10 @@ __all__ = [
     "Reading",
     "Scan",
     "ScanError",
+    "SettlementReader",
     "SettlementWording",
     "Tally",
+    "decode_run",
     "encode_frames",
     "format_pico",
     "parse_head",
@@ -376,6 +380,43 @@ def encode_frames(
 ) -> tuple[bytes, int]:
     """Journal frames of records (kind, payload, ...) at positions that follow each other, and the CRC of the
     last."""
+
+def decode_run(
+    frame_type: type[_Record],
+    data: bytes,
+    journal: int,
+    before_crc: int,
+    last_pos: int,
+    opens: dict[bytes, int],
+    sequence: int,
+    only_ends: bool,
+) -> tuple[list[_Record], int, int, int]:
+    """The frames of `journal` (kind, position, payload; made as the named tuple `frame_type`) that follow
+    each other without a gap from the start of `data`, behind the frame with that CRC and position; where they
+    end, and CRC and position of the last.
+
+    What stops it is for `farebox.journal.frames.decode` to say: damage, the end of what is written, a
+    position that skips to another epoch, an open or an end that names no exchange. `opens` gains the
+    exchanges that begin, with `sequence`, and loses those that end. With `only_ends` other frames are left
+    out, but for one that is the last.
+    """
+
+@final
+class SettlementReader(Generic[_Record]):
+    """Makes the records of settle frames in the plain current form. `farebox.writer.batch` makes this and
+    says which functions are the reference.
+    """
+
+    def __new__(
+        cls, settlement: type[Any], lot_amount: type[Any], finished: type[_Record]
+    ) -> SettlementReader[_Record]: ...
+    def read(self, frames: list[Any]) -> tuple[list[_Record], list[int]]:
+        """Of each frame a `finished` (position, settlement), and the indices of those that are odd: None
+        stands in their places.
+
+        A settlement has the fields that booking asks for, `wire`, and `output_total`, `ledger_cells` and
+        `log_cells`; the others are left to its class.
+        """
 
 def parse_pico(amount: str) -> int:
     """USD decimal string to pico-USD; exact. Raises PriceError on more than 12 decimals, exponents beyond

@@ -1,4 +1,4 @@
-//! Frames of the journal, to bytes: the layout is defined, and read, in `farebox/journal/frames.py`.
+//! Frames of the journal, to bytes and back: the layout is defined in `farebox/journal/frames.py`.
 
 use flate2::Crc;
 
@@ -37,4 +37,96 @@ pub fn push_frame(
     out.extend_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(payload);
     Some(crc)
+}
+
+/// A record with its position, where it stands in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// One of the kinds below, or one of a later version.
+    pub kind: u8,
+    /// Its position.
+    pub pos: u64,
+    /// What it says.
+    pub payload: &'a [u8],
+}
+
+/// An exchange begins.
+pub const OPEN: u8 = 2;
+/// It ends with a charge.
+pub const SETTLE: u8 = 5;
+/// It ends without one.
+pub const VOID: u8 = 6;
+
+impl<'a> Frame<'a> {
+    /// Whether it ends an exchange.
+    pub fn is_end(&self) -> bool {
+        matches!(self.kind, SETTLE | VOID)
+    }
+
+    /// The exchange that a payload begins with (`exchange_of` in Python); `None`: it names none.
+    pub fn exchange(&self) -> Option<&'a [u8]> {
+        let behind = self.payload.get(2..)?;
+        let end = memchr::memchr(b'"', behind)?;
+        behind.get(..end).filter(|name| !name.is_empty())
+    }
+}
+
+/// The frames that follow each other without a gap from the start of some bytes. What stops it is for the
+/// caller to ask: damage, the end of what is written, a position that skips to another epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    rest: &'a [u8],
+    journal: u64,
+    /// CRC of the last frame.
+    pub crc: u32,
+    /// Its position.
+    pub pos: u64,
+}
+
+impl<'a> Run<'a> {
+    /// Frames of `journal` in `data` that follow the one with this CRC and position.
+    pub fn new(data: &'a [u8], journal: u64, before_crc: u32, last_pos: u64) -> Self {
+        Self { rest: data, journal, crc: before_crc, pos: last_pos }
+    }
+
+    /// The bytes behind the last frame.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Run<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let (head, rest) = self.rest.split_first_chunk::<OVERHEAD_BYTES>()?;
+        let (length, fields) = number::<4>(head)?;
+        let (&kind, fields) = fields.split_first()?;
+        let (owner, fields) = number::<8>(fields)?;
+        let (pos, fields) = number::<8>(fields)?;
+        let (_synced_pos, fields) = number::<8>(fields)?;
+        let (before_crc, fields) = number::<4>(fields)?;
+        let (crc, _) = number::<4>(fields)?;
+        if owner != self.journal || before_crc != u64::from(self.crc) || Some(pos) != self.pos.checked_add(1)
+        {
+            return None;
+        }
+        let (payload, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        let mut checked = Crc::new();
+        checked.update(head.get(..OVERHEAD_BYTES.saturating_sub(4))?);
+        checked.update(payload);
+        if u64::from(checked.sum()) != crc {
+            return None;
+        }
+        (self.rest, self.crc, self.pos) = (rest, checked.sum(), pos);
+        Some(Frame { kind, pos, payload })
+    }
+}
+
+/// A little-endian number of `N` bytes, and what follows it.
+fn number<const N: usize>(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<N>()?;
+    let mut wide = [0; 8];
+    wide.get_mut(..N)?.copy_from_slice(number);
+    Some((u64::from_le_bytes(wide), rest))
 }

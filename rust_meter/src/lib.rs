@@ -53,6 +53,8 @@ mod py;
 mod json_tests;
 #[cfg(test)]
 mod pipe_tests;
+#[cfg(test)]
+mod settled_tests;
 
 pub mod answer;
 mod base64;
@@ -80,4 +82,5 @@ pub mod money;
 pub mod price;
 pub mod request;
 pub mod scan;
+pub mod settled;
 pub mod settlement;

@@ -3,6 +3,7 @@
 mod admission;
 mod body;
 mod plain;
+mod records;
 mod settlement;
 mod wire;
 
@@ -15,5 +16,6 @@ fn _meter(module: &Bound<'_, PyModule>) -> PyResult<()> {
     admission::add_admission(module)?;
     plain::add_plain(module)?;
     settlement::add_settlement(module)?;
+    records::add_records(module)?;
     wire::add_wire(module)
 }

@@ -2,12 +2,13 @@
 
 import struct
 import zlib
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox._meter import encode_frames
+from farebox._meter import decode_run, encode_frames
 from farebox.base import frames as kinds
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
@@ -18,11 +19,11 @@ from farebox.journal.frames import (
     Read,
     check_length,
     decode,
-    decode_run,
     encode,
     latest_synced,
     whole_part,
 )
+from farebox.journal.payloads import exchange_of
 
 J = 0xFEDCBA9876543210
 
@@ -112,18 +113,80 @@ def test_valid_frames_are_found_behind_damage() -> None:
     assert latest_synced(J.to_bytes(8, "little") * 3, 0, J) == 0
 
 
-@given(st.lists(st.binary(max_size=50), max_size=5), st.integers(0, 5))
-def test_frames_written_together_are_read_in_one_run_up_to_the_first_that_does_not_follow(
-    payloads: list[bytes], broken: int
+def run_of_single_frames(
+    data: bytes, before_crc: int, last_pos: int, opens: dict[bytes, int], only_ends: bool
+) -> tuple[list[Frame], int, int, int]:
+    """What `decode_run` must give: frame by frame, by `decode`."""
+    found: list[Frame] = []
+    end = 0
+    read = decode(data, end, J)
+    while isinstance(read, Read) and (read.before_crc, read.frame.pos) == (before_crc, last_pos + 1):
+        frame = read.frame
+        if frame.kind in {kinds.OPEN, kinds.SETTLE, kinds.VOID}:
+            try:
+                name = exchange_of(frame.payload)
+            except InvariantBrokenError:
+                break
+            opens.pop(name, None)
+            if frame.kind == kinds.OPEN:
+                opens[name] = 4
+        found.append(frame)
+        end, before_crc, last_pos = read.end, read.crc, frame.pos
+        read = decode(data, end, J)
+    if only_ends:
+        last = found[-1:]
+        found = [one for one in found if one.kind in {kinds.SETTLE, kinds.VOID} or one in last]
+    return found, end, before_crc, last_pos
+
+
+def check_run(data: bytes, before_crc: int = 9, last_pos: int = 7) -> None:
+    for only_ends in (False, True):
+        opens, expected = {b"old": 1, b"e1": 2}, {b"old": 1, b"e1": 2}
+        run = decode_run(Frame, data, J, before_crc, last_pos, opens, 4, only_ends)
+        assert run == run_of_single_frames(data, before_crc, last_pos, expected, only_ends)
+        assert opens == expected
+        assert all(type(one) is Frame for one in run[0])
+
+
+payloads_of = st.one_of(
+    st.sampled_from([b'["e1"]', b'["e2",7]', b'["old","u"]', b'["",1]', b"[]", b'[""', b'["x', b""]),
+    st.binary(max_size=50),
+)
+records_of = st.lists(st.tuples(st.integers(0, 7), payloads_of), max_size=8)
+
+
+@given(records_of, st.integers(0, 2**32 - 1), st.sampled_from([7, 0, 2**40 - 1, 2**64 - 20]))
+def test_frames_written_together_are_read_in_one_run(
+    records: list[tuple[int, bytes]], before: int, last_pos: int
 ) -> None:
-    records = [(kinds.SETTLE, 8 + index, payload) for index, payload in enumerate(payloads)]
-    data, crcs = encode(records, J, 3, 9)
-    assert decode_run(data, J, 9, 7) == (records, len(data), crcs[-1] if crcs else 9)
-    if broken < len(records):
-        good = sum(OVERHEAD_BYTES + len(payload) for payload in payloads[:broken])
+    data, crc = encode_frames(records, J, last_pos + 1, 3, before)
+    check_run(data, before, last_pos)
+    check_run(data, before ^ 1, last_pos)
+    check_run(data, before, last_pos + 1)
+    named = [(kinds.SENT, payload) for _, payload in records]
+    data, crc = encode_frames(named, J, last_pos + 1, 3, before)
+    run = decode_run(Frame, data, J, before, last_pos, {}, 4, False)
+    assert run[1:] == (len(data), crc, last_pos + len(named))
+
+
+@given(records_of, st.randoms(use_true_random=False))
+def test_J20_a_run_ends_at_what_is_damaged_as_single_frames_do(
+    records: list[tuple[int, bytes]], rng: Random
+) -> None:
+    data = bytearray(encode_frames(records, J, 8, 3, 9)[0]) + encode_frames(records, J, 2**40, 3, 9)[0]
+    for _ in range(rng.randint(0, 2) if data else 0):
+        at = rng.randrange(len(data))
+        data[at : at + rng.randint(0, 3)] = rng.randbytes(rng.randint(0, 3))
+    check_run(bytes(data))
+
+
+def test_J18_a_run_cut_or_flipped_anywhere_ends_as_single_frames_do() -> None:
+    data, _ = encode_frames(
+        [(kinds.OPEN, b'["e1"]'), (kinds.SENT, b"x"), (kinds.VOID, b'["e1"]')], J, 8, 3, 9
+    )
+    for length in range(len(data)):
+        check_run(data[:length])
+    for index in range(len(data) * 8):
         flipped = bytearray(data)
-        flipped[good + OVERHEAD_BYTES - 1] ^= 1
-        found, end, _ = decode_run(bytes(flipped), J, 9, 7)
-        assert (found, end) == (records[:broken], good)
-    assert decode_run(data, J, 8, 7)[1] == 0
-    assert decode_run(data, J, 9, 6)[1] == 0
+        flipped[index // 8] ^= 1 << index % 8
+        check_run(bytes(flipped))

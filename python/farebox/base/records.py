@@ -9,8 +9,8 @@ Nobody changes a record once it is made. The three that are made for every excha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -250,6 +250,31 @@ class Settlement:
     free: bool = False
     wire: bytes = field(default=b"", init=False, repr=False, compare=False)
     """The bytes it was read from, so that they need not be made again; empty for one made here."""
+    output_total: int = field(default=-1, init=False, repr=False, compare=False)
+    """All output tokens, where they are counted already; else below zero."""
+    ledger_cells: tuple[str, str, str, int, str, str] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """Of a plain record that one lot pays for: user, exchange, pool, signed amount, lots and charge block as
+    SQLite keeps them. None: to be made from the fields.
+    """
+    log_cells: tuple[str, str, int, int, int, str] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """Of a plain record: exchange, user, end, charge twice, and `wire` as text. None: likewise."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """Fill in what the compiled reader left out, when a field is first asked for that booking needs
+            not; it has checked that `wire` holds them all.
+            """
+            if name not in _SETTLEMENT_FIELDS:
+                raise AttributeError(f"a settlement has no {name}")
+            whole = Settlement.decode(self.wire)
+            for field_name in _SETTLEMENT_FIELDS:
+                setattr(self, field_name, getattr(whole, field_name))
+            return getattr(whole, name)
 
     def encode(self) -> bytes:
         """Wire form: a JSON array in field order."""
@@ -268,7 +293,7 @@ class Settlement:
         return settlement
 
 
-_SETTLEMENT_FIELDS: Final = tuple(name for name in Settlement.__slots__ if name != "wire")
+_SETTLEMENT_FIELDS: Final = tuple(one.name for one in fields(Settlement) if one.init)
 
 
 def settlement_payload(

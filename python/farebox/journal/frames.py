@@ -23,8 +23,6 @@ _HEAD_AND_CRC: Final = struct.Struct("<IBQQQII")
 _JOURNAL_AT: Final = 5
 OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
 
-_new_tuple = tuple.__new__
-
 
 class Frame(NamedTuple):
     """A record with its position."""
@@ -98,28 +96,6 @@ def decode(data: bytes, offset: int, journal: int) -> Read | Broken:
     if crc32(payload, crc32(data[offset : start - _CRC.size])) != crc:
         return Broken("the frame's checksum is wrong")
     return Read(Frame(kind, pos, payload), synced_pos, before_crc, crc, end)
-
-
-def decode_run(data: bytes, journal: int, before_crc: int, last_pos: int) -> tuple[list[Frame], int, int]:
-    """The frames that follow each other without a gap from the start of `data`, where they end, the last CRC.
-
-    The usual case of reading, at a third of the cost of `decode`, which must be asked about what stops it:
-    damage, the end of what is written, or a position that skips to another epoch.
-    """
-    found: list[Frame] = []
-    unpack, start, size = _HEAD_AND_CRC.unpack_from, 0, len(data)
-    while size - start >= OVERHEAD_BYTES:
-        length, kind, owner, pos, _, before, crc = unpack(data, start)
-        body = start + OVERHEAD_BYTES
-        end = body + length
-        if owner != journal or before != before_crc or pos != last_pos + 1 or end > size:
-            break
-        payload = data[body:end]
-        if crc32(payload, crc32(data[start : body - 4])) != crc:
-            break
-        found.append(_new_tuple(Frame, (kind, pos, payload)))
-        start, before_crc, last_pos = end, crc, pos
-    return found, start, before_crc
 
 
 def frames_in(data: bytes, journal: int) -> Iterator[Frame]:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeGuard
 
+from farebox._meter import decode_run
 from farebox.base import frames as kinds
 from farebox.base.errors import JournalDamagedError, JournalError
 from farebox.journal.check import follows
 from farebox.journal.files import Files
-from farebox.journal.frames import Broken, Frame, Read, decode, decode_run
+from farebox.journal.frames import Broken, Frame, Read, decode
 from farebox.journal.payloads import exchange_of
 from farebox.journal.segments import (
     HEADER_BYTES,
@@ -34,10 +35,16 @@ _ENDS: Final = frozenset({kinds.SETTLE, kinds.VOID})
 class Reader:
     """A place in one journal, read by one task. `close` releases its file."""
 
-    def __init__(self, directory: Path, files: Files | None = None, *, whole: bool = False) -> None:
-        """`whole`: records right behind the first asked position must be there; else it reads what is."""
+    def __init__(
+        self, directory: Path, files: Files | None = None, *, whole: bool = False, only_ends: bool = False
+    ) -> None:
+        """`whole`: records right behind the first asked position must be there; else it reads what is.
+        `only_ends`: leave out records that do not end an exchange, but for some that show how far it is.
+        """
         self._files = files or Files()
         self._whole = whole
+        self._only_ends = only_ends
+        self.bytes_read = 0
         self._directory = directory
         self._journal = number_of(directory.name)
         self._rewind()
@@ -116,15 +123,25 @@ class Reader:
                 break
             start = read.end
             self._crc = read.crc
-            self._note([read.frame], after_pos, found)
+            self._note(read.frame, after_pos, found)
         self._offset += start
+        self.bytes_read += start
         return start > 0
 
     def _take_run(self, data: bytes, after_pos: int, found: list[Frame]) -> int:
         """Walk over the frames at the start of `data` that follow each other; the bytes they take."""
-        frames, length, self._crc = decode_run(data, self._journal, self._crc, self._place)
+        frames, length, self._crc, self._place = decode_run(
+            Frame,
+            data,
+            self._journal,
+            self._crc,
+            self._place,
+            self._opens,
+            self._sequence,
+            self._only_ends,
+        )
         if frames:
-            self._note(frames, after_pos, found)
+            self._give(frames, after_pos, found)
         return length
 
     def _is_next(self, read: Read | Broken) -> TypeGuard[Read]:
@@ -135,15 +152,18 @@ class Reader:
             and (not self._sync_failed or read.frame.pos <= self._trusted_pos)
         )
 
-    def _note(self, frames: list[Frame], after_pos: int, found: list[Frame]) -> None:
-        """Give the frames that are new, and follow which segment the open exchanges need."""
-        opens, sequence = self._opens, self._sequence
-        self._ends[sequence] = self._place = frames[-1].pos
-        for kind, _, payload in frames:
-            if kind == kinds.OPEN:
-                opens[exchange_of(payload)] = sequence
-            elif kind in _ENDS:
-                opens.pop(exchange_of(payload), None)
+    def _note(self, frame: Frame, after_pos: int, found: list[Frame]) -> None:
+        """Give one frame, and follow which segment the open exchanges need."""
+        if frame.kind == kinds.OPEN:
+            self._opens[exchange_of(frame.payload)] = self._sequence
+        elif frame.kind in _ENDS:
+            self._opens.pop(exchange_of(frame.payload), None)
+        self._place = frame.pos
+        self._give([frame], after_pos, found)
+
+    def _give(self, frames: list[Frame], after_pos: int, found: list[Frame]) -> None:
+        """Give those frames that are new; the last one is where the segment ends so far."""
+        self._ends[self._sequence] = frames[-1].pos
         given_pos = max(after_pos, self._last_pos)
         if frames[0].pos <= given_pos:
             frames = [frame for frame in frames if frame.pos > given_pos]

@@ -45,6 +45,8 @@ def is_refusal(settlement: Settlement) -> bool:
 
 def output_tokens(settlement: Settlement) -> int:
     """All output tokens of an exchange, those of other models it used included."""
+    if settlement.output_total >= 0:
+        return settlement.output_total
     output = settlement.counts.get("output", 0)
     if settlement.others:
         output += sum(counts.get("output", 0) for counts in settlement.others.values())

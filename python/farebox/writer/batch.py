@@ -10,14 +10,13 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from farebox._meter import SettlementReader
 from farebox.base import frames, limits
-from farebox.base.records import WALLETS, Settlement
+from farebox.base.records import WALLETS, LotAmount, Settlement
 from farebox.journal.frames import Frame
 
 _ANY_WALLET: Final = next(iter(WALLETS))
 _LARGEST: Final = 2**62
-
-_new_tuple = tuple.__new__
 
 
 class Finished(NamedTuple):
@@ -27,23 +26,32 @@ class Finished(NamedTuple):
     settlement: Settlement
 
 
+_PLAIN: Final = SettlementReader(Settlement, LotAmount, Finished)
+
+
 def finished_of(journal: str, read: Iterable[Frame]) -> tuple[list[Finished], list[Finished]]:
-    """The settlements among frames, in order, and those of them that stand for a record nobody can read."""
-    records: list[Finished] = []
+    """The settlements among frames, in order, and those of them that stand for a record nobody can read.
+
+    The compiled reader makes plain records; the odd ones it leaves out are decoded and judged here.
+    """
+    settled = [frame for frame in read if frame.kind == frames.SETTLE]
+    records, odd = _PLAIN.read(settled)
     unreadable: list[Finished] = []
-    decode, add = Settlement.decode, records.append
-    for frame in read:
-        kind, pos, payload = frame
-        if kind != frames.SETTLE:
-            continue
-        try:
-            settlement = decode(payload)
-            _check(settlement)
-        except (ValueError, TypeError) as error:
-            settlement = _unreadable(journal, frame, str(error))
-            unreadable.append(Finished(pos, settlement))
-        add(_new_tuple(Finished, (pos, settlement)))
+    for index in odd:
+        records[index], is_readable = _decoded(journal, settled[index])
+        if not is_readable:
+            unreadable.append(records[index])
     return records, unreadable
+
+
+def _decoded(journal: str, frame: Frame) -> tuple[Finished, bool]:
+    """What a settle frame says, and whether its record can be read."""
+    try:
+        settlement = Settlement.decode(frame.payload)
+        _check(settlement)
+    except (ValueError, TypeError) as error:
+        return Finished(frame.pos, _unreadable(journal, frame, str(error))), False
+    return Finished(frame.pos, settlement), True
 
 
 def _check(settlement: Settlement) -> None:

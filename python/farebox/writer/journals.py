@@ -32,7 +32,7 @@ class JournalSource:
 
     def __init__(self, directory: Path, after_pos: int, *, whole: bool = False) -> None:
         """`whole`: it is damage when records right behind `after_pos` are not there."""
-        self._reader = Reader(directory, whole=whole)
+        self._reader = Reader(directory, whole=whole, only_ends=True)
         self._directory = directory
         self._pos = after_pos
         self._deleted_pos = 0
@@ -65,8 +65,8 @@ class JournalSource:
         raised.
         """
         batch: list[Frame] = []
-        size = 0
-        while size < limits.batch_bytes:
+        began = self._reader.bytes_read
+        while self._reader.bytes_read - began < limits.batch_bytes:
             try:
                 frames = self._reader.read(self._pos, limits.batch_bytes)
             except JournalError:
@@ -77,7 +77,6 @@ class JournalSource:
                 return batch, False
             batch += frames
             self._pos = frames[-1].pos
-            size += sum([len(frame.payload) for frame in frames])
         return batch, True
 
     @property

@@ -51,6 +51,8 @@ def _log_one(connection: sqlite3.Connection, record: Settlement, charged: Mappin
 
 
 def _values(record: Settlement, charged: Mapping[str, int]) -> tuple[object, ...]:
+    if record.log_cells is not None and not charged:
+        return record.log_cells
     exchange, amount_pico = record.exchange, 0 if record.quarantine else record.amount_pico
     return (
         exchange,

@@ -24,6 +24,8 @@ Lease: TypeAlias = Mapping[str, tuple[str, int]]
 """Lot -> (pool, amount) of one user's live lease."""
 Row: TypeAlias = tuple[str, str, str, str, int, str, str, int, str]
 """A ledger row as its table has it, without the sequence."""
+PlainRow: TypeAlias = tuple[str, str, str, int, str, str, int]
+"""`Settlement.ledger_cells`, and when the row was made."""
 
 CHARGE_MEMBERS: Final = (
     "model",
@@ -47,6 +49,11 @@ _INSERT = """
     INSERT INTO credit_transactions
     (user, type, reference, pool, amount_pico, lots, cause, created_ms, charge)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_INSERT_PLAIN = """
+    INSERT INTO credit_transactions
+    (user, type, reference, pool, amount_pico, lots, cause, created_ms, charge)
+    VALUES (?1, 'spent', ?2, ?3, ?4, ?5, 'exchange', ?7, ?6)
 """
 _COUNT = """
     UPDATE users SET rev = rev + 1, total_spent_pico = total_spent_pico + ?,
@@ -89,45 +96,18 @@ def charge_from(stored: str) -> Mapping[str, object]:
     return dict(zip(CHARGE_MEMBERS, members, strict=True)) if type(members) is list else members
 
 
-def _one_lot_row(settlement: Settlement, take: LotAmount, now_ms: int) -> Row:
-    """The row of the usual case, one lot pays all: what `rows_of` and `_values` make, at a quarter of the
-    cost.
-    """
-    lot, pool, amount_pico = take
-    charge = (
-        settlement.model,
-        settlement.wire_format,
-        settlement.variant,
-        settlement.price_version,
-        settlement.multiplier,
-        settlement.evidence,
-        settlement.flags,
-        settlement.counts,
-        settlement.others,
-        settlement.input_total,
-        amount_pico,
-        settlement.free,
-    )
-    return (
-        settlement.user,
-        "spent",
-        settlement.exchange,
-        pool,
-        -amount_pico,
-        orjson.dumps(((lot, pool, -amount_pico),)).decode(),
-        "exchange",
-        now_ms,
-        orjson.dumps(charge).decode(),
-    )
+def _rows(settlement: Settlement, split: Parts, written_off_pico: int, now_ms: int) -> Iterable[Row]:
+    return map(_values, rows_of(settlement, split, written_off_pico, now_ms))
 
 
 class Effects:
     """Charges of one journal, gathered and then written in one go."""
 
-    __slots__ = ("_counters", "_journal", "_lease", "_leased", "_left", "_pools", "_rows")
+    __slots__ = ("_counters", "_journal", "_lease", "_leased", "_left", "_plain_rows", "_pools", "_rows")
 
     def __init__(self, journal: str) -> None:
         self._journal = journal
+        self._plain_rows: list[PlainRow] = []
         self._rows: list[Row] = []
         self._pools: Sums = defaultdict(int)
         self._left: Sums = defaultdict(int)
@@ -139,7 +119,7 @@ class Effects:
         self, settlement: Settlement, split: Parts, from_lease: Parts, written_off_pico: int, now_ms: int
     ) -> None:
         """Add one charge: `split` leaves the pools, `from_lease` of it leaves the journal's lease."""
-        self._rows += map(_values, rows_of(settlement, split, written_off_pico, now_ms))
+        self._rows += _rows(settlement, split, written_off_pico, now_ms)
         self._take(settlement.user, split, from_lease, written_off_pico)
         self._counters_of(settlement.user).count_tokens((settlement,))
 
@@ -148,22 +128,25 @@ class Effects:
 
         Sums are made before they are looked up. What is out of the ordinary is the caller's to book alone.
         """
-        rows: list[Row] = []
+        plain: list[PlainRow] = []
+        others: list[Settlement] = []
         taken: dict[str, int] = {}
+        now = (now_ms,)
         for settlement in settlements:
-            takes = settlement.takes
             if settlement.quarantine or not _is_paid(settlement, lease):
                 return False
-            if len(takes) == 1:
-                rows.append(_one_lot_row(settlement, takes[0], now_ms))
+            if settlement.ledger_cells is not None:
+                plain.append(settlement.ledger_cells + now)
             else:
-                rows += map(_values, rows_of(settlement, takes, 0, now_ms))
-            for lot, _, amount in takes:
+                others.append(settlement)
+            for lot, _, amount in settlement.takes:
                 taken[lot] = taken.get(lot, 0) + amount
         parts = [LotAmount(lot, lease[lot][0], amount) for lot, amount in taken.items()]
         if any(amount > lease[lot][1] for lot, _, amount in parts):
             return False
-        self._rows += rows
+        self._plain_rows += plain
+        for settlement in others:
+            self._rows += _rows(settlement, settlement.takes, 0, now_ms)
         self._take(user, parts, parts, 0)
         self._counters_of(user).count_tokens(settlements)
         return True
@@ -192,6 +175,7 @@ class Effects:
         """Write everything gathered. Raises InvariantBrokenError when a pool, lot, lease or user is not
         there.
         """
+        connection.executemany(_INSERT_PLAIN, self._plain_rows)
         connection.executemany(_INSERT, self._rows)
         lots = {
             where: (self._left.get(where, 0), self._leased.get(where, 0))

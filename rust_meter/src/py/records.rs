@@ -1,0 +1,211 @@
+//! The journal as Python reads it: frames that follow each other, and plain settlements ready to be booked.
+
+use std::collections::HashMap;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
+
+use crate::journal::{Frame, OPEN, Run};
+use crate::settled::{Settled, lots_text};
+
+/// Frames that follow each other without a gap, and which exchanges they open and end.
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "a reader's place in a journal")]
+fn decode_run<'py>(
+    py: Python<'py>,
+    frame_type: &Bound<'py, PyAny>,
+    data: &[u8],
+    journal: u64,
+    before_crc: u32,
+    last_pos: u64,
+    opens: &Bound<'py, PyDict>,
+    sequence: &Bound<'py, PyInt>,
+    only_ends: bool,
+) -> PyResult<(Bound<'py, PyList>, usize, u32, u64)> {
+    let new_tuple = new_of(&py.get_type::<PyTuple>())?;
+    let frames = PyList::empty(py);
+    let give = |frame: Frame<'_>| {
+        let fields = (frame.kind, frame.pos, PyBytes::new(py, frame.payload));
+        frames.append(new_tuple.call1((frame_type, fields))?)
+    };
+    let mut run = Run::new(data, journal, before_crc, last_pos);
+    let mut before = run;
+    let mut left_out = None;
+    while let Some(frame) = run.next() {
+        if frame.is_end() || frame.kind == OPEN {
+            // One that names no exchange is an error, which the caller raises.
+            let Some(name) = frame.exchange() else {
+                run = before;
+                break;
+            };
+            let name = PyBytes::new(py, name);
+            if frame.kind == OPEN {
+                opens.set_item(name, sequence)?;
+            } else if opens.contains(&name)? {
+                opens.del_item(name)?;
+            }
+        }
+        left_out = Some(frame).filter(|frame| only_ends && !frame.is_end());
+        if left_out.is_none() {
+            give(frame)?;
+        }
+        before = run;
+    }
+    left_out.map_or(Ok(()), give)?;
+    Ok((frames, data.len().saturating_sub(run.rest().len()), run.crc, run.pos))
+}
+
+/// `__new__` of a built-in type: makes an object of a type derived from it without that type's constructor.
+fn new_of<'py>(built_in: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
+    built_in.getattr(intern!(built_in.py(), "__new__"))
+}
+
+/// Makes the records of plain settle frames.
+#[pyclass(frozen, module = "farebox._meter")]
+struct SettlementReader {
+    settlement: Py<PyAny>,
+    lot_amount: Py<PyAny>,
+    finished: Py<PyAny>,
+}
+
+#[pymethods]
+impl SettlementReader {
+    #[new]
+    fn new(settlement: Py<PyAny>, lot_amount: Py<PyAny>, finished: Py<PyAny>) -> Self {
+        Self { settlement, lot_amount, finished }
+    }
+
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        frames: &Bound<'py, PyList>,
+    ) -> PyResult<(Bound<'py, PyList>, Vec<usize>)> {
+        let mut payloads = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let frame = frame.cast_into::<PyTuple>()?;
+            payloads.push((frame.get_item(1)?, frame.get_item(2)?.cast_into::<PyBytes>()?));
+        }
+        let maker = Maker {
+            py,
+            new_tuple: new_of(&py.get_type::<PyTuple>())?,
+            new_settlement: new_of(&py.get_type::<PyAny>())?,
+            reader: self,
+        };
+        let mut words = Words { py, last: [const { None }; FIELDS], known: HashMap::new() };
+        let found = PyList::empty(py);
+        let mut odd = Vec::new();
+        for (index, (pos, payload)) in payloads.iter().enumerate() {
+            let text = std::str::from_utf8(payload.as_bytes()).ok();
+            let record = text.and_then(|text| Settled::read(text).map(|settled| (text, settled)));
+            if let Some((text, settled)) = record {
+                let settlement = maker.settlement(&settled, payload, text, &mut words)?;
+                found.append(maker.new_tuple.call1((self.finished.bind(py), (pos, settlement)))?)?;
+            } else {
+                odd.push(index);
+                found.append(py.None())?;
+            }
+        }
+        Ok((found, odd))
+    }
+}
+
+/// Fields that often hold what they held in the record before.
+#[derive(Clone, Copy)]
+enum Field {
+    User,
+    Wallet,
+    Model,
+    Lot,
+    Pool,
+}
+const FIELDS: usize = 5;
+
+/// Strings that many records have in common, made once.
+struct Words<'py, 'a> {
+    py: Python<'py>,
+    last: [Option<(&'a str, Bound<'py, PyString>)>; FIELDS],
+    known: HashMap<&'a str, Bound<'py, PyString>>,
+}
+
+impl<'py, 'a> Words<'py, 'a> {
+    fn of(&mut self, field: Field, text: &'a str) -> Bound<'py, PyString> {
+        match self.last.get(field as usize) {
+            Some(Some((last, word))) if *last == text => word.clone(),
+            _ => {
+                let word = self.known.entry(text).or_insert_with(|| PyString::new(self.py, text)).clone();
+                if let Some(last) = self.last.get_mut(field as usize) {
+                    *last = Some((text, word.clone()));
+                }
+                word
+            }
+        }
+    }
+}
+
+struct Maker<'py, 'a> {
+    py: Python<'py>,
+    new_tuple: Bound<'py, PyAny>,
+    new_settlement: Bound<'py, PyAny>,
+    reader: &'a SettlementReader,
+}
+
+impl<'py> Maker<'py, '_> {
+    /// A settlement with the fields that booking asks for; `Settlement` reads the others when asked.
+    fn settlement<'a>(
+        &self,
+        settled: &Settled<'a>,
+        payload: &Bound<'py, PyBytes>,
+        text: &'a str,
+        words: &mut Words<'py, 'a>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py;
+        let made = self.new_settlement.call1((self.reader.settlement.bind(py),))?;
+        let exchange = PyString::new(py, settled.exchange);
+        let user = words.of(Field::User, settled.user);
+        let amount_pico = settled.amount_pico.into_pyobject(py)?;
+        let ended_ms = settled.ended_ms.into_pyobject(py)?;
+        made.setattr(intern!(py, "exchange"), &exchange)?;
+        made.setattr(intern!(py, "user"), &user)?;
+        made.setattr(intern!(py, "wallet"), words.of(Field::Wallet, settled.wallet))?;
+        made.setattr(intern!(py, "model"), words.of(Field::Model, settled.model))?;
+        made.setattr(intern!(py, "input_total"), settled.input_total)?;
+        made.setattr(intern!(py, "output_total"), settled.output_tokens())?;
+        made.setattr(intern!(py, "amount_pico"), &amount_pico)?;
+        made.setattr(intern!(py, "takes"), self.takes(settled, words)?)?;
+        made.setattr(intern!(py, "quarantine"), intern!(py, ""))?;
+        made.setattr(intern!(py, "status"), settled.status)?;
+        made.setattr(intern!(py, "ended_ms"), &ended_ms)?;
+        made.setattr(intern!(py, "wire"), payload)?;
+        let logged = (&exchange, &user, ended_ms, &amount_pico, &amount_pico, PyString::new(py, text));
+        made.setattr(intern!(py, "log_cells"), logged)?;
+        let row = settled.only_take().map(|take| {
+            let taken_pico = 0_i64.saturating_sub_unsigned(take.2);
+            (
+                user,
+                exchange,
+                words.of(Field::Pool, take.1),
+                taken_pico,
+                lots_text(take),
+                settled.charge_text(),
+            )
+        });
+        made.setattr(intern!(py, "ledger_cells"), row)?;
+        Ok(made)
+    }
+
+    fn takes<'a>(&self, settled: &Settled<'a>, words: &mut Words<'py, 'a>) -> PyResult<Bound<'py, PyTuple>> {
+        let mut takes = Vec::with_capacity(settled.takes.len());
+        for (lot, pool, amount_pico) in &settled.takes {
+            let fields = (words.of(Field::Lot, lot), words.of(Field::Pool, pool), amount_pico);
+            takes.push(self.new_tuple.call1((self.reader.lot_amount.bind(self.py), fields))?);
+        }
+        PyTuple::new(self.py, takes)
+    }
+}
+
+/// Add what reads a journal.
+pub fn add_records(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<SettlementReader>()?;
+    module.add_function(wrap_pyfunction!(decode_run, module)?)
+}
