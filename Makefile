@@ -258,6 +258,16 @@ locust: build $(STAMPS)/bench ## load with locust: chat plain, chat streamed
 metrics-micro: build $(STAMPS)/test ## what recording metrics costs an exchange, and a scrape the console
 	@$(BIN)/python bench/metrics_micro.py $(ARGS)
 
+.PHONY: scrape-delay
+scrape-delay: build $(STAMPS)/test ## whether scrapes of /metrics delay streams, four workers
+	@$(BIN)/python bench/scrape_delay.py $(ARGS)
+
+SCREENSHOTS ?= dist/screenshots
+.PHONY: screenshots
+screenshots: build $(STAMPS)/test ## pictures of every page, desktop and phone, in SCREENSHOTS= (dist/screenshots)
+	@mkdir -p $(SCREENSHOTS)
+	@FAREBOX_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/console/test_browser.py -q
+
 .PHONY: profile
 profile: build $(STAMPS)/bench ## where the time of a request goes
 	@$(BIN)/python bench/hot_path.py $(ARGS)

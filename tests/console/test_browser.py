@@ -148,6 +148,13 @@ async def operators_day(at: Watched) -> None:
     await expect(page.get_by_role("link", name="all", exact=True)).to_have_attribute("aria-current", "true")
     assert await page.evaluate("window.farebox_was_here"), "the page was not loaded anew"
     await at.inspect("overview")
+    await page.get_by_text("From, to").click()
+    await page.get_by_label("From").fill("2020-01-01")
+    await page.get_by_label("To, that day included").fill("2020-01-02")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_label("To, that day included")).to_have_value("2020-01-02")
+    await expect(page.get_by_text("Nothing in this period.").first).to_be_visible()
+    assert await at.card("New Burned") == "0 USD"
     await at.go("Live")
     await expect(page.get_by_text("1 exchanges under way")).to_be_visible()
     await at.inspect("live")

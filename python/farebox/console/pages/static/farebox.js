@@ -26,6 +26,6 @@ window.addEventListener("popstate", () => show(location.href, {}));
 
 setInterval(() => {
   const wanted = document.querySelector("main").dataset.again === "yes";
-  const busy = document.querySelector("main form:focus-within, main details[open]");
+  const busy = document.querySelector("main form:focus-within, main section details[open]");
   if (wanted && !busy && !document.hidden) showAgain();
 }, 5000);
