@@ -1,5 +1,7 @@
 """Sessions of browsers: what opens one, what ends it, and that no other site, name or guesser can use one."""
 
+import random
+import re
 import socket
 from collections.abc import AsyncIterator
 
@@ -12,6 +14,8 @@ from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.keys import key_digest
 from farebox.console.lockout import Attempts
+from farebox.console.routes import ANYONE
+from farebox.console.server import ROUTES
 from farebox.credits.admins import revoke_admin
 
 STORES = ("sqlite",)
@@ -142,6 +146,43 @@ async def test_point_6_no_other_site_and_no_other_name_can_use_a_session(desk, b
     assert await desk.store.account("alice") == before
     same = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin"}
     assert (await browser.send("POST", path, GRANT, **same))[0] == 200
+
+
+@pytest.mark.parametrize("role", ["admin", "support", "read-only", "user"])
+async def test_point_6_every_route_with_every_role_and_every_bad_session(desk, browser, role):
+    """Nothing is sent that could succeed: bodies are empty, so whoever may is told what is missing."""
+    assert (await browser.log_in(key=desk.tokens[role]))[0] == 200
+    token, csrf = browser.token(), browser.csrf
+    chance = random.Random(role)
+    forged = [
+        token[:-1] + ("A" if token[-1] != "A" else "B"),
+        token[1:],
+        token + token,
+        csrf,
+        key_digest(token),
+    ]
+    browser.client.cookie_jar.clear()
+    for route in ROUTES:
+        if ANYONE in route.roles or route.path == "/api/logout":
+            continue
+        path = re.sub(r"{\w+}", "none", route.path)
+        body = None if route.method == "GET" else {"not": "a field"}
+        bad = {"Cookie": f"farebox_session={chance.choice(forged)}", "X-CSRF-Token": csrf}
+        assert (await browser.send(route.method, path, body, **bad))[0] == 401, route
+        good = {"Cookie": f"farebox_session={token}"}
+        if route.method != "GET":
+            status, document, _ = await browser.send(
+                route.method, path, body, **good, **{"X-CSRF-Token": "x"}
+            )
+            assert (status, document["error"]["code"]) == (403, "csrf"), route
+        for place, code in (({"Host": "evil.example"}, "host"), ({"Host": ""}, "host")):
+            status, document, _ = await browser.send(route.method, path, body, **good, **place)
+            assert (status, document["error"]["code"]) == (403, code), route
+        status, document, _ = await browser.send(route.method, path, body, **good)
+        if role not in route.roles:
+            assert (status, document["error"]["code"]) == (403, "forbidden"), route
+        else:
+            assert status not in {401, 403, 500}, (route, document)
 
 
 async def test_point_6_nobody_is_logged_in_from_another_site(desk, browser):

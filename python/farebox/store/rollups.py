@@ -17,10 +17,13 @@ calls `inputTokens`: without cached tokens.
 """
 
 from collections.abc import Iterable, Iterator
+from operator import add
 from typing import Final, NamedTuple
 
 from farebox.base.records import Settlement
 from farebox.store.booking_rules import output_tokens
+
+_new = tuple.__new__
 
 QUARTER_MS: Final = 900_000
 DAY_MS: Final = 86_400_000
@@ -59,7 +62,7 @@ class Sums(NamedTuple):
 
     def plus(self, other: "Sums") -> "Sums":
         """Both together."""
-        return Sums(*map(int.__add__, self, other))
+        return _new(Sums, map(add, self, other))
 
 
 NOTHING: Final = Sums()
@@ -97,26 +100,26 @@ class Usage(NamedTuple):
 
 def usage_of(record: Settlement) -> Usage:
     """What a settlement adds to the sums."""
-    counts, output = record.counts, output_tokens(record)
-    first_byte_ms = record.first_byte_ms - record.started_ms if record.first_byte_ms else 0
-    sums = Sums(
-        requests=1,
-        failures=not 200 <= record.status < 300,
-        cut=record.outcome in CUT,
-        partial=record.evidence == "partial",
-        estimated=record.evidence == "estimated",
-        quarantined=bool(record.quarantine),
-        input_tokens=counts.get("input", 0),
-        output_tokens=output,
-        cache_write_tokens=counts.get("cache_write_5m", 0) + counts.get("cache_write_1h", 0),
-        cache_read_tokens=counts.get("cache_read", 0),
-        tokens_used=record.input_total + output,
-        charge_pico=0 if record.quarantine else record.amount_pico,
-        latency_ms=max(0, record.ended_ms - record.started_ms),
-        first_byte_ms=max(0, first_byte_ms),
-        first_bytes=bool(record.first_byte_ms),
+    counts, output, first_byte_ms = record.counts, output_tokens(record), record.first_byte_ms
+    count = counts.get
+    sums = (
+        1,
+        not 200 <= record.status < 300,
+        record.outcome in CUT,
+        record.evidence == "partial",
+        record.evidence == "estimated",
+        record.quarantine != "",
+        count("input", 0),
+        output,
+        count("cache_write_5m", 0) + count("cache_write_1h", 0),
+        count("cache_read", 0),
+        record.input_total + output,
+        0 if record.quarantine else record.amount_pico,
+        max(0, record.ended_ms - record.started_ms),
+        max(0, first_byte_ms - record.started_ms) if first_byte_ms else 0,
+        first_byte_ms != 0,
     )
-    return Usage(record.user, record.model, record.wallet, record.ended_ms, sums)
+    return _new(Usage, (record.user, record.model, record.wallet, record.ended_ms, _new(Sums, sums)))
 
 
 def cells(usages: Iterable[Usage]) -> dict[Cell, Sums]:
@@ -124,17 +127,14 @@ def cells(usages: Iterable[Usage]) -> dict[Cell, Sums]:
 
     They are added up finely first: a batch falls into few fine cells, and the coarse ones are made of those.
     """
-    fine: dict[tuple[str, str, str, int], list[int]] = {}
+    fine: dict[tuple[str, str, str, int], Iterable[int]] = {}
     for user, model, wallet, ended_ms, sums in usages:
         where = user, model, wallet, ended_ms - ended_ms % QUARTER_MS
         known = fine.get(where)
-        if known is None:
-            fine[where] = list(sums)
-        else:
-            fine[where] = list(map(int.__add__, known, sums))
+        fine[where] = sums if known is None else list(map(add, known, sums))
     made: dict[Cell, Sums] = {}
     for (user, model, wallet, quarter_ms), numbers in fine.items():
-        sums = Sums(*numbers)
+        sums = _new(Sums, numbers)
         for cell in _cells_of(user, model, wallet, quarter_ms):
             before = made.get(cell)
             made[cell] = sums if before is None else before.plus(sums)
@@ -143,13 +143,13 @@ def cells(usages: Iterable[Usage]) -> dict[Cell, Sums]:
 
 def _cells_of(user: str, model: str, wallet: str, quarter_ms: int) -> Iterator[Cell]:
     day_ms = quarter_ms - quarter_ms % DAY_MS
-    yield Cell(f"{MODELS}/quarter", quarter_ms, model, wallet)
-    yield Cell(f"{MODELS}/day", day_ms, model, wallet)
-    yield Cell(f"{TOTAL}/quarter", quarter_ms, "", wallet)
-    yield Cell(f"{USERS}/quarter", quarter_ms, user, wallet)
-    yield Cell(f"{USERS}/day", day_ms, user, wallet)
-    yield Cell(f"{USERS}/ever", 0, user, wallet)
-    yield Cell(of_user(user), quarter_ms, model, wallet)
+    yield _new(Cell, ("models/quarter", quarter_ms, model, wallet))
+    yield _new(Cell, ("models/day", day_ms, model, wallet))
+    yield _new(Cell, ("total/quarter", quarter_ms, "", wallet))
+    yield _new(Cell, ("users/quarter", quarter_ms, user, wallet))
+    yield _new(Cell, ("users/day", day_ms, user, wallet))
+    yield _new(Cell, ("users/ever", 0, user, wallet))
+    yield _new(Cell, (of_user(user), quarter_ms, model, wallet))
 
 
 def of_user(user: str) -> str:

@@ -71,6 +71,10 @@ _REMEDIES: Final = {
         "nobody paid for row {row}: look for {payment} at the provider. If it is not there either, take the "
         "credit back with `farebox wallet adjust {user}`"
     ),
+    "rollups": (
+        "no user's money: statistics of {series} differ from the others. Find out who wrote to the rollups; "
+        "the request log has the exchanges of the last weeks, a backup the sums before them"
+    ),
     "gone": "accounts are never deleted: restore {user} from a backup of the store",
 }
 

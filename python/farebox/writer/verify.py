@@ -29,6 +29,7 @@ from farebox.writer.batch import Finished, finished_of
 from farebox.writer.journals import JournalSource, journal_paths
 from farebox.writer.repair import remedy
 from farebox.writer.verify_payments import payment_findings
+from farebox.writer.verify_rollups import rollup_findings
 
 OnProgress = Callable[[str, int], None]
 """Called with what was read last: ("journal ID", settlements so far) or ("user NAME", users so far)."""
@@ -118,6 +119,8 @@ async def verify(
         if keeps_payments:
             await _check_payments(store, account.user, report)
         tell(f"user {account.user}", report.users)
+    for finding in await rollup_findings(store):
+        report.differ(finding)
     await _list_parked(store, report)
     return report
 
