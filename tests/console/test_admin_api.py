@@ -218,6 +218,10 @@ async def test_a_key_is_made_once_per_idempotency_key_and_shown_once(desk):
     made = await desk.post("/api/admin/users/alice/keys", {"label": "laptop"}, **same)
     again = await desk.post("/api/admin/users/alice/keys", {"label": "laptop"}, **same)
     assert made["key"].startswith("sk-trollllm-")
+    other = {"label": "another wish"}
+    for path, body in (("alice", other), ("bob", {"label": "laptop"})):
+        status, document = await desk.send("POST", f"/api/admin/users/{path}/keys", "admin", body, **same)
+        assert (status, document["error"]["code"]) == (409, "idempotency_key")
     assert "key" not in again
     assert again["repeated"]
     assert again["digest"] == made["digest"]
