@@ -3,6 +3,7 @@
 Names and labels are a promise: docs/DASHBOARD.md lists each, and nothing that a client sends becomes a label.
 """
 
+import asyncio
 import os
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from farebox.base import limits
 from farebox.base.counters import (
     ADDED,
     FIRST_BYTE,
@@ -30,9 +32,10 @@ from farebox.base.counters import (
     read_counters,
     retire_counters,
 )
-from farebox.base.errors import Refusal
+from farebox.base.errors import Refusal, StoreDownError
 from farebox.console.figures import Figures, Known
 from farebox.console.metrics import FareboxCollector
+from farebox.store.base import JournalState
 from needs import REPOSITORY
 
 NOW_MS = 1_800_000_000_000
@@ -142,6 +145,46 @@ def test_the_writers_own_histogram_has_the_same_cells(observed: list[float]) -> 
     assert status["cells"] == [counters.values[INDEX[name]] for name in ADDED.cell_names()]
     assert status["units"] == counters.values[INDEX[ADDED.sum_name]]
     counters.close()
+
+
+class Away:
+    """A store that answers once, and then is gone or hangs."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.hangs = False
+
+    async def records(self, kind: str, *, status: str, limit: int) -> list[object]:
+        assert (kind, status) == ("payment", "review")
+        assert limit == limits.records_page_max
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.answers:
+            raise StoreDownError("away")
+        self.answers += 1
+        return [object()]
+
+    async def journal_states(self) -> list[JournalState]:
+        return [JournalState(f"{number:016x}", 1, 0, 0, "live", "h", 0) for number in range(2)]
+
+    async def parked(self) -> list[object]:
+        return [object()] * 3
+
+
+async def test_a_store_that_is_away_or_hangs_leaves_the_last_figures_standing(monkeypatch) -> None:
+    monkeypatch.setattr(limits, "console_figures_wait_s", 0.05)
+    now_s = [100.0]
+    store = Away()
+    figures = Figures(store, lambda: now_s[0])
+    await figures.refresh()
+    known = Known(reviews=1, parked=3, journals={"live": 2})
+    assert figures.known == known
+    await figures.refresh()
+    assert store.answers == 1, "asked again within a moment"
+    for store.hangs in (False, True):
+        now_s[0] += limits.console_figures_kept_s
+        await figures.refresh()
+        assert figures.known == known
 
 
 def test_a_file_of_another_release_reads_as_zeros_where_it_ends(tmp_path: Path) -> None:

@@ -165,6 +165,19 @@ async def test_a_page_under_a_foreign_name_is_refused(front: Shopfront) -> None:
             assert answer.status == 404
 
 
+async def test_what_fails_inside_is_a_page_and_a_line_in_the_log(
+    front: Shopfront, monkeypatch, caplog
+) -> None:
+    async with await session(front, "admin") as client:
+        monkeypatch.setattr(front.store, "price_versions", lambda: 1 // 0)
+        async with client.get("/prices") as answer:
+            text = await answer.text()
+            assert (answer.status, answer.content_type) == (500, "text/html")
+            assert "it is in the log" in text
+            assert "ZeroDivisionError" not in text
+    assert "GET /prices failed" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("pico", "text"),
     [

@@ -6,6 +6,7 @@ sentence and the right status.
 """
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -30,6 +31,7 @@ from farebox.store.base import Store
 if TYPE_CHECKING:
     from farebox.console.server import Console
 
+_log = logging.getLogger(__name__)
 _HERE: Final = Path(__file__).parent
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS: Final = {
@@ -178,9 +180,13 @@ def _served(site: _Site, page: Page) -> Callable[[web.Request], Awaitable[web.Re
                 zone=site.console.zone,
             )
             context = {"visit": visit, "query": visit.query, **await page.show(visit)}
+            return _page(site, 200, page.template, context, caller, csrf)
         except (Declined, FareboxError) as error:
             return _failed(site, error, caller, csrf)
-        return _page(site, 200, page.template, context, caller, csrf)
+        except Exception:  # noqa: BLE001 - the last answer there is; it is in the log
+            _log.exception("%s %s failed", request.method, request.path)
+            broken = Declined(500, "internal", "Something failed here; it is in the log.")
+            return _failed(site, broken, caller, csrf)
 
     return serve
 
