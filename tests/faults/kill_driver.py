@@ -59,7 +59,6 @@ class MongoWorld(World):
         """Everything about money, logs and positions, without times, order and the journal's id."""
         left_out = {"rev", "sequence", "createdAt", "parkedAt", "journal", "epoch", "unresolved", "holders"}
         whole = {"usersNew", "credit_transactions", "request_logs", "parked_settlements"}
-        counted = {"requests", "failures", "inputTokens", "outputTokens", "charge", "hour", "user", "model"}
         with pymongo.MongoClient(self._server) as client:
             database = client[self._name]
             found = {
@@ -68,7 +67,8 @@ class MongoWorld(World):
                 ]
                 for name in whole
             }
-            found["rollups"] = [{key: one[key] for key in sorted(counted)} for one in database.rollups.find()]
+            sums = database.rollups.find({}, {"_id": 0, "journal": 0})
+            found["rollups"] = [dict(sorted(one.items())) for one in sums]
             found["journals"] = [
                 {"applied": j["applied"], "rolled": j["rolled"]} for j in database.journals.find()
             ]
@@ -169,7 +169,7 @@ async def crash(place: Path) -> None:
 
 
 async def live(place: Path, environment: dict[str, str]) -> None:
-    """One process's life: book, recover, book, credit; then, as if no worker came, retire."""
+    """One process's life: book, recover, lease, book, credit; then, as if no worker came, retire."""
     failpoints.weave(environment)
     world = make_world(place / "store.db")
     await world.store.open()
@@ -178,6 +178,7 @@ async def live(place: Path, environment: dict[str, str]) -> None:
     await writer.drain()
     for directory in journal_paths(root):
         await recovered(world, directory)
+        await granted(world, directory.name)
     await writer.drain()
     running = asyncio.create_task(writer.run())
     lots = (LotAmount("feed" * 6, "credits", USD),)
@@ -204,6 +205,14 @@ async def recovered(world: World, directory: Path) -> None:
         )
     finally:
         journal.close()
+
+
+async def granted(world: World, journal: str) -> None:
+    """Lease money as a worker would; whoever retires the journal gives it back."""
+    epoch = (await world.state(journal)).epoch
+    fenced = await world.store.fence("idle", journal, epoch, [], LATER)
+    answer = await world.store.grant("idle", "ohmygpt", journal, epoch, fenced.op, USD, USD, LATER)
+    assert answer.reason == "", answer
 
 
 async def look(place: Path) -> None:

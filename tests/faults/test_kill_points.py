@@ -21,15 +21,12 @@ from farebox.run.failpoints import POINTS
 DRIVER = Path(__file__).with_name("kill_driver.py")
 MEMORY = Path("/dev/shm")
 ALL = os.environ.get("FAREBOX_FAULTS") == "all"
-OF_WORKERS = {
-    *(point.name for point in POINTS if point.name.startswith("proxy.")),
-    *("store.grant", "mongo.granting", "mongo.granted"),
-}
+OF_WORKERS = {point.name for point in POINTS if point.name.startswith("proxy.")}
 """Reached by workers that serve: see test_kill_serving.py."""
 OF_STORE = {"sqlite": "store.", "mongodb": "mongo."}
 RECOVERY = [point.name for point in POINTS if point.name.startswith("recovery.")]
 TWENTY = RECOVERY if ALL else ["recovery.ended"]
-CHOSEN_MONGODB = ("mongo.rows", "mongo.committing", "mongo.committed", "mongo.applied", "mongo.fence")
+CHOSEN_MONGODB = ("mongo.rows", "mongo.committing", "mongo.committed", "mongo.applied", "mongo.granted")
 """One of each kind; the others need `make failpoints`."""
 
 
