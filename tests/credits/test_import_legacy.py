@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from credits.legacy_data import LegacyData, write_bson, write_dump
 from farebox.base.errors import UsageError
 from farebox.base.keys import key_digest
+from farebox.config.plans import Plan
 from farebox.credits.import_legacy import Import
 from farebox.credits.import_report import ImportReport
+from farebox.credits.subscriptions import PaidPeriod, grant_period, subscriptions_document
 from farebox.ledger.conservation import differences
 from farebox.ledger.opening import exact_pico
-from farebox.store.base import Store
+from farebox.store.base import EventResult, Store
 from farebox.store.legacy import open_source
 from farebox.writer.verify import verify
 
@@ -96,7 +98,6 @@ async def test_M4_a_repeated_import_changes_nothing(store, tmp_path):
         "users unchanged": 40,
         "keys read": sums.keys,
         "keys new": 0,
-        "payments read": 0,
     }
     assert sum(found.booked for found in (*again.pools.values(), again.logs)) == 0
     assert again.logs.before == sums.logs
@@ -335,7 +336,7 @@ async def test_an_export_in_json_gives_the_same(store, tmp_path):
     ]
     with gzip.open(folder / "usersNew.json.gz", "wt") as file:
         file.write("\n".join(lines))
-    (folder / "friend_keys.ndjson").write_text("{}\n")
+    (folder / "credits_transactions.ndjson").write_text("{}\n")
     report = await run(store, str(folder))
     assert await pools(store, "alice") == {"credits": 10**11}
     assert await pools(store, "bob") == {"credits": 25 * 10**11}
@@ -346,7 +347,58 @@ async def test_an_export_in_json_gives_the_same(store, tmp_path):
         "usersNew: usersNew.json.gz line 6",
         "user carol: parked: import: credits is nan",
     ]
-    assert report.notes[0].startswith("friend_keys is not imported")
+    assert report.notes[0].startswith("credits_transactions is not imported")
+
+
+async def test_the_two_pool_systems_payments_and_subscriptions_come_and_the_next_invoice_grants(store, dump):
+    """Stripe counts cents; an old subscription is Stripe's own, so its renewal finds it."""
+    paid = {"payment_id": "p1", "user_id": "alice", "stripe_payment_intent_id": "cs_1", "currency": "usd"}
+    paid |= {"amount": 1999, "status": "completed", "product_type": "bonus", "created_at": DATE}
+    plan = {
+        "subscription_id": "s1",
+        "user_id": "alice",
+        "stripe_subscription_id": "sub_1",
+        "status": "active",
+    }
+    plan |= {"plan_name": "pro", "credits_monthly": 500, "current_period_start": DATE, "created_at": DATE}
+    plan |= {"current_period_end": DATE + timedelta(days=30)}
+    folder = dump(
+        users_credits=[{"user_id": "alice", "credits_monthly": 120, "credits_permanent": 3}],
+        payments_records=[{**paid, "_id": "d1"}, {**paid, "_id": "d2", "payment_id": "p2", "amount": "x"}],
+        users_subscriptions=[{**plan, "_id": "d3"}, {**plan, "_id": "d4", "status": "odd"}],
+    )
+    report = await run(store, folder, usd_per_credit=Decimal("0.01"))
+    counts = ("payments_records new", "users_subscriptions new")
+    assert [report.counts[name] for name in counts] == [1, 1]
+    assert [problem.partition("skipped: ")[2] for problem in report.problems] == [
+        "amount is no count of cents",
+        "no stripe_subscription_id, no period, or an unknown status",
+    ]
+    payment = await store.record("payment", "legacy:p1")
+    assert (payment.user, payment.status) == ("alice", "imported")
+    assert (payment.document["amount"], payment.document["currency"]) == ("19.99", "USD")
+    shown = await subscriptions_document(store, "alice", NOW)
+    active = shown["active_subscription"]
+    assert (active["stripe_subscription_id"], active["plan_name"]) == ("sub_1", "pro")
+    assert (active["credits_monthly"], active["renewal"]) == ("5", "accumulate")
+    again = await run(store, folder, usd_per_credit=Decimal("0.01"))
+    assert [again.counts[name] for name in counts] == [0, 0]
+    pro = Plan("pro", "Pro", Decimal(500), Decimal("0.01"), 5 * 10**12, True, ())
+    ends_ms = active["current_period_end"] + 30 * 86_400_000
+    renewal = PaidPeriod("stripe:sub_1", "alice", pro, "in_2", active["current_period_end"], ends_ms)
+    assert await grant_period(store, renewal, "test", NOW) is EventResult.DONE
+    assert await pools(store, "alice") == {"credits_monthly": 5 * 10**12, "credits_permanent": 3 * 10**10}
+    assert (await verify(store, None)).differences == []
+
+
+async def test_friend_keys_come_revoked_with_the_models_they_were_for(store, dump):
+    limits_ = [{"modelId": "opus", "limitUsd": 5, "enabled": True}, {"modelId": "haiku", "enabled": False}]
+    key = {"_id": "sk-trollllm-friend-1", "ownerId": "alice", "isActive": True, "modelLimits": limits_}
+    report = await run(store, dump(usersNew=[{"_id": "alice"}], friend_keys=[key, {"_id": "x"}]))
+    found = await store.key(key_digest("sk-trollllm-friend-1"))
+    assert (found.user, found.key_active, found.allowed_models) == ("alice", False, ("opus",))
+    assert report.problems == ["friend_keys: skipped: a key without its text or its owner"]
+    assert report.notes == ["friend_keys are imported as revoked: they had a limit in USD, see the docs"]
 
 
 async def test_an_export_that_is_one_array_is_read_too(store, tmp_path):

@@ -90,20 +90,25 @@ class Deployment(Processes):
         allowed_models: tuple[str, ...] | None = None,
     ) -> Customer:
         """A new user with money in one pool, and his key."""
-        key = new_key()
-
-        async def create(store: Store) -> None:
-            await store.create_user(user, "user", "test", wall_ms())
-            digest, prefix = key_digest(key), display_prefix(key)
-            record = KeyRecord(
-                digest, user, prefix, "", True, True, "user", requests_per_minute, allowed_models
-            )
-            await store.create_key(record, "test", wall_ms())
-
-        self.store(create)
+        made = Customer(user, new_key())
+        self.store(lambda store: store.create_user(user, "user", "test", wall_ms()))
+        self.give_key(made, requests_per_minute, allowed_models)
         if amount_pico:
             assert self.top_up(user, amount_pico, pool, f"first-{user}") is EventResult.DONE
-        return Customer(user, key)
+        return made
+
+    def give_key(
+        self,
+        customer: Customer,
+        requests_per_minute: int | None = None,
+        allowed_models: tuple[str, ...] | None = None,
+    ) -> None:
+        """Make a customer's key known."""
+        digest, prefix = key_digest(customer.key), display_prefix(customer.key)
+        record = KeyRecord(
+            digest, customer.user, prefix, "", True, True, "user", requests_per_minute, allowed_models
+        )
+        assert self.store(lambda store: store.create_key(record, "test", wall_ms()))
 
     def top_up(self, user: str, amount_pico: int, pool: str, reference: str) -> EventResult:
         """Credit a pool as a purchase does."""

@@ -1,4 +1,5 @@
-"""The replaced system's open checklist, on real processes: two ports, two wallets, a shop and its bank.
+"""The replaced system's open checklist, on real processes and both stores: two ports, two wallets, a shop and
+its bank; on MongoDB beside documents that the replaced system left.
 
 purchase -> creditsNew; the port of wallet openhands spends creditsNew, the one of ohmygpt spends credits;
 each refuses for its own wallet; nobody is served on expired credit, whether or not a sweeper has run.
@@ -15,7 +16,10 @@ import pytest
 from e2e.deployment import Customer, Deployment
 from farebox.base.clock import wall_ms
 from farebox.base.errors import StoreDownError
+from farebox.base.keys import new_key
 from farebox.credits.admins import create_admin
+from farebox.credits.moves import Move
+from farebox.credits.transfers import perform
 from farebox.run.demo.processes import free_port, get, wait_until
 
 PRICE_PICO = 100 * 1_312_500 + 50 * 10_500_000
@@ -31,8 +35,16 @@ BANK_KEY = "bank-key-of-this-test"
 class TwoPorts(Deployment):
     """`port` spends creditsNew, `old_port` spends credits and refCredits; the console sells credit."""
 
+    def __init__(self, folder: Path, url: str) -> None:
+        self._url = url
+        super().__init__(folder)
+
+    def store_url(self) -> str:
+        return self._url or super().store_url()
+
     def amend(self, document: dict[str, Any]) -> None:
         super().amend(document)
+        document["store"] = {"url": self.store_url()}
         (self.folder / "bank.key").write_text(BANK_KEY)
         document["credits"] = {
             "rates": {"VND": "2500"},
@@ -77,11 +89,29 @@ class TwoPorts(Deployment):
         found: dict[str, Any] = answer.json()
         return found
 
+    def buys(self, customer: Customer, payment: int) -> None:
+        """An order of 20 credits, paid at the bank."""
+        order = self.call("POST", "/api/orders", f"Bearer {customer.key}", {"credits": "20"})
+        paid = {
+            "id": payment,
+            "subAccount": "",
+            "transferType": "in",
+            "transferAmount": 50000,
+            "content": order["order"],
+        }
+        assert self.call("POST", "/webhooks/sepay", f"Apikey {BANK_KEY}", paid)["outcome"] == "credited"
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The address of an empty database; "" for the file each deployment has of its own."""
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("mongodb_url"))
+
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_checklist_purchase_two_wallets_refusals_and_expiry(tmp_path: Path) -> None:
-    with TwoPorts(tmp_path) as shop:
+@pytest.mark.timeout(300)
+def test_checklist_purchase_two_wallets_refusals_and_expiry(tmp_path: Path, store_url: str) -> None:
+    with TwoPorts(tmp_path, store_url) as shop:
         alice = shop.customer("alice", 0)
         admin = shop.store(lambda s: create_admin(s, "eve", "admin", None, "test", wall_ms()))
         assert wait_until(lambda: opened(shop, alice), 30)
@@ -93,15 +123,7 @@ def test_checklist_purchase_two_wallets_refusals_and_expiry(tmp_path: Path) -> N
 
         # a purchase credits creditsNew, and only the port of that wallet is served from it
         user = f"Bearer {alice.key}"
-        order = shop.call("POST", "/api/orders", user, {"credits": "20"})
-        paid = {
-            "id": 1,
-            "subAccount": "",
-            "transferType": "in",
-            "transferAmount": 50000,
-            "content": order["order"],
-        }
-        assert shop.call("POST", "/webhooks/sepay", f"Apikey {BANK_KEY}", paid)["outcome"] == "credited"
+        shop.buys(alice, 1)
         assert wait_until(lambda: shop.ask(shop.port, alice)[0] == 200, 20)
         status, answer = shop.ask(shop.old_port, alice)
         assert (status, "ohmygpt" in json.dumps(answer)) == (402, True), answer
@@ -138,6 +160,54 @@ def test_checklist_purchase_two_wallets_refusals_and_expiry(tmp_path: Path) -> N
         status, answer = shop.ask(shop.old_port, bob)
         assert (status, "expired" in json.dumps(answer)) == (402, True), answer
         shop.settled(["alice", "bob"])
+        assert shop.verified().differences == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_checklist_documents_of_the_replaced_system_beside_new_ones(
+    tmp_path: Path, mongodb_url: str, mongodb_database: Any
+) -> None:
+    """Absent fields read as 0 and come with the first write; no script has to run before."""
+    olga, otto = Customer("olga", new_key()), Customer("otto", new_key())
+    mongodb_database.usersNew.insert_many(
+        [{"_id": "olga", "credits": 5.0, "creditsUsed": 1.5, "migration": True}, {"_id": "otto"}]
+    )
+    with TwoPorts(tmp_path, mongodb_url) as shop:
+        new = shop.customer("nora", 0)
+        grant = Move("grant", "first", "nora", "creditsNew", USD, "test", "test")
+        shop.store(lambda s: perform(s, grant, wall_ms()))
+        for old in (olga, otto):
+            shop.give_key(old)
+        assert wait_until(lambda: opened(shop, new), 30)
+        answers = {
+            (customer.user, port): shop.ask(port, customer)[0]
+            for customer in (olga, otto, new)
+            for port in (shop.port, shop.old_port)
+        }
+        assert {which for which, status in answers.items() if status == 200} == {
+            ("olga", shop.old_port),
+            ("nora", shop.port),
+        }, answers
+        shop.buys(olga, 1)
+        assert wait_until(lambda: shop.ask(shop.port, olga)[0] == 200, 20)
+        shop.settled(["olga", "otto", "nora"])
+        spent = dict.fromkeys(("credits", "creditsNew"), 0)
+        for row in shop.spent_rows("olga"):
+            spent[row.pool] -= row.amount_pico
+        balances = shop.account("olga").balances
+        assert balances["credits"] == 5 * USD - spent["credits"] < 5 * USD
+        assert balances["creditsNew"] == 20 * USD - spent["creditsNew"] < 20 * USD
+        stored = mongodb_database.usersNew.find_one({"_id": "olga"})
+        assert stored["migration"] is True
+        for field, amount_pico in (
+            ("creditsNew", balances["creditsNew"]),
+            ("creditsNewUsed", spent["creditsNew"]),
+            ("creditsUsed", 3 * USD // 2 + spent["credits"]),
+        ):
+            assert stored[field].to_decimal() * USD == amount_pico, field
+        assert stored["tokensUserNew"] > 0
+        assert stored["expiresAtNew"] > stored["purchasedAtNew"]
         assert shop.verified().differences == []
 
 

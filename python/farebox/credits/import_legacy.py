@@ -15,7 +15,7 @@ from typing import Any, Final
 from farebox.base import limits
 from farebox.base.errors import UsageError
 from farebox.base.records import KeyRecord
-from farebox.credits import legacy
+from farebox.credits import legacy, legacy_records
 from farebox.credits.import_report import ImportReport, Sums
 from farebox.credits.legacy import Balances, UnusableError
 from farebox.store.base import Event, EventResult, Record, RecordChange, Store
@@ -26,7 +26,6 @@ OnProgress = Callable[[str, int, int], None]
 """Called with the collection, how far its reading has come, and its size, in the source's unit."""
 
 NOT_IMPORTED: Final = {
-    "friend_keys": "keys with spending limits of their own: Farebox has no such limit, make ordinary keys",
     "credits_transactions": "old rows without a ledger behind them: their sum is in the opening balances",
     "migration_logs": "history of the old rate migrations",
     "creditsResetLogs": "history of old expiries",
@@ -52,15 +51,17 @@ class Import:
         sizes = [self.source.size(name) for name in (legacy.USERS, legacy.TWO_POOL_USERS, "request_logs")]
         if not any(sizes):
             raise UsageError(f"{self.source.name} holds neither {legacy.USERS} nor {legacy.TWO_POOL_USERS}")
-        if self.source.size(legacy.TWO_POOL_USERS) and self.usd_per_credit is None:
-            raise UsageError(
-                f"{legacy.TWO_POOL_USERS} counts credits: say what one is worth, --usd-per-credit"
-            )
+        for name in (legacy.TWO_POOL_USERS, legacy_records.SUBSCRIPTIONS):
+            if self.source.size(name) and self.usd_per_credit is None:
+                raise UsageError(f"{name} counts credits: say what one is worth, --usd-per-credit")
         await self._import_users()
         await self._import_two_pool_users()
         await self._import_other_keys()
         await self._import_logs()
-        await self._import_payments()
+        await self._import_friend_keys()
+        await self._import_records(legacy_records.PAYMENTS, legacy_records.old_payment)
+        await self._import_records(legacy_records.TWO_POOL_PAYMENTS, legacy_records.old_payment_record)
+        await self._import_subscriptions()
         for name, reason in NOT_IMPORTED.items():
             if self.source.size(name):
                 self.report.notes.append(f"{name} is not imported: {reason}")
@@ -150,11 +151,19 @@ class Import:
     # -- keys ------------------------------------------------------------------------------------------------
 
     async def _import_other_keys(self) -> None:
-        keys: list[tuple[KeyRecord, int]] = []
-        for document in self._documents("user_keys"):
-            key = self._usable(
-                "user_keys", document, lambda d: legacy.other_key(d, self._current_keys, self.now_ms)
+        await self._import_keys("user_keys", lambda d: legacy.other_key(d, self._current_keys, self.now_ms))
+
+    async def _import_friend_keys(self) -> None:
+        await self._import_keys("friend_keys", lambda d: legacy.friend_key(d, self.now_ms))
+        if self.source.size("friend_keys"):
+            self.report.notes.append(
+                "friend_keys are imported as revoked: they had a limit in USD, see the docs"
             )
+
+    async def _import_keys(self, collection: str, make: Callable[[Document], tuple[KeyRecord, int]]) -> None:
+        keys: list[tuple[KeyRecord, int]] = []
+        for document in self._documents(collection):
+            key = self._usable(collection, document, make)
             if key is not None:
                 keys.append(key)
             if len(keys) >= limits.import_rows_page:
@@ -188,28 +197,37 @@ class Import:
             result = OpeningResult.UNCHANGED if row.exchange in known else OpeningResult.CREATED
             self.report.logs.add(row.charge_pico, rest, result)
 
-    # -- payments --------------------------------------------------------------------------------------------
+    # -- payments, subscriptions -----------------------------------------------------------------------------
 
-    async def _import_payments(self) -> None:
+    async def _import_subscriptions(self) -> None:
+        rate = self.usd_per_credit
+        if rate is not None:
+            await self._import_records(
+                legacy_records.SUBSCRIPTIONS, lambda d: legacy_records.old_subscription(d, rate)
+            )
+
+    async def _import_records(self, collection: str, make: Callable[[Document], Record]) -> None:
         page: list[Record] = []
-        for document in self._documents("payments"):
-            record = self._usable("payments", document, legacy.old_payment)
+        for document in self._documents(collection):
+            record = self._usable(collection, document, make)
             if record is not None:
                 page.append(record)
             if len(page) >= limits.import_records_page:
-                await self._add_payments(page)
+                await self._add_records(page, collection)
                 page = []
-        await self._add_payments(page)
+        await self._add_records(page, collection)
 
-    async def _add_payments(self, page: list[Record]) -> None:
-        self.report.count("payments read", len(page))
-        if self.store is None or not page or self.report.dry_run:
+    async def _add_records(self, page: list[Record], collection: str) -> None:
+        if not page:
+            return
+        self.report.count(f"{collection} read", len(page))
+        if self.store is None or self.report.dry_run:
             return
         if await self._inserted(self.store, page):
-            self.report.count("payments new", len(page))
+            self.report.count(f"{collection} new", len(page))
             return
         for record in page:
-            self.report.count("payments new", await self._inserted(self.store, [record]))
+            self.report.count(f"{collection} new", await self._inserted(self.store, [record]))
 
     async def _inserted(self, store: Store, records: list[Record]) -> bool:
         """Whether all of these are new, and in the store now; else none of them was written."""
@@ -233,6 +251,6 @@ class Import:
         try:
             return make(document)
         except UnusableError as error:
-            named = "" if collection == "user_keys" else f" {str(document.get('_id'))[:80]}"
+            named = "" if collection.endswith("_keys") else f" {str(document.get('_id'))[:80]}"
             self.report.problem(f"{collection}{named}: skipped: {error}")
             return None

@@ -1,4 +1,4 @@
-"""Documents of the replaced system as what Farebox imports: openings, keys, logs, payments. Pure.
+"""Documents of the replaced system as what Farebox imports: openings, keys, logs. Pure.
 
 Fields and their meaning: the collections usersNew, user_keys and request_logs of the proxy this replaces,
 and users_credits of the two-pool system. Promises: absent is 0 or none, unknown fields are ignored, and what
@@ -6,7 +6,7 @@ cannot be trusted with money raises `UnusableError` with the reason; a key leave
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -16,9 +16,7 @@ from farebox.base.errors import FareboxError
 from farebox.base.ids import is_user_name
 from farebox.base.keys import display_prefix, key_digest
 from farebox.base.records import KeyRecord, Transaction
-from farebox.credits.currencies import plain
 from farebox.ledger.opening import LARGEST_PICO, exact_pico, fine_usd, opening_row
-from farebox.store.base import Record
 from farebox.store.openings import PARKED_BY_IMPORT, OldLog, Opening
 
 Document = Mapping[str, Any]
@@ -55,7 +53,7 @@ def user_balances(document: Document, admins: frozenset[str], now_ms: int) -> Ba
 
     Roles are not taken over: the replaced system let anybody register as an administrator. `admins` are.
     """
-    user = _user_name(document)
+    user = user_name_of(document)
     pico, rest, wrong = _amounts(document, POOLS_OF[USERS])
     if not wrong and document.get("migration") is False and any(pico.values()) and user not in admins:
         wrong = "the balance still waits for its rate migration in the replaced system"
@@ -85,11 +83,11 @@ def two_pool_balances(document: Document, usd_per_credit: Decimal, now_ms: int) 
 
     A record from before the two pools has only `balance`: it goes to the permanent pool.
     """
-    user = _user_name({"_id": document.get("user_id", document.get("_id"))})
+    user = user_name_of({"_id": document.get("user_id", document.get("_id"))})
     known = {pool: document.get(pool) for pool in POOLS_OF[TWO_POOL_USERS]}
     if all(value is None for value in known.values()):
         known["credits_permanent"] = document.get("balance")
-    in_usd = {pool: _times(value, usd_per_credit) for pool, value in known.items()}
+    in_usd = {pool: times(value, usd_per_credit) for pool, value in known.items()}
     pico, rest, wrong = _amounts(in_usd, POOLS_OF[TWO_POOL_USERS])
     opening = Opening(
         user=user,
@@ -98,8 +96,8 @@ def two_pool_balances(document: Document, usd_per_credit: Decimal, now_ms: int) 
         created_ms=moment_ms(document.get("created_at")) or now_ms,
         rows=() if wrong else _rows(user, TWO_POOL_USERS, known, pico, rest, now_ms),
         counters={
-            "total_earned_pico": _lifetime_pico(_times(document.get("total_earned"), usd_per_credit)),
-            "total_spent_pico": _lifetime_pico(_times(document.get("total_spent"), usd_per_credit)),
+            "total_earned_pico": _lifetime_pico(times(document.get("total_earned"), usd_per_credit)),
+            "total_spent_pico": _lifetime_pico(times(document.get("total_spent"), usd_per_credit)),
         },
         parked=f"{PARKED_BY_IMPORT}{wrong}" if wrong else "",
     )
@@ -150,8 +148,8 @@ def old_log(document: Document) -> tuple[OldLog, Fraction]:
         exchange=str(document["_id"]),
         user=user if isinstance(user, str) else "",
         key=key_digest(key) if isinstance(key, str) else "",
-        model=_text(document.get("model")),
-        upstream=_text(document.get("upstream") or _text(document.get("trollKeyId")).partition(":")[0]),
+        model=text_of(document.get("model")),
+        upstream=text_of(document.get("upstream") or text_of(document.get("trollKeyId")).partition(":")[0]),
         input_tokens=_count(document.get("inputTokens")),
         output_tokens=_count(document.get("outputTokens")),
         cache_write_tokens=_count(document.get("cacheWriteTokens")),
@@ -166,51 +164,19 @@ def old_log(document: Document) -> tuple[OldLog, Fraction]:
     return row, rest
 
 
-def old_payment(document: Document) -> Record:
-    """A document of payments, kept as it was for users and operators to see. Raises UnusableError.
+def friend_key(document: Document, now_ms: int) -> tuple[KeyRecord, int]:
+    """A document of friend_keys, as a revoked key of its owner. Raises UnusableError.
 
-    It credits nothing: what it once did is in the opening balance. Its status here is `imported`.
+    It could spend so many USD on each model, which no key can here: an operator who restores it lifts that.
     """
-    created_ms = moment_ms(document.get("createdAt"))
-    user = document.get("userId") or document.get("username")
-    if created_ms is None or not isinstance(user, str):
-        raise UnusableError("no date, or no user")
-    numbers = {
-        name: _decimal_text(document.get(name), name)
-        for name in ("amount", "credits", "creditsBefore", "creditsAfter")
-    }
-    return Record(
-        kind="payment",
-        id=f"legacy:{document['_id']}",
-        revision=1,
-        document={
-            **numbers,
-            "currency": _text(document.get("currency")) or "VND",
-            "order": _text(document.get("orderCode")),
-            "paid_ms": moment_ms(document.get("completedAt")),
-            "details": {"status": _text(document.get("status"))},
-            "returned": "0",
-            "reversed": {},
-            "disputes": {},
-            "bonus": "0",
-            "rows": [],
-        },
-        user=user,
-        status="imported",
-        reference=_text(str(document.get("sepayTransactionId") or "")),
-        created_ms=created_ms,
-    )
-
-
-def _decimal_text(value: object, name: str) -> str:
-    if value is None:
-        return "0"
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise UnusableError(f"{name} is not a number")
-    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    if not number.is_finite():
-        raise UnusableError(f"{name} is {number}")
-    return plain(number)
+    key, owner = document.get("_id"), document.get("ownerId")
+    if not isinstance(key, str) or not key or not isinstance(owner, str):
+        raise UnusableError("a key without its text or its owner")
+    kept = document.get("modelLimits")
+    models = [one for one in kept if isinstance(one, Mapping)] if isinstance(kept, list) else []
+    allowed = tuple(text_of(one.get("modelId")) for one in models if one.get("enabled") is not False)
+    made = _key(owner, key, "imported friend key, had limits", False, None)
+    return replace(made, allowed_models=allowed), moment_ms(document.get("createdAt")) or now_ms
 
 
 def moment_ms(value: object) -> int | None:
@@ -221,7 +187,8 @@ def moment_ms(value: object) -> int | None:
     return seconds_ms + value.microsecond // 1000
 
 
-def _user_name(document: Document) -> str:
+def user_name_of(document: Document) -> str:
+    """Whose document it is. Raises UnusableError."""
     name = document.get("_id")
     if not isinstance(name, str) or not is_user_name(name):
         raise UnusableError(f"{str(name)[:80]!r} is no user name: 3 to 50 of a-z, 0-9, _ and -")
@@ -276,7 +243,7 @@ def _key(user: str, key: str, label: str, active: bool, ends_ms: int | None) -> 
     )
 
 
-def _times(value: object, rate: Decimal) -> object:
+def times(value: object, rate: Decimal) -> object:
     """Credits in USD, exact; what is no number stays what it is."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return value
@@ -298,5 +265,6 @@ def _count(value: object) -> int:
     return int(value) if 0 <= value <= LARGEST_PICO else 0
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A text, cut to what is kept of one; empty for what is none."""
     return value[:256] if isinstance(value, str) else ""

@@ -274,6 +274,18 @@ async def subscriptions_document(store: Store, user: str, now_ms: int) -> dict[s
     return {"subscriptions": shown, "active_subscription": active[0] if active else None}
 
 
+async def rows_of_subscription(store: Store, record: Record, limit: int) -> list[Transaction]:
+    """The ledger rows a subscription's invoices made, newest first, out of the user's newest `limit` rows of
+    each type.
+    """
+    invoices = record.document["invoices"]
+    granted = await store.transactions(record.user, limit, kind="earned_subscription")
+    ended = await store.transactions(record.user, limit, kind="expired")
+    found = [row for row in granted if row.reference in invoices]  # type: ignore[operator]
+    found += [row for row in ended if row.reference.rpartition(".")[0] in invoices]  # type: ignore[operator]
+    return sorted(found, key=lambda row: row.created_ms, reverse=True)
+
+
 def subscription_document(record: Record, now_ms: int) -> dict[str, Any]:
     """One subscription under the two-pool system's names."""
     document = record.document

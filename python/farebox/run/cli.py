@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "rollback-legacy": "cli_legacy",
     "payment": "cli_payment",
     "referral": "cli_payment",
+    "subscription": "cli_subscription",
     "admin": "cli_admin",
 }
 """Command -> module of farebox.run that registers it (`register(app)`)."""

@@ -91,7 +91,7 @@ def payment_accept(
     """Credit a payment that waits for review."""
     from farebox.credits.payments import accept  # noqa: PLC0415 - the shop is loaded where it is needed
 
-    shop = _shop(config)
+    shop = shop_of(config)
 
     async def decide(s: Store) -> Record:
         return await accept(s, shop, payment, actor(), wall_ms(), user=user, credits_given=credits, note=note)
@@ -134,7 +134,7 @@ def payment_add(
     from farebox.credits.notices import MoneyReceived  # noqa: PLC0415
     from farebox.credits.payments import Purchase, enter_payment  # noqa: PLC0415
 
-    shop, now_ms = _shop(config), wall_ms()
+    shop, now_ms = shop_of(config), wall_ms()
     try:
         paid, credits_pico = Decimal(amount), pico_from_usd(credits)
     except (ValueError, ArithmeticError):
@@ -205,7 +205,7 @@ def _show(payment: Record, as_json: bool) -> None:
     answer(document, as_json, table("", ("", payment.id), rows))
 
 
-def _shop(config: list[Path] | None) -> Any:
+def shop_of(config: list[Path] | None) -> Any:
     """The section `credits` of the configuration, or its defaults."""
     from farebox.config import load  # noqa: PLC0415 - pydantic takes longer to import than most commands to run
     from farebox.config.credits import credits_settings  # noqa: PLC0415

@@ -9,11 +9,14 @@ from farebox.base.errors import UsageError
 from farebox.base.records import WALLETS, Account
 from farebox.base.units import moment, usd_from_pico
 from farebox.credits.accounts import unknown_user
+from farebox.credits.pool_use import pools_document
 from farebox.ledger.lots import spend_order
 from farebox.run.cli_move import MOVES
 from farebox.run.cli_output import answer, table
 from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
+from farebox.run.durations import past_ms
 from farebox.store.base import EventResult, Store
+from farebox.store.statistics import PoolUse, Wealth
 
 wallet_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 for _name, _command in MOVES.items():
@@ -57,6 +60,35 @@ def wallet_show(
         for claim in account.claims
     ]
     answer(wallet_document(account), as_json, f"{user}  {line} USD", lots, *notes)
+
+
+@wallet_app.command("pools")
+def wallet_pools(
+    since: Annotated[str, typer.Option(help="From when on: 30d, 12h, or a date; default: always.")] = "",
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How the pools are used: balances now, and what each kind of transaction did. Reads the whole ledger."""
+    now_ms = wall_ms()
+    from_ms = past_ms(since, now_ms) or 0
+
+    async def read(s: Store) -> tuple[Wealth, list[PoolUse]]:
+        return await s.wealth(), await s.pool_use(from_ms, now_ms + 1)
+
+    wealth, uses = with_store(place_of(config, store), read)
+    document = pools_document(wealth, uses)
+    rows = [
+        (pool, kind, used["amount"], used["transactions"], used["users"])
+        for pool, found in document.items()
+        for kind, used in (("balance now", _now(found)), *found["types"].items())
+    ]
+    columns = ("pool", "type", "USD", "transactions", "users")
+    answer(document, as_json, table("", columns, rows, right=("USD", "transactions", "users")))
+
+
+def _now(found: dict[str, Any]) -> dict[str, Any]:
+    return {"amount": found["balance"], "transactions": "", "users": ""}
 
 
 @wallet_app.command("adopt")

@@ -35,6 +35,18 @@ class UserRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolUse:
+    """What ledger rows of one type did to one pool, all users together."""
+
+    pool: str
+    type: str
+    amount_pico: int
+    rows: int
+    users: int
+    """How many different ones."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogQuery:
     """Which request-log rows are meant; empty members ask for nothing. `failed`: only those, or only others.
 
@@ -101,6 +113,9 @@ class StatisticsStore(Protocol):
 
     async def wealth(self) -> Wealth:
         """All balances now."""
+
+    async def pool_use(self, from_ms: int, to_ms: int) -> list[PoolUse]:
+        """What ledger rows from `from_ms` to before `to_ms` did to each pool; reads the whole ledger."""
 
     async def search_logs(self, query: LogQuery, limit: int) -> LogPage:
         """Request-log rows that fit, newest first."""

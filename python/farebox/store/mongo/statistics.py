@@ -5,6 +5,7 @@ Promises: every question reads one range of one index, and no more of it than it
 
 import bisect
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Context
 from typing import Any, Final
 
 from bson import Decimal128, Int64
@@ -14,11 +15,12 @@ from farebox.base import limits
 from farebox.base.records import POOLS
 from farebox.store.mongo.connection import Place
 from farebox.store.mongo.log_rows import described
-from farebox.store.mongo.schema import AUDIT, LOGS, ROLLUPS, USERS
+from farebox.store.mongo.schema import AUDIT, LOGS, ROLLUPS, ROWS, USERS
 from farebox.store.mongo.values import date, legacy_pico, milliseconds, pico, usd
 from farebox.store.rollups import CUT, Cell, Part, Sums, Tally, Usage, cells
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, PoolUse, UserRow, Wealth
 
+_EXACT: Final = Context(prec=40)
 _MONEY: Final = "charge_pico"
 _STORED: Final[Mapping[str, str]] = {
     "requests": "requests",
@@ -220,6 +222,39 @@ async def wealth(place: Place) -> Wealth:
     if not found:
         return Wealth(0, dict.fromkeys(POOLS, 0))
     return Wealth(found[0]["users"], {pool: _balance_pico(found[0][pool]) for pool in POOLS})
+
+
+async def pool_use(place: Place, from_ms: int, to_ms: int) -> list[PoolUse]:
+    """Sums of the ledger by pool and type, by way of each user's: users are counted, not listed."""
+    mine = {"pool": "$pool", "type": "$type"}
+    steps: list[dict[str, Any]] = [
+        {"$match": {"createdAt": {"$gte": date(from_ms), "$lt": _end(to_ms)}}},
+        {
+            "$group": {
+                "_id": {**mine, "user": "$user"},
+                "amount": {"$sum": "$amount"},
+                "rows": {"$sum": 1},
+            }
+        },
+        {
+            "$group": {
+                "_id": {"pool": "$_id.pool", "type": "$_id.type"},
+                "amount": {"$sum": "$amount"},
+                "rows": {"$sum": "$rows"},
+                "users": {"$sum": 1},
+            }
+        },
+    ]
+    cursor = await place[ROWS].aggregate(steps, allowDiskUse=True)
+    return [
+        PoolUse(one["_id"]["pool"], one["_id"]["type"], _sum_pico(one["amount"]), one["rows"], one["users"])
+        for one in await cursor.to_list()
+    ]
+
+
+def _sum_pico(total: Decimal128) -> int:
+    """A sum over users may be more than one balance can be; Decimal128 holds it exactly."""
+    return int(total.to_decimal().scaleb(12, context=_EXACT))
 
 
 def _balance_pico(total: object) -> int:

@@ -36,7 +36,7 @@ from farebox.store.mongo.connection import Connection
 from farebox.store.mongo.turns import Turns
 from farebox.store.openings import OldLog, Opening, OpeningResult
 from farebox.store.rollups import Part, Tally, Usage
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, PoolUse, UserRow, Wealth
 
 
 class MongoStore:
@@ -357,6 +357,9 @@ class MongoStore:
 
     async def wealth(self) -> Wealth:
         return await self._connection.read(statistics.wealth)
+
+    async def pool_use(self, from_ms: int, to_ms: int) -> list[PoolUse]:
+        return await self._connection.read(lambda place: statistics.pool_use(place, from_ms, to_ms))
 
     async def search_logs(self, query: LogQuery, limit: int) -> LogPage:
         return await self._connection.read(lambda place: statistics.search_logs(place, query, limit))

@@ -132,9 +132,14 @@ def lifetime(connection: sqlite3.Connection, user: str) -> Mapping[str, int] | N
     return dict(zip(names, row, strict=True))
 
 
+def models_text(models: tuple[str, ...] | None) -> str | None:
+    """The models a key may ask for, as they are stored; None: all."""
+    return None if models is None else orjson.dumps(models).decode()
+
+
 def create_key(connection: sqlite3.Connection, key: KeyRecord, actor: str, now_ms: int) -> bool:
     """Insert a key by its digest; False when the digest is taken or no such user exists."""
-    models = None if key.allowed_models is None else orjson.dumps(key.allowed_models).decode()
+    models = models_text(key.allowed_models)
     added = connection.execute(
         """INSERT OR IGNORE INTO api_keys
            SELECT ?, user, ?, ?, ?, ?, ?, ?, ? FROM users WHERE user = ?""",
@@ -192,7 +197,7 @@ def set_key_limits(
     now_ms: int,
 ) -> bool:
     """Change what a key may do; False when it is unknown."""
-    models = None if allowed_models is None else orjson.dumps(allowed_models).decode()
+    models = models_text(allowed_models)
     changed = connection.execute(
         "UPDATE api_keys SET requests_per_minute = ?, allowed_models = ? WHERE digest = ?",
         (requests_per_minute, models, digest),

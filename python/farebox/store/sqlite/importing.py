@@ -15,7 +15,7 @@ from farebox.base.records import POOLS, KeyRecord, Settlement
 from farebox.store.base import Event, EventResult
 from farebox.store.openings import OPENING_COUNTERS, PARKED_BY_IMPORT, OldLog, Opening, OpeningResult
 from farebox.store.rollups import IMPORTED, usage_of
-from farebox.store.sqlite import events, feed, rows, statistics
+from farebox.store.sqlite import accounts, events, feed, rows, statistics
 from farebox.store.sqlite import logs as request_logs
 from farebox.store.sqlite.connection import savepoint
 
@@ -153,7 +153,7 @@ def import_keys(connection: sqlite3.Connection, keys: Sequence[tuple[KeyRecord, 
     """Insert keys with their dates of creation; one that is there stays as it is. How many are new."""
     added = connection.executemany(
         """INSERT OR IGNORE INTO api_keys
-           SELECT ?, user, ?, ?, ?, ?, NULL, ?, ? FROM users WHERE user = ?""",
+           SELECT ?, user, ?, ?, ?, ?, ?, ?, ? FROM users WHERE user = ?""",
         [
             (
                 key.digest,
@@ -161,6 +161,7 @@ def import_keys(connection: sqlite3.Connection, keys: Sequence[tuple[KeyRecord, 
                 key.label,
                 int(key.key_active),
                 key.requests_per_minute,
+                accounts.models_text(key.allowed_models),
                 key.expires_at_ms,
                 created_ms,
                 key.user,

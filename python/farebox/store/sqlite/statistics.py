@@ -11,9 +11,10 @@ import orjson
 
 from farebox.base import limits
 from farebox.base.records import Settlement
+from farebox.base.units import PICO_PER_USD
 from farebox.store.log_rows import described
 from farebox.store.rollups import Part, Sums, Tally, Usage, cells, usage_of
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, PoolUse, UserRow, Wealth
 
 _NAMES: Final = Sums._fields
 _ADD: Final = f"""
@@ -131,6 +132,21 @@ def users(connection: sqlite3.Connection, after: str, limit: int) -> list[UserRo
             dict(zip(_COUNTS, numbers[len(_AMOUNTS) :], strict=True)),
         )
         for user, is_active, parked, created_ms, *numbers in found
+    ]
+
+
+_POOL_USE: Final = f"""
+    SELECT pool, type, sum(amount_pico / {PICO_PER_USD}), sum(amount_pico % {PICO_PER_USD}), count(*),
+           count(DISTINCT user)
+    FROM credit_transactions WHERE created_ms >= ? AND created_ms < ? GROUP BY pool, type
+"""  # noqa: S608 - a number of our own; whole USD and the rest apart, for no sum may leave 63 bits
+
+
+def pool_use(connection: sqlite3.Connection, from_ms: int, to_ms: int) -> list[PoolUse]:
+    """Sums of the ledger by pool and type."""
+    return [
+        PoolUse(pool, kind, whole * PICO_PER_USD + rest, rows, users)
+        for pool, kind, whole, rest, rows, users in connection.execute(_POOL_USE, (from_ms, to_ms))
     ]
 
 

@@ -30,7 +30,7 @@ from farebox.store.sqlite import (
     statistics,
 )
 from farebox.store.sqlite.connection import Lane
-from farebox.store.statistics import AuditEntry, LogPage, LogQuery, UserRow, Wealth
+from farebox.store.statistics import AuditEntry, LogPage, LogQuery, PoolUse, UserRow, Wealth
 
 
 class SQLiteStore:
@@ -277,6 +277,9 @@ class SQLiteStore:
 
     async def wealth(self) -> Wealth:
         return await self._scanner.run(statistics.wealth)
+
+    async def pool_use(self, from_ms: int, to_ms: int) -> list[PoolUse]:
+        return await self._scanner.run(statistics.pool_use, from_ms, to_ms)
 
     async def search_logs(self, query: LogQuery, limit: int) -> LogPage:
         return await self._scanner.run(statistics.search_logs, query, limit)
