@@ -156,7 +156,7 @@ async def operators_day(at: Watched) -> None:
     await expect(page.get_by_text("Nothing in this period.").first).to_be_visible()
     assert await at.card("New Burned") == "0 USD"
     await at.go("Live")
-    await expect(page.get_by_text("1 exchanges under way")).to_be_visible()
+    await expect(page.get_by_text("1 exchange under way")).to_be_visible()
     await at.inspect("live")
     await at.go("Users")
     await page.get_by_label("Name begins with").fill("ali")
