@@ -216,8 +216,8 @@ class Rig:
         folder.mkdir()
         port = free_port()
         config = folder / "config.json"
-        config.write_text(json.dumps(_farebox_config(port, folder, self.upstream_port)))
-        key = asyncio.run(_make_account(folder / "farebox.sqlite"))
+        config.write_text(json.dumps(farebox_config(port, folder, self.upstream_port)))
+        key = asyncio.run(make_account(folder / "farebox.sqlite"))
         command = [
             sys.executable,
             "-m",
@@ -289,7 +289,7 @@ def get(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-async def _make_account(path: Path) -> str:
+async def make_account(path: Path) -> str:
     store = open_store(f"sqlite:///{path}")
     await store.open()
     try:
@@ -302,7 +302,7 @@ async def _make_account(path: Path) -> str:
         await store.close()
 
 
-def _farebox_config(port: int, folder: Path, upstream_port: int) -> dict[str, Any]:
+def farebox_config(port: int, folder: Path, upstream_port: int) -> dict[str, Any]:
     endpoint = {
         "name": "bench-openai",
         "base_url": f"http://127.0.0.1:{upstream_port}",
