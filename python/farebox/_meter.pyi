@@ -371,6 +371,27 @@ class Tally:
 def plain_charge(terms: PlainTerms, pipe: Pipe) -> PlainCharge | None:
     """The charge of a tap's answer, if it is plain: final usage of one model at the base price."""
 
+def whole_answer(
+    data: bytes,
+    terms: PlainTerms,
+    wire_format: str,
+    own_lines: bytes,
+    *,
+    head_bytes_max: int,
+    headers_max: int,
+    body_bytes_max: int,
+    request_id_bytes_max: int,
+) -> tuple[int, bytes, bytes, PlainCharge, str, bool] | None:
+    """A whole successful answer, if `data` is one: head and body of stated length, not encoded, its charge
+    plain.
+
+    Status, header lines for the client, body, charge, the upstream's request id, and whether the connection
+    may serve again.
+
+    The lines are the upstream's that are passed on, `own_lines`, and what it cost. Says what `parse_head`,
+    `Head.facts`, `Pipe` and `plain_charge` say; None leaves it to them.
+    """
+
 def encode_frames(
     records: Sequence[tuple[int, bytes, *tuple[object, ...]]],
     journal: int,

@@ -5,6 +5,7 @@ mod body;
 mod plain;
 mod records;
 mod settlement;
+mod whole_answer;
 mod wire;
 
 use pyo3::prelude::*;
@@ -17,5 +18,6 @@ fn _meter(module: &Bound<'_, PyModule>) -> PyResult<()> {
     plain::add_plain(module)?;
     settlement::add_settlement(module)?;
     records::add_records(module)?;
+    whole_answer::add_whole_answer(module)?;
     wire::add_wire(module)
 }

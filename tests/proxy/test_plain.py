@@ -16,9 +16,21 @@ from hypothesis import strategies as st
 
 from farebox.base import limits
 from farebox.base.records import LotAmount, Settlement, settlement_payload
-from farebox.meter import ModelPrice, Pipe, PlainCharge, Scan, SettlementWording, model_price, scan
+from farebox.meter import (
+    END,
+    REUSABLE,
+    ModelPrice,
+    Pipe,
+    PlainCharge,
+    Scan,
+    SettlementWording,
+    format_pico,
+    model_price,
+    parse_head,
+    scan,
+)
 from farebox.proxy.admission import ask_of
-from farebox.proxy.plain import plain_ask, plain_terms, plain_verdict
+from farebox.proxy.plain import plain_answer, plain_ask, plain_terms, plain_verdict
 from farebox.proxy.settlement_log import settlement_line
 from farebox.proxy.verdict import Ending, Verdict, verdict_of
 
@@ -208,6 +220,104 @@ def test_the_usual_exchange_is_plain(wire_format: str) -> None:
     verdict = plain_verdict(terms, ask, fed(wire_format, USUAL[wire_format]))
     assert verdict is not None
     assert (verdict.counts, verdict.amount_pico) == ({"input": 12, "output": 5}, 68_250_000)
+
+
+STATUS_LINES = st.sampled_from([b"200 OK", b"200 OK", b"201 Created", b"400 Bad Request", b"100 Continue"])
+HEADERS = st.lists(
+    st.sampled_from(
+        [
+            b"Content-Type: application/json",
+            b"Content-Type: text/event-stream",
+            b"Content-Encoding: gzip",
+            b"X-Request-Id: req_1",
+            b"Retry-After: 3",
+            b"Set-Cookie: secret=1",
+            b"Connection: close",
+            b"Transfer-Encoding: chunked",
+            b"Broken",
+        ]
+    ),
+    max_size=3,
+)
+
+
+@given(
+    st.data(),
+    formats,
+    rows,
+    st.sampled_from(PRICES),
+    STATUS_LINES,
+    HEADERS,
+    st.sampled_from([0, 0, 0, 1, -1]),
+)
+def test_M7_a_whole_answer_in_one_call_is_the_same_answer(
+    data: st.DataObject,
+    wire_format: str,
+    row: Row,
+    price: ModelPrice,
+    status_line: bytes,
+    headers: list[bytes],
+    missing_bytes: int,
+) -> None:
+    body = data.draw(answers(wire_format))
+    length = b"Content-Length: %d" % (len(body) + missing_bytes)
+    read = b"\r\n".join([b"HTTP/1.1 " + status_line, *headers, length, b"", body])
+    terms = plain_terms(row, wire_format, price)
+    ask = ask_of(scan(SHORTEST, wire_format), wire_format, row, price)
+    found = plain_answer(terms, ask, wire_format, read, b"x-own: 1\r\n")
+    if found is None:
+        return
+    status, lines, given_body, charge, upstream_request, is_reusable = found
+    head = parse_head(read, False, limits.response_head_bytes_max, limits.response_headers_max)
+    assert head is not None
+    assert (head.status, given_body) == (status, body)
+    upstream_lines, is_event_stream, encoding, upstream_id = head.facts(limits.upstream_request_id_bytes_max)
+    assert (is_event_stream, encoding, upstream_id) == (False, "", upstream_request)
+    cost = format_pico(charge.amount_pico).encode()
+    assert lines == upstream_lines + b"x-own: 1\r\nx-farebox-cost: " + cost + b"\r\n"
+    tap = Pipe(wire_format, head.framing)
+    out = tap.feed(body)
+    assert isinstance(out, tuple)
+    assert (out[0] + out[1], bool(out[2] & REUSABLE), out[2] & ~(END | REUSABLE)) == (body, is_reusable, 0)
+    general = plain_verdict(terms, ask, tap)
+    assert general is not None
+    assert as_verdict(charge) == as_verdict(general)
+
+
+@pytest.mark.parametrize("wire_format", USUAL)
+def test_the_usual_answer_is_taken_in_one_call(wire_format: str) -> None:
+    body = USUAL[wire_format]
+    read = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+    terms = plain_terms(Row(), wire_format, PRICES[0])
+    found = plain_answer(terms, ASK, wire_format, read, b"")
+    assert found is not None
+    assert (found[0], found[2], found[3].amount_pico, found[5]) == (200, body, 68_250_000, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "to"),
+    [
+        (b"200 OK", b"500 Oh"),
+        (b"200 OK", b"100 OK"),
+        (b"application/json", b"text/event-stream"),
+        (b"Content-Length: ", b"Content-Encoding: gzip\r\nContent-Length: "),
+        (b"Content-Length: ", b"Content-Length: 1"),
+        (b"Content-Length: 1", b"Content-Length: "),
+        (b'"usage"', b'"usagE"'),
+    ],
+)
+def test_any_other_answer_goes_step_by_step(changed: bytes, to: bytes) -> None:
+    body = USUAL["chat"]
+    read = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+    assert changed in read
+    terms = plain_terms(Row(), "chat", PRICES[0])
+    assert plain_answer(terms, ASK, "chat", read.replace(changed, to, 1), b"") is None
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

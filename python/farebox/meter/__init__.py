@@ -31,6 +31,7 @@ from farebox._meter import (
     parse_pico,
     plain_charge,
     scan,
+    whole_answer,
 )
 from farebox.meter.estimate import (
     fitting_output_tokens,
@@ -94,4 +95,5 @@ __all__ = [
     "to_plain",
     "tool_fee_kind",
     "tool_fees",
+    "whole_answer",
 ]

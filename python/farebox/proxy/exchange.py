@@ -19,7 +19,7 @@ from farebox.base.errors import FaultError, Refusal, Refused, UpstreamConnectErr
 from farebox.base.records import Void, opened_payload
 from farebox.meter import BROKEN, OVERSIZE, Pipe, format_pico
 from farebox.proxy.attempts import Attempts
-from farebox.proxy.plain import plain_verdict
+from farebox.proxy.plain import plain_answer, plain_verdict
 from farebox.proxy.refusals import broken_answer, failed_answer
 from farebox.proxy.relayed import RelayedAnswer
 from farebox.proxy.settle import count_settled, record_again, record_settlement, record_void
@@ -31,7 +31,7 @@ from farebox.wire.upstream import Connection, Pool, request_head
 if TYPE_CHECKING:
     from farebox.base.records import KeyRecord
     from farebox.ledger.user_lease import Hold
-    from farebox.meter import Head
+    from farebox.meter import Head, PlainCharge
     from farebox.proxy.admission import Ask
     from farebox.proxy.service import Offer
     from farebox.proxy.user_money import Unbooked
@@ -59,6 +59,7 @@ class Exchange:
     `settled`: the hold has ended. `status` is the upstream's, 0 when it never answered; `upstream_request` is
     its own id of this request, for the log. `attempts` is set where the upstream has several places,
     `relayed` for answers that are passed on as they come.
+    `charge` is set where a plain answer came whole, and was metered without a `tap`.
     `cut_reason`: why the wallet's owner gets less than the whole answer, else empty. `judged` is what is
     charged, `verdict` the same once it is in the journal, `payload` and `log_line` how it is told.
     `added_ns` is a stopwatch of the time Farebox itself adds, carried by one exchange in 16 (reading a clock
@@ -72,6 +73,7 @@ class Exchange:
         "added_ns",
         "ask",
         "attempts",
+        "charge",
         "client",
         "connection",
         "cut_reason",
@@ -146,6 +148,7 @@ class Exchange:
         self.first_byte_ms = 0
         self.upstream_request = ""
         self.tap: Pipe | None = None
+        self.charge: PlainCharge | None = None
         self.relayed: RelayedAnswer | None = None
         self.sent = False
         self.settled = False
@@ -253,7 +256,10 @@ class Exchange:
             return
         head, body = self._request
         try:
-            connection.send(head, body, self.attempts or self)
+            if self.attempts is None:
+                connection.send(head, body, self, None if self.stream else self._take_whole)
+            else:
+                connection.send(head, body, self.attempts)
         except UpstreamConnectError:
             self.worker.spawn(self._send_on_another())
             return
@@ -328,6 +334,29 @@ class Exchange:
             self.client.answer(*render(refused, self.route.family, self.id))
 
     # -- the answer (receiver until a relay or collector takes over) -----------------------------------------
+    def _take_whole(self, data: bytes) -> bool:
+        """The usual plain answer, at once: what `on_head` and the rest do with it step by step."""
+        connection = self.connection
+        if connection is None:
+            return False
+        own_lines = b"x-request-id: %b\r\n%b" % (self.id.encode("ascii"), self.rate_lines)
+        found = plain_answer(self.offer.terms, self.ask, self.route.name, data, own_lines)
+        if found is None:
+            return False
+        self.status, lines, body, self.charge, self.upstream_request, reusable = found
+        connection.release(reusable)
+        self._note_first_byte()
+        client, status = self.client, self.status
+        self.settle(lambda: client.answer(status, lines, body))
+        return True
+
+    def _note_first_byte(self) -> None:
+        now_ms = self.first_byte_ms = self.worker.wall_ms()
+        counters = self.worker.counters
+        first_byte_ms = now_ms - self.started_ms
+        counters[_FIRST_BYTE_MS] += first_byte_ms
+        counters[FIRST_BYTE_CELLS[first_byte_ms.bit_length()]] += 1
+
     def on_head(self, head: "Head", rest: bytes) -> None:
         """The upstream answers."""
         connection = self.connection
@@ -335,12 +364,7 @@ class Exchange:
             return
         self.head = head
         status = self.status = head.status
-        now_ms = self.worker.wall_ms()
-        self.first_byte_ms = now_ms
-        counters = self.worker.counters
-        first_byte_ms = now_ms - self.started_ms
-        counters[_FIRST_BYTE_MS] += first_byte_ms
-        counters[FIRST_BYTE_CELLS[first_byte_ms.bit_length()]] += 1
+        self._note_first_byte()
         lines, event_stream, content_encoding, self.upstream_request = head.facts(
             limits.upstream_request_id_bytes_max
         )
@@ -470,7 +494,9 @@ class Exchange:
         worker.forget(self)
         try:
             self.outcome = self._outcome(cut_by_us)
-            plain = None if self.tap is None else plain_verdict(self.offer.terms, self.ask, self.tap)
+            plain = self.charge
+            if plain is None and self.tap is not None:
+                plain = plain_verdict(self.offer.terms, self.ask, self.tap)
             record_settlement(worker, self, self._judge(cut_by_us) if plain is None else plain)
         except Exception as error:  # noqa: BLE001 - M5: recovery settles what cannot be recorded here
             worker.leases.unwritten(self.key.user)

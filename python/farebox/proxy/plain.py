@@ -7,7 +7,7 @@ tests/proxy/test_plain.py holds both ways equal over generated requests and answ
 """
 
 from farebox.base import limits
-from farebox.meter import ModelPrice, Pipe, PlainCharge, PlainTerms, Scan, plain_charge
+from farebox.meter import ModelPrice, Pipe, PlainCharge, PlainTerms, Scan, plain_charge, whole_answer
 from farebox.meter.estimate import INPUT_BOUNDS
 from farebox.proxy.admission import (
     BASE_VALUES,
@@ -61,3 +61,21 @@ def plain_ask(terms: PlainTerms | None, scan: Scan, wire_format: str, model: Mod
 def plain_verdict(terms: PlainTerms | None, ask: Ask, tap: Pipe) -> PlainCharge | None:
     """What `verdict_of` decides of the tap's reading, however the exchange ended, if it is plain."""
     return None if terms is None or ask.variant else plain_charge(terms, tap)
+
+
+def plain_answer(
+    terms: PlainTerms | None, ask: Ask, wire_format: str, data: bytes, own_lines: bytes
+) -> tuple[int, bytes, bytes, PlainCharge, str, bool] | None:
+    """The whole answer in `data`, if it is one and plain (see `whole_answer`)."""
+    if terms is None or ask.variant:
+        return None
+    return whole_answer(
+        data,
+        terms,
+        wire_format,
+        own_lines,
+        head_bytes_max=limits.response_head_bytes_max,
+        headers_max=limits.response_headers_max,
+        body_bytes_max=limits.answer_held_bytes_max,
+        request_id_bytes_max=limits.upstream_request_id_bytes_max,
+    )

@@ -45,6 +45,10 @@ class Receiver(Protocol):
         """The connection ended: None when the upstream closed properly after the head."""
 
 
+TakeWhole = Callable[[bytes], bool]
+"""Given the first read of an answer: True when that was all of it, and the connection has been released."""
+
+
 def _ignore(data: bytes) -> None:
     """Bytes that came after the end."""
 
@@ -64,6 +68,7 @@ class Connection(asyncio.Protocol):
         "_reads_seen",
         "_started_s",
         "_stirred",
+        "_take_whole",
         "closed",
         "data_received",
         "idle_since_s",
@@ -89,12 +94,13 @@ class Connection(asyncio.Protocol):
         self.read_count = 0
         """Reads of bodies that were handed over; their receivers count them."""
         self._handed_over = False
+        self._take_whole: TakeWhole | None = None
         self.data_received: Callable[[bytes], None] = self._take  # type: ignore[assignment]  # a slot, to change
 
     # ---- for the exchange ------------------------------------------------------------------------------
 
-    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
-        """Write one request and name who takes its answer.
+    def send(self, head: bytes, body: bytes, receiver: Receiver, take_whole: TakeWhole | None = None) -> None:
+        """Write one request and name who takes its answer; `take_whole` is asked first.
 
         Raises UpstreamConnectError when the connection is known to be closed: nothing was sent, take another.
         """
@@ -103,6 +109,7 @@ class Connection(asyncio.Protocol):
             msg = "the connection was closed before the request was sent"
             raise UpstreamConnectError(msg)
         self.receiver = receiver
+        self._take_whole = take_whole
         self._started_s = self._deadline_last_s = self._pool.loop.time()
         self._stirred = False
         if len(body) <= _JOINED_BODY_BYTES_MAX:
@@ -169,7 +176,9 @@ class Connection(asyncio.Protocol):
         elif self._in_body:
             receiver.on_data(data)
         else:
-            self._take_head(receiver, data)
+            take_whole, self._take_whole = self._take_whole, None
+            if take_whole is None or not take_whole(data):
+                self._take_head(receiver, data)
 
     def _take_head(self, receiver: Receiver, data: bytes) -> None:
         data = self._head_bytes + data if self._head_bytes else data

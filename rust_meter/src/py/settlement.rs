@@ -9,6 +9,7 @@ use super::body::Pipe;
 use super::plain::PlainTerms;
 use crate::journal::{OVERHEAD_BYTES, Place, push_frame};
 use crate::normal::Counts;
+use crate::pipe;
 use crate::settlement::{Charged, Facts, Take, Wording, line, record};
 
 /// What all exchanges of one model on one route have in common, for their records.
@@ -44,7 +45,7 @@ impl SettlementWording {
 
 /// The exact charge of a plain answer, and what it was for.
 #[pyclass(frozen, module = "farebox._meter")]
-struct PlainCharge(Charged);
+pub struct PlainCharge(pub Charged);
 
 #[pymethods]
 impl PlainCharge {
@@ -143,20 +144,27 @@ impl PlainCharge {
     }
 }
 
+impl PlainCharge {
+    /// The charge of an answer if it is plain.
+    pub fn of(terms: &PlainTerms, pipe: &pipe::Pipe) -> Option<Self> {
+        let reading = pipe.reading();
+        let charge = terms.0.charge(&reading)?;
+        Some(Self(Charged {
+            amount_pico: i64::try_from(charge.amount_pico).ok()?,
+            counts: reading.counts,
+            input_total: reading.input_total,
+            flags: reading.flags,
+            upstream_model: reading.model.unwrap_or_default(),
+            raw_usage: String::from_utf8(reading.raw).ok()?,
+            used: charge.used,
+        }))
+    }
+}
+
 /// The charge of a tap's answer if it is plain.
 #[pyfunction]
 fn plain_charge(terms: &PlainTerms, pipe: PyRef<'_, Pipe>) -> Option<PlainCharge> {
-    let reading = pipe.0.reading();
-    let charge = terms.0.charge(&reading)?;
-    Some(PlainCharge(Charged {
-        amount_pico: i64::try_from(charge.amount_pico).ok()?,
-        counts: reading.counts,
-        input_total: reading.input_total,
-        flags: reading.flags,
-        upstream_model: reading.model.unwrap_or_default(),
-        raw_usage: String::from_utf8(reading.raw).ok()?,
-        used: charge.used,
-    }))
+    PlainCharge::of(terms, &pipe.0)
 }
 
 /// What plain settlements add up to, until it is taken over into the counters.
