@@ -3,9 +3,9 @@
     python bench/exchange_calls.py [--exchanges 6400] [--profile]
     valgrind --tool=callgrind python bench/exchange_calls.py --exchanges N
 
-A real worker with its journal, leases, price book and SQLite store in a temporary folder; client and upstream
-connections have transports that only count. Two runs under callgrind with different N give the instructions of
-one exchange, which do not depend on what else the machine does.
+A real worker with its journal, leases, price book and SQLite store in a temporary folder; client and
+upstream connections have transports that only count. Two runs under callgrind with different N give the
+instructions of one exchange, which do not depend on what else the machine does.
 """
 
 import argparse
@@ -19,8 +19,6 @@ import time
 from pathlib import Path
 
 import rig
-from wire_calls import ANSWER, Transport
-
 from farebox.base import clock
 from farebox.base.counters import INDEX, Counters
 from farebox.config.load import load
@@ -35,6 +33,7 @@ from farebox.wire.incoming import Incoming
 from farebox.wire.server import Server
 from farebox.wire.upstream import Connection, Pool
 from farebox.writer.recovery import recover
+from wire_calls import ANSWER, Transport
 
 CONNECTIONS = 64
 SETTLED = INDEX["settled_exact_total"]
@@ -71,7 +70,7 @@ async def make_worker(folder: Path) -> tuple[Worker, Server, Pool, str]:
     server = Server(_nobody)
     serving = Serving(worker, [server], store)
     await serving.put_in_force(settings)
-    ((_, place),) = serving._places.values()  # noqa: SLF001
+    ((_, place),) = serving._places.values()
     return worker, server, place.target, key
 
 
@@ -116,7 +115,8 @@ async def run(exchanges: int, with_profile: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         worker, server, pool, key = await make_worker(Path(folder))
         connections = Rig(server, pool, key)
-        worker.settlement_log = SettlementLog(worker.loop, worker.settlement_log.flush, os.open(os.devnull, os.O_WRONLY))
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        worker.settlement_log = SettlementLog(worker.loop, worker.settlement_log.flush, nowhere)
         for _ in range(20):
             await connections.turn()
             await asyncio.sleep(0.01)
