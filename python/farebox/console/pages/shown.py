@@ -66,6 +66,7 @@ async def exchange(visit: Visit) -> Mapping[str, object]:
     is_user = visit.caller.role == USER
     owner = visit.caller.name if is_user else visit.query.get("user", "")[:80]
     log = await visit.store.request_log(number)
+    details = _OWN_DETAILS if is_user else _DETAILS
     if is_user and log is not None and log.get("userId") != owner:
         raise Declined(404, "unknown_exchange", "there is no such exchange of yours")
     shown: dict[str, object] = {
@@ -73,7 +74,7 @@ async def exchange(visit: Visit) -> Mapping[str, object]:
         "charge": None,
         "reason": "",
         "log": None if log is None else log_rows([log], visit.zone)[0],
-        "detail": {} if log is None else {name: log[name] for name in _DETAILS if log.get(name)},
+        "detail": {name: log[name] for name in details if log.get(name)} if log is not None else {},
     }
     try:
         shown["charge"] = await explained(visit.store, number, owner)
@@ -84,15 +85,8 @@ async def exchange(visit: Visit) -> Mapping[str, object]:
     return shown
 
 
-_DETAILS: Final = (
-    "upstream",
-    "upstreamModel",
-    "upstreamRequestId",
-    "creditType",
-    "stream",
-    "ttftMs",
-    "latencyMs",
-    "rawUsage",
-)
+_OWN_DETAILS: Final = ("creditType", "wireFormat", "stream", "ttftMs", "latencyMs", "rawUsage")
+_DETAILS: Final = ("upstream", "upstreamModel", "upstreamRequestId", *_OWN_DETAILS)
+"""What the provider calls a request, and which provider it was, is the operator's business alone."""
 
 PAGES: Final = (Page("/exchanges/{exchange}", KNOWN, "exchange.html", exchange),)
