@@ -207,6 +207,10 @@ check-containers: | $(STAMPS)/venv ## hadolint and `docker compose config` on th
 	  "$(CURDIR)/$(CONTAINERS)/bin/docker-compose" --file docker-compose.prod.yml config --quiet && \
 	  echo "docker-compose.prod.yml: accepted by docker compose"
 
+.PHONY: follow-deploy
+follow-deploy: wheel ## docs/DEPLOY.md word for word in a clean Debian (as root, with debootstrap)
+	@$(BIN)/python tests/deploy/follow.py "$$(ls -t dist/farebox-*.whl | head -n 1)" $(ARGS)
+
 .PHONY: audit
 audit: build $(STAMPS)/check ## known vulnerabilities and licences of everything Farebox is made of
 	@$(BIN)/python .ci/audit.py
