@@ -391,6 +391,11 @@ class Store(WorkerStore, StatisticsStore, Protocol):
         that were there already.
         """
 
+    async def adopt_logs(self, limit: int) -> bool:
+        """Raise the rollups by up to `limit` request-log rows that the replaced system left in this very
+        store, each once; whether there may be more.
+        """
+
     # -- reading ---------------------------------------------------------------------------------------------
     async def lifetime(self, user: str) -> Mapping[str, int] | None:
         """A user's lifetime counters under the replaced system's names, money as pico-USD; None: no such

@@ -49,3 +49,9 @@ async def expire_request_logs(store: Store, now_ms: int) -> int:
         total += deleted
         if deleted < limits.records_per_batch_max:
             return total
+
+
+async def adopt_request_logs(store: Store) -> None:
+    """Bring rows the replaced system left in this store into the rollups, before they expire."""
+    while await store.adopt_logs(limits.import_logs_per_transaction_max):
+        pass

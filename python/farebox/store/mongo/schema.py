@@ -63,7 +63,8 @@ _INDEXES: Final[Mapping[str, tuple[IndexModel, ...]]] = {
     AUDIT: (
         IndexModel([("createdAt", DESCENDING)]),
         IndexModel([("sequence", DESCENDING)]),
-        IndexModel([("subject", ASCENDING)]),
+        IndexModel([("subject", ASCENDING), ("sequence", DESCENDING)]),
+        IndexModel([("actor", ASCENDING), ("sequence", DESCENDING)]),
     ),
     ROLLUPS: (IndexModel([("series", ASCENDING), ("start", ASCENDING), ("name", ASCENDING)]),),
     PRICE_BOOKS: (IndexModel([("contentHash", ASCENDING)], unique=True),),

@@ -4,20 +4,21 @@ Promises: every question reads one range of one index, and no more of it than it
 """
 
 import bisect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context
 from typing import Any, Final
 
-from bson import Decimal128, Int64
+from bson import Decimal128, Int64, ObjectId
 from pymongo import UpdateOne
 
 from farebox.base import limits
 from farebox.base.records import POOLS
 from farebox.store.mongo.connection import Place
 from farebox.store.mongo.log_rows import described
-from farebox.store.mongo.schema import AUDIT, LOGS, ROLLUPS, ROWS, USERS
-from farebox.store.mongo.values import date, legacy_pico, milliseconds, pico, usd
-from farebox.store.rollups import CUT, Cell, Part, Sums, Tally, Usage, cells
+from farebox.store.mongo.schema import AUDIT, LOGS, META, ROLLUPS, ROWS, USERS
+from farebox.store.mongo.values import SEQUENCE, UnstorableError, date, legacy_pico, milliseconds, pico, usd
+from farebox.store.rollups import CUT, IMPORTED, Cell, Part, Sums, Tally, Usage, cells
 from farebox.store.statistics import AuditEntry, LogPage, LogQuery, PoolUse, UserRow, Wealth
 
 _EXACT: Final = Context(prec=40)
@@ -41,6 +42,8 @@ _STORED: Final[Mapping[str, str]] = {
 }
 """A sum's name, in their order -> its field in a cell's document."""
 _TOTALS: Final = {field: {"$sum": f"${field}"} for field in _STORED.values()}
+_ADOPTED: Final = {"_id": "adopted_logs"}
+_FIRST: Final = ObjectId(b"\0" * 12)
 _BY_TIME: Final = {"series": 1, "start": 1, "name": 1}
 """The index every question about cells is answered from; planners try others while there are few cells."""
 _OLD_WALLET: Final = "ohmygpt"
@@ -160,7 +163,7 @@ async def usages(place: Place, from_ms: int, to_ms: int, user: str) -> list[Usag
 
 
 def _usage(row: Mapping[str, Any]) -> Usage:
-    """Absent is 0, an absent wallet ohmygpt, as in rows of the replaced system."""
+    """Absent is 0, an absent wallet ohmygpt, as in rows of the replaced system; what is no number is 0."""
     evidence, outcome, first_byte_ms = row.get("evidence"), row.get("outcome"), row.get("ttftMs")
     sums = Sums(
         requests=1,
@@ -169,28 +172,35 @@ def _usage(row: Mapping[str, Any]) -> Usage:
         partial=evidence == "partial",
         estimated=evidence == "estimated",
         quarantined=bool(row.get("quarantine")),
-        input_tokens=int(row.get("inputTokens") or 0),
-        output_tokens=int(row.get("outputTokens") or 0),
-        cache_write_tokens=int(row.get("cacheWriteTokens") or 0),
-        cache_read_tokens=int(row.get("cacheHitTokens") or 0),
-        tokens_used=int(row.get("tokensUsed") or 0),
+        input_tokens=_count(row.get("inputTokens")),
+        output_tokens=_count(row.get("outputTokens")),
+        cache_write_tokens=_count(row.get("cacheWriteTokens")),
+        cache_read_tokens=_count(row.get("cacheHitTokens")),
+        tokens_used=_count(row.get("tokensUsed")),
         charge_pico=_charge_pico(row),
-        latency_ms=max(0, int(row.get("latencyMs") or 0)),
-        first_byte_ms=max(0, int(first_byte_ms or 0)),
+        latency_ms=_count(row.get("latencyMs")),
+        first_byte_ms=_count(first_byte_ms),
         first_bytes=first_byte_ms is not None,
     )
     return Usage(
         str(row.get("userId") or ""),
         str(row.get("model") or ""),
         row.get("creditType") or _OLD_WALLET,
-        milliseconds(row["createdAt"]) or 0,
+        milliseconds(row.get("createdAt")) or 0,
         sums,
     )
 
 
+def _count(value: object) -> int:
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return max(0, int(value)) if is_number else 0  # type: ignore[call-overload]
+
+
 def _charge_pico(row: Mapping[str, Any]) -> int:
-    charge = row.get("charge", row.get("creditsCost"))
-    return pico(charge) if isinstance(charge, Decimal128) else legacy_pico(charge)
+    try:
+        return _balance_pico(row.get("charge", row.get("creditsCost")))
+    except UnstorableError:
+        return 0
 
 
 async def users(place: Place, after: str, limit: int) -> list[UserRow]:
@@ -204,7 +214,7 @@ async def users(place: Place, after: str, limit: int) -> list[UserRow]:
             raw.get("parked"),
             milliseconds(raw.get("createdAt")) or 0,
             {name: _balance_pico(raw.get(name)) for name in _AMOUNTS},
-            {name: int(raw.get(name) or 0) for name in _COUNTS},
+            {name: _count(raw.get(name)) for name in _COUNTS},
         )
         async for raw in cursor
     ]
@@ -212,6 +222,28 @@ async def users(place: Place, after: str, limit: int) -> list[UserRow]:
 
 _AMOUNTS: Final = (*POOLS, "creditsUsed", "creditsNewUsed", "total_earned", "total_spent", "written_off")
 _COUNTS: Final = ("tokensUserNew", "totalInputTokens", "totalOutputTokens")
+
+
+async def adopt_logs(place: Place, limit: int) -> bool:
+    """Count rows the replaced system left in this database; see `Store.adopt_logs`. Runs in a transaction.
+
+    Its ids are ObjectIds, ours and imported ones are texts: a comparison with the one leaves out the other.
+    The place is kept with the sums, so that a row is counted once.
+    """
+    state = await place[META].find_one(_ADOPTED, session=place.session) or {"after": _FIRST}
+    older = {"_id": {"$gt": state["after"]}}
+    rows = await place[LOGS].find(older, session=place.session).sort("_id", 1).limit(limit).to_list()
+    if not rows:
+        return False
+    await add(place, IMPORTED, map(_usage, rows))
+    await place[LOGS].bulk_write(
+        [UpdateOne({"_id": row["_id"]}, {"$set": {"sequence": SEQUENCE.next()}}) for row in rows],
+        session=place.session,
+    )
+    await place[META].update_one(
+        _ADOPTED, {"$set": {"after": rows[-1]["_id"]}}, upsert=True, session=place.session
+    )
+    return True
 
 
 async def wealth(place: Place) -> Wealth:

@@ -304,6 +304,9 @@ class MongoStore:
             )
         return known
 
+    async def adopt_logs(self, limit: int) -> bool:
+        return await self._connection.transact(lambda place: statistics.adopt_logs(place, limit))
+
     # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(
         self, user: str, limit: int, before: str = "", kind: str = ""

@@ -48,6 +48,10 @@ _ROLLUPS: Final = f"""CREATE TABLE rollups (
     {", ".join(f"{name} INTEGER NOT NULL" for name in Sums._fields)},
     PRIMARY KEY (series, start_ms, name, credit_type, journal)
 ) STRICT, WITHOUT ROWID"""
+_AUDIT_INDEXES: Final = (
+    "CREATE INDEX IF NOT EXISTS audit_log_by_actor ON audit_log (actor)",
+    "CREATE INDEX IF NOT EXISTS audit_log_by_subject ON audit_log (subject)",
+)
 _LOGS_BY_TIME: Final = (
     "CREATE INDEX IF NOT EXISTS request_log_records_by_time ON request_log_records (created_ms)"
 )
@@ -238,6 +242,7 @@ _TABLES: Final = (
         details TEXT NOT NULL,
         created_ms INTEGER NOT NULL
     ) STRICT""",
+    *_AUDIT_INDEXES,
     _ROLLUPS,
     """CREATE TABLE price_books (
         version INTEGER PRIMARY KEY,
@@ -256,7 +261,7 @@ _STEPS: Final[Mapping[int, tuple[str, ...]]] = {
         "ALTER TABLE claims ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE claims ADD COLUMN ends_ms INTEGER",
     ),
-    4: ("DROP TABLE IF EXISTS rollups", _ROLLUPS, _LOGS_BY_TIME),
+    4: ("DROP TABLE IF EXISTS rollups", _ROLLUPS, _LOGS_BY_TIME, *_AUDIT_INDEXES),
 }
 """Version -> the statements that make it of the version before; they only add, so that an older process may
 still be running (4 begins the rollups anew: no release had the old ones)."""

@@ -199,11 +199,12 @@ def audit_entries(
     connection: sqlite3.Connection, before: int | None, limit: int, actor: str, subject: str
 ) -> list[AuditEntry]:
     """The audit log, newest first."""
+    asked = {"actor": actor, "subject": subject}
+    conditions = ["sequence < ?", *(f"{name} = ?" for name, value in asked.items() if value)]
     found = connection.execute(
-        """SELECT sequence, actor, action, subject, details, created_ms FROM audit_log
-           WHERE sequence < ? AND (? = '' OR actor = ?) AND (? = '' OR subject = ?)
-           ORDER BY sequence DESC LIMIT ?""",
-        (2**63 - 1 if before is None else before, actor, actor, subject, subject, limit),
+        f"""SELECT sequence, actor, action, subject, details, created_ms FROM audit_log
+            WHERE {" AND ".join(conditions)} ORDER BY sequence DESC LIMIT ?""",  # noqa: S608 - names of our own
+        (2**63 - 1 if before is None else before, *filter(None, asked.values()), limit),
     )
     return [
         AuditEntry(number, who, action, about, orjson.loads(details), created_ms)

@@ -230,6 +230,11 @@ class SQLiteStore:
     async def import_logs(self, logs: Sequence[OldLog]) -> set[str]:
         return await self._writer.run(importing.import_logs, logs)
 
+    async def adopt_logs(self, limit: int) -> bool:
+        """The replaced system never wrote to SQLite."""
+        del limit
+        return False
+
     # -- reading ---------------------------------------------------------------------------------------------
     async def transactions(
         self, user: str, limit: int, before: str = "", kind: str = ""
