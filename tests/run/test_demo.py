@@ -48,10 +48,13 @@ def test_M5_a_client_of_ones_own_is_charged_while_it_stays_up(environment: dict[
     url, key = re.findall(r"base URL +(\S+)", said)[0], re.findall(r"key +(sk-\S+)", said)[0]
     body = {"model": "gpt-5.1", "messages": [{"role": "user", "content": "Hello"}]}
     answer = httpx.post(f"{url}/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+    pages, token = re.findall(r"pages +(\S+)", said)[0], re.findall(r"operator +(fbx-admin-\S+)", said)[0]
+    logins = [httpx.post(f"{pages}/api/login", json={"key": one}).json()["role"] for one in (key, token)]
     demo.send_signal(signal.SIGINT)
     rest = demo.stdout.read()
     demo.stdout.close()
     assert answer.status_code == 200
+    assert logins == ["user", "admin"]
     assert answer.json()["usage"]["prompt_tokens"] == 12
     assert (demo.wait(), rest) == (0, "stopping\n")
 

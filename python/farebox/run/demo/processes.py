@@ -41,6 +41,7 @@ class Processes:
     folder: Path
     port: int = 0
     upstream_port: int = 0
+    console_port: int = 0
     config: Path = field(default_factory=Path)
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -72,7 +73,7 @@ class Processes:
         self.port = free_port()
         document = json.loads(packaged_config())
         document["port"] = self.port
-        document["console"]["port"] = free_port()
+        self.console_port = document["console"]["port"] = free_port()
         document["data_dir"] = str(self.folder)
         for endpoint in document["endpoints"]:
             endpoint["base_url"] = f"http://127.0.0.1:{self.upstream_port}"
@@ -85,6 +86,11 @@ class Processes:
             "farebox", ["farebox.run.cli", "serve", "--config", str(self.config), "--workers", "1"]
         )
         self._wait(child, "farebox", self.port, "/readyz")
+
+    def wait_for_console(self) -> str:
+        """Where the console's pages are, once it serves them: it starts after everything else."""
+        self._wait(self._children[-1], "farebox", self.console_port, "/healthz")
+        return f"http://127.0.0.1:{self.console_port}"
 
     def upstream_log(self) -> dict[str, Any]:
         """What the scripted upstream says it served."""

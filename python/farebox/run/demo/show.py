@@ -19,6 +19,7 @@ from farebox.base.clock import monotonic_s, wall_ms
 from farebox.base.errors import UsageError
 from farebox.base.units import PICO_PER_USD, usd_from_pico
 from farebox.credits.accounts import create_key, create_user
+from farebox.credits.admins import create_admin
 from farebox.credits.explained import explained
 from farebox.credits.moves import Move
 from farebox.credits.transfers import perform
@@ -72,7 +73,7 @@ def _shown(processes: Processes, out: Console, once: bool) -> int:
         raise DemoError(f"{error}\n{processes.log_tail('farebox')}") from None
     is_clean = _show_verdict(place, out)
     if is_clean:
-        _show_own_turn(processes, key, out)
+        _show_own_turn(processes, key, with_store(place, _make_operator), out)
         if not once:
             _wait_for_interrupt(out)
     return 0 if is_clean else 1
@@ -151,11 +152,18 @@ def _show_verdict(place: Place, out: Console) -> bool:
     return is_clean
 
 
-def _show_own_turn(processes: Processes, key: str, out: Console) -> None:
+async def _make_operator(store: Store) -> str:
+    """The same as `farebox admin`: a token for the console's pages."""
+    return (await create_admin(store, "demo", "admin", None, "demo", wall_ms())).token
+
+
+def _show_own_turn(processes: Processes, key: str, token: str, out: Console) -> None:
     body = '{"model": "gpt-5.1", "messages": [{"role": "user", "content": "Hello"}]}'
     for line in (
         f"base URL  {processes.base_url}/v1   (Anthropic clients: {processes.base_url})",
         f"key       {key}",
+        f"pages     {processes.wait_for_console()}   (log in with that key, or as the operator)",
+        f"operator  {token}",
         f"store     FAREBOX_CONFIG={processes.config} farebox wallet show {USER}",
         "",
         f"curl -s {processes.base_url}/v1/chat/completions \\",
