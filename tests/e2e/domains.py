@@ -11,16 +11,19 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from e2e.deployment import Deployment
+from e2e.deployment import Customer, Deployment
 from farebox.run.demo.processes import free_port, wait_until
 from needs import REPOSITORY
 
 CHAT, CHAT2 = "chat.example.com", "chat2.example.com"
+MODEL = "gpt-5.1"
+USD = 10**12
 
 
 class Domains(Deployment):
@@ -113,6 +116,36 @@ class Domains(Deployment):
         context = ssl.create_default_context(cafile=str(self.folder / f"{name}.crt"))
         raw = socket.create_connection(("127.0.0.1", self.tls_port), timeout=60)
         return context.wrap_socket(raw, server_hostname=domain)
+
+
+def rich(domains: Domains, user: str) -> Customer:
+    """A customer with money in every pool of both wallets; little in `credits`."""
+    customer = domains.customer(user, USD, "creditsNew")
+    domains.top_up(user, USD // 1000, "credits", f"credits-{user}")
+    domains.top_up(user, USD, "refCredits", f"ref-{user}")
+    return customer
+
+
+def smoke(domains: Domains, customer: Customer, domain: str, *options: str) -> dict[str, Any]:
+    """What `farebox smoke` says of one domain, and its exit status as `exit`."""
+    name = domain.partition(".")[0]
+    command = [sys.executable, "-m", "farebox.run.cli", "smoke", "--base-url", f"https://{domain}"]
+    command += [
+        "--connect-to",
+        f"127.0.0.1:{domains.tls_port}",
+        "--ca-file",
+        str(domains.folder / f"{name}.crt"),
+    ]
+    command += ["--model", MODEL, "--config", str(domains.config), "--json", *options]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FAREBOX_SMOKE_KEY": customer.key},
+        check=False,
+    )
+    found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
+    return {**found, "exit": done.returncode}
 
 
 def request_head(domain: str, method: str, path: str, length: int, key: str, **headers: str) -> bytes:

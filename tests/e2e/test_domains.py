@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,22 @@ import pytest
 
 from e2e import long_streams
 from e2e.deployment import Customer
-from e2e.domains import CHAT, CHAT2, Domains, make_certificate, request_head, write_nginx_config
+from e2e.domains import (
+    CHAT,
+    CHAT2,
+    MODEL,
+    USD,
+    Domains,
+    make_certificate,
+    request_head,
+    rich,
+    smoke,
+    write_nginx_config,
+)
 from farebox.base.counters import read_counters
 from farebox.run.demo.processes import wait_until
 from needs import needs_program
 
-USD = 10**12
-MODEL = "gpt-5.1"
 MIB = 2**20
 
 pytestmark = [pytest.mark.needs_nginx]
@@ -37,38 +45,9 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domains]:
         yield domains
 
 
-def rich(domains: Domains, user: str) -> Customer:
-    """A customer with money in every pool of both wallets; little in `credits`."""
-    customer = domains.customer(user, USD, "creditsNew")
-    domains.top_up(user, USD // 1000, "credits", f"credits-{user}")
-    domains.top_up(user, USD, "refCredits", f"ref-{user}")
-    return customer
-
-
 def chat(script: dict[str, Any] | None = None, **members: Any) -> dict[str, Any]:
     content = f"script: {json.dumps(script)}" if script else "Hello"
     return {"model": MODEL, "max_tokens": 200, "messages": [{"role": "user", "content": content}], **members}
-
-
-def smoke(domains: Domains, customer: Customer, domain: str, *options: str) -> dict[str, Any]:
-    name = domain.partition(".")[0]
-    command = [sys.executable, "-m", "farebox.run.cli", "smoke", "--base-url", f"https://{domain}"]
-    command += [
-        "--connect-to",
-        f"127.0.0.1:{domains.tls_port}",
-        "--ca-file",
-        str(domains.folder / f"{name}.crt"),
-    ]
-    command += ["--model", MODEL, "--config", str(domains.config), "--json", *options]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "FAREBOX_SMOKE_KEY": customer.key},
-        check=False,
-    )
-    found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
-    return {**found, "exit": done.returncode}
 
 
 def pools_paid(domains: Domains, user: str) -> dict[str, int]:
