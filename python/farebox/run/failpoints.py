@@ -81,6 +81,7 @@ POINTS: Final = (
   sending    before  proxy.exchange:Exchange._send              open and sent are recorded, no byte has left
   sent       after   proxy.exchange:Exchange._was_sent          the request has left
   answered   before  proxy.exchange:Exchange.on_head            the upstream has begun to answer
+  whole      before  proxy.exchange:Exchange._take_whole        the usual plain answer may have come
   chunk      after   wire.relay:Relay.on_data                   a part of a stream was passed on
   settle     before  proxy.exchange:record_settlement           usage is known, nothing of it is recorded
   settling   after   proxy.exchange:record_settlement           the settlement is queued
