@@ -18,6 +18,7 @@ from farebox.credits.rollback import check_all_is_home, write_documents
 from farebox.ledger.conservation import differences
 from farebox.run.cli_legacy import is_same_database
 from farebox.store.legacy import open_source
+from farebox.store.legacy.in_place import DatabaseInPlace
 from farebox.store.legacy.writing import DumpWriter
 from farebox.store.sqlite import SQLiteStore
 
@@ -102,12 +103,15 @@ async def test_the_old_database_is_read_in_place(other, legacy_url):
 
 async def test_a_source_that_cannot_be_reached_is_named_without_its_password(other, monkeypatch):
     monkeypatch.setattr(limits, "store_timeout_s", 0.2)
-    source = open_source("mongodb://me:secret@127.0.0.1:9/fproxy")
+    place = DatabaseInPlace("mongodb://me:secret@127.0.0.1:9/fproxy")
     with pytest.raises(StoreDownError) as refused:
-        await run(other, source)
-    source.close()
-    assert "127.0.0.1/fproxy" in str(refused.value)
-    assert "secret" not in str(refused.value)
+        await run(other, place)
+    with pytest.raises(StoreDownError) as not_written:
+        place.change("usersNew", {"_id": "alice"}, {"credits": 1.0})
+    place.close()
+    for error in (refused.value, not_written.value):
+        assert "127.0.0.1/fproxy" in str(error)
+        assert "secret" not in str(error)
     for place, said in (
         ("mongodb://127.0.0.1", "name the database"),
         ("mongodb://:x:y/z", "no MongoDB address"),
