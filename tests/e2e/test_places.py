@@ -92,7 +92,7 @@ def test_a_refused_credential_is_asked_once_and_rests(tmp_path: Path, wrong_key:
         shop.close_books()
 
 
-def test_an_address_where_nobody_listens_is_passed_over(tmp_path: Path) -> None:
+def test_L24_an_address_where_nobody_listens_is_passed_over(tmp_path: Path) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     with Places(tmp_path, {"base_url": dead}, {"number": 1}) as shop:
         customer = shop.new_customer()
@@ -112,7 +112,7 @@ def test_where_every_place_is_busy_each_is_asked_once_and_nothing_is_charged(tmp
         shop.close_books()
 
 
-def test_what_may_have_been_worked_on_is_not_sent_again(tmp_path: Path) -> None:
+def test_L24_what_may_have_been_worked_on_is_not_sent_again(tmp_path: Path) -> None:
     statuses = [500, 502, 504, 400]
     with Places(tmp_path, {}, {"number": 1}) as shop:
         customer = shop.new_customer()

@@ -12,6 +12,4 @@ EXEMPTIONS = {
     "L21": "As L20: requests to models have no idempotency keys; the console refuses a key "
     "with another body.",
     "L22": "As L20: nothing is remembered of a refused request, so it may be repeated after a top-up.",
-    "L24": "There is one upstream per model and no second attempt once a byte was sent; a connection that "
-    "had closed before is replaced by another (U-rows of the wire).",
 }
