@@ -172,7 +172,9 @@ def check(store: SQLiteStore, count: int) -> int:
             "SELECT count(*) FROM credit_transactions WHERE type = 'spent'"
         ).fetchone()
         (logs,) = connection.execute("SELECT count(*) FROM request_logs").fetchone()
-        (rolled,) = connection.execute("SELECT sum(requests) FROM rollups").fetchone()
+        (rolled,) = connection.execute(
+            "SELECT sum(requests) FROM rollups WHERE series = 'total/quarter'"
+        ).fetchone()
         (spent,) = connection.execute("SELECT sum(amount_pico) FROM credit_transactions").fetchone()
         (left,) = connection.execute("SELECT sum(balance_pico) FROM pools").fetchone()
     connection.close()

@@ -23,6 +23,7 @@ __all__ = [
     "Pipe",
     "PlainCharge",
     "PlainTerms",
+    "PlainUsage",
     "Price",
     "PriceError",
     "Reading",
@@ -31,6 +32,7 @@ __all__ = [
     "SettlementReader",
     "SettlementWording",
     "Tally",
+    "add_up",
     "decode_run",
     "encode_frames",
     "format_pico",
@@ -435,9 +437,17 @@ class SettlementReader(Generic[_Record]):
         """Of each frame a `finished` (position, settlement), and the indices of those that are odd: None
         stands in their places.
 
-        A settlement has the fields that booking asks for, `wire`, and `output_total`, `ledger_cells` and
-        `log_cells`; the others are left to its class.
+        A settlement has the fields that booking asks for, `wire`, and `output_total`, `ledger_cells`,
+        `log_cells` and `usage`; the others are left to its class.
         """
+
+@final
+class PlainUsage:
+    """What one plain exchange adds to the rollups, and to whose."""
+
+def add_up(usages: list[PlainUsage], step_ms: int) -> list[tuple[str, str, str, int, tuple[int, ...]]]:
+    """User, model, wallet, start of the step and sums (`farebox.store.rollups.Sums`) of usages, those of the
+    same four added up; some may come in several parts."""
 
 def parse_pico(amount: str) -> int:
     """USD decimal string to pico-USD; exact. Raises PriceError on more than 12 decimals, exponents beyond

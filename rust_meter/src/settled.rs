@@ -26,10 +26,13 @@ pub struct Settled<'a> {
     pub input_total: u64,
     pub amount_pico: u64,
     pub takes: Vec<Take<'a>>,
-    pub status: u64,
     pub ended_ms: u64,
     charge: ChargeParts<'a>,
+    sums: Sums,
 }
+
+/// What one exchange adds to the rollups, in the order of `Sums` in `farebox/store/rollups.py`.
+pub type Sums = [u64; 15];
 
 /// The other fields of the charge block, as they stand in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +62,13 @@ impl<'a> Settled<'a> {
                 Some(model)
             })
         })?;
-        let (version_to_counts, counts) = at.next(|at| {
+        let (version_to_counts, (evidence, counts)) = at.next(|at| {
             at.span(|at| {
                 let _price_version = at.number()?;
                 let _multiplier = at.next(Cursor::text)?;
-                let _evidence = at.next(Cursor::text)?;
+                let evidence = at.next(Cursor::text)?;
                 let _flags = at.next(|at| at.list("[", "]", Cursor::text))?;
-                at.next(|at| at.list("{", "}", Cursor::count))
+                Some((evidence, at.next(|at| at.list("{", "}", Cursor::count))?))
             })
         })?;
         at.exactly(",{}")?;
@@ -74,20 +77,38 @@ impl<'a> Settled<'a> {
         let amount_pico = at.next(Cursor::number)?;
         let takes = at.next(|at| at.list("[", "]", Cursor::take))?;
         at.exactly(",\"\"")?;
-        let _outcome = at.next(Cursor::text)?;
+        let outcome = at.next(Cursor::text)?;
         let status = at.next(Cursor::number)?;
         let _upstream = at.next(Cursor::text)?;
         at.next(Cursor::escaped_text)?;
         at.next(Cursor::escaped_text)?;
         let _stream = at.next(Cursor::truth)?;
-        let _started_ms = at.next(Cursor::number)?;
-        let _first_byte_ms = at.next(Cursor::number)?;
+        let started_ms = at.next(Cursor::number)?;
+        let first_byte_ms = at.next(Cursor::number)?;
         let ended_ms = at.next(Cursor::number)?;
         at.next(Cursor::escaped_text)?;
         let free = at.next(Cursor::truth)?;
         at.exactly("]")?;
         let is_sound = at.rest.is_empty() && !has_doubles(&counts);
         let charge = ChargeParts { model_and_format, version_to_counts, variant, free };
+        let output_tokens = count_of(&counts, "output");
+        let sums = [
+            1,
+            u64::from(!(200..300).contains(&status)),
+            u64::from(matches!(outcome, "cut" | "client_gone_cut" | "upstream_broke")),
+            u64::from(evidence == "partial"),
+            u64::from(evidence == "estimated"),
+            0,
+            count_of(&counts, "input"),
+            output_tokens,
+            count_of(&counts, "cache_write_5m").saturating_add(count_of(&counts, "cache_write_1h")),
+            count_of(&counts, "cache_read"),
+            input_total.saturating_add(output_tokens),
+            amount_pico,
+            ended_ms.saturating_sub(started_ms),
+            if first_byte_ms == 0 { 0 } else { first_byte_ms.saturating_sub(started_ms) },
+            u64::from(first_byte_ms != 0),
+        ];
         is_sound.then_some(Self {
             exchange,
             user,
@@ -97,15 +118,20 @@ impl<'a> Settled<'a> {
             input_total,
             amount_pico,
             takes,
-            status,
             ended_ms,
             charge,
+            sums,
         })
     }
 
     /// Its output tokens.
     pub fn output_tokens(&self) -> u64 {
-        self.counts.iter().find(|(kind, _)| *kind == "output").map_or(0, |(_, count)| *count)
+        count_of(&self.counts, "output")
+    }
+
+    /// What it adds to the rollups.
+    pub fn sums(&self) -> Sums {
+        self.sums
     }
 
     /// The lot that pays the whole charge alone, where there is one and a charge.
@@ -146,6 +172,10 @@ fn push_number(out: &mut String, number: u64) {
     use std::fmt::Write as _;
     // Writing to a string cannot fail.
     let _ = write!(out, "{number}");
+}
+
+fn count_of(counts: &[(&str, u64)], kind: &str) -> u64 {
+    counts.iter().find(|(one, _)| *one == kind).map_or(0, |(_, count)| *count)
 }
 
 fn has_doubles(counts: &[(&str, u64)]) -> bool {

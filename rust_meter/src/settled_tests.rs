@@ -46,7 +46,8 @@ fn what_is_written_is_read() {
     let record = written(vec![("l1", "creditsNew", 7)], "{\"input\":40,\t\"output\":9}");
     let settled = Settled::read(&record).unwrap();
     assert_eq!((settled.exchange, settled.user, settled.wallet), ("e1", "user-1", "openhands"));
-    assert_eq!((settled.input_total, settled.amount_pico, settled.status, settled.ended_ms), (40, 7, 200, 3));
+    assert_eq!((settled.input_total, settled.amount_pico, settled.ended_ms), (40, 7, 3));
+    assert_eq!(settled.sums(), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 40, 7, 2, 1, 1]);
     let take = settled.only_take().unwrap();
     assert_eq!(lots_text(take), r#"[["l1","creditsNew",-7]]"#);
     let charge = r#"["gpt-5.1","chat","",3,"1.05","exact",["duplicate_key"],{},{},40,7,false]"#;

@@ -17,6 +17,7 @@ from farebox.base.records import WALLETS, LotAmount, Settlement
 from farebox.journal.frames import Frame
 from farebox.ledger.settlement import rows_of
 from farebox.store.booking_rules import output_tokens
+from farebox.store.rollups import CUT, cells, usage_of, usages_of
 from farebox.store.sqlite import logs, rows
 from farebox.writer.batch import Finished, _check, finished_of
 
@@ -28,7 +29,8 @@ EXCHANGE = "0" * 32
 names = st.text(st.characters(codec="utf-8", exclude_characters='"\\', exclude_categories=["Cc"]), max_size=9)
 numbers = st.one_of(st.integers(0, 2**62), st.integers(0, 200))
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
-counts = st.dictionaries(st.sampled_from(["input", "output", "cache_read"]) | names, numbers, max_size=4)
+kinds = st.sampled_from(["input", "output", "cache_read", "cache_write_5m", "cache_write_1h"])
+counts = st.dictionaries(kinds | names, numbers, max_size=4)
 amounts = st.integers(0, 2**62)
 takes = st.lists(st.builds(LotAmount, names, st.sampled_from(["credits", "creditsNew"]), amounts), max_size=2)
 
@@ -47,7 +49,7 @@ def plain_settlements(draw: st.DrawFn) -> Settlement:
         wire_format=draw(names),
         price_version=draw(numbers),
         multiplier=draw(st.sampled_from(["1", "1.05"])),
-        evidence=draw(st.sampled_from(["exact", "partial"])),
+        evidence=draw(st.sampled_from(["exact", "partial", "estimated", "none"])),
         flags=tuple(draw(st.lists(names, max_size=2))),
         counts=draw(counts),
         others={},
@@ -56,14 +58,14 @@ def plain_settlements(draw: st.DrawFn) -> Settlement:
         amount_pico=amount_pico,
         takes=parts,
         quarantine="",
-        outcome=draw(names),
-        status=draw(numbers),
+        outcome=draw(st.sampled_from(["completed", *sorted(CUT)]) | names),
+        status=draw(st.sampled_from([199, 200, 299, 300]) | numbers),
         upstream=draw(names),
         upstream_model=draw(texts),
         upstream_request=draw(texts),
         stream=draw(st.booleans()),
         started_ms=draw(numbers),
-        first_byte_ms=draw(numbers),
+        first_byte_ms=draw(st.just(0) | numbers),
         ended_ms=draw(numbers),
         raw_usage=draw(texts),
         free=draw(st.booleans()),
@@ -94,6 +96,7 @@ def check_same(payload: bytes) -> bool:
     _check(reference)
     output_total = output_tokens(reference)
     assert (output_tokens(made), made.output_total) == (output_total, output_total)
+    assert list(cells(usages_of([made])).items()) == list(cells([usage_of(reference)]).items())
     assert (made.wire, made.log_cells) == (payload, logs._values(reference, {}))
     if made.ledger_cells is not None:
         check_ledger_cells(made, reference)
@@ -295,3 +298,11 @@ def test_a_settlement_has_no_fields_but_its_own() -> None:
     assert made is not None
     assert not hasattr(made, "price")
     assert dataclasses.replace(made, outcome="x") == example(outcome="x")
+
+
+@given(st.lists(plain_settlements(), max_size=6), st.integers(0, 3))
+def test_rollups_of_a_batch_add_up_to_those_of_its_records(settlements: list[Settlement], odd: int) -> None:
+    settlements += [dataclasses.replace(one, quarantine="no price") for one in settlements[:odd]]
+    batch = [Frame(frames.SETTLE, 1 + index, one.encode()) for index, one in enumerate(settlements * 2)]
+    made = [one.settlement for one in finished_of("a1" * 8, batch)[0]]
+    assert cells(usages_of(made)) == cells(map(usage_of, settlements * 2))

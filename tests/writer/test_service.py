@@ -305,7 +305,9 @@ async def test_what_comes_before_damage_is_booked_before_the_damage_is_told(
     writer.close()
 
 
-async def test_M10_batches_give_every_frame_once(world: Any, root: Path, monkeypatch: Any) -> None:
+async def test_M10_batches_give_every_settlement_once_and_how_far_they_are(
+    world: Any, root: Path, monkeypatch: Any
+) -> None:
     from farebox.writer.journals import JournalSource
 
     monkeypatch.setattr(limits, "batch_bytes", 1500)
@@ -315,11 +317,14 @@ async def test_M10_batches_give_every_frame_once(world: Any, root: Path, monkeyp
     await written(journal)
     source = JournalSource(journal.directory, 0)
     positions: list[int] = []
+    settled: list[int] = []
     has_more = True
     while has_more:
         read, has_more = await source.read_synced()
         positions += [frame.pos for frame in read]
-    assert len(positions) == len(set(positions)) == 30
+        settled += [frame.pos for frame in read if frame.kind == frames.SETTLE]
+    assert positions == sorted(set(positions))
+    assert (len(settled), positions[-1]) == (10, journal.last_pos)
     source.close()
     journal.close()
 

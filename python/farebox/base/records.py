@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from farebox._meter import PlainUsage
+
 WALLETS: Final[Mapping[str, tuple[str, ...]]] = {
     "ohmygpt": ("credits", "refCredits"),
     "openhands": ("creditsNew",),
@@ -262,6 +264,8 @@ class Settlement:
         default=None, init=False, repr=False, compare=False
     )
     """Of a plain record: exchange, user, end, charge twice, and `wire` as text. None: likewise."""
+    usage: PlainUsage | None = field(default=None, init=False, repr=False, compare=False)
+    """Of a plain record: what it adds to the rollups. None: likewise."""
 
     if not TYPE_CHECKING:
 
@@ -271,10 +275,10 @@ class Settlement:
             """
             if name not in _SETTLEMENT_FIELDS:
                 raise AttributeError(f"a settlement has no {name}")
-            whole = Settlement.decode(self.wire)
-            for field_name in _SETTLEMENT_FIELDS:
-                setattr(self, field_name, getattr(whole, field_name))
-            return getattr(whole, name)
+            wire = self.wire
+            self.__init__(*_settlement_fields(wire))
+            self.wire = wire
+            return getattr(self, name)
 
     def encode(self) -> bytes:
         """Wire form: a JSON array in field order."""
@@ -283,17 +287,21 @@ class Settlement:
     @classmethod
     def decode(cls, payload: bytes) -> "Settlement":
         """Inverse of `encode`. Raises ValueError on anything else."""
-        fields = orjson.loads(payload)
-        if type(fields) is not list or len(fields) != len(_SETTLEMENT_FIELDS):
-            raise ValueError(f"a record of {len(_SETTLEMENT_FIELDS)} fields was expected")
-        fields[9] = tuple(fields[9])
-        fields[15] = _lot_amounts(fields[15])
-        settlement = cls(*fields)
+        settlement = cls(*_settlement_fields(payload))
         settlement.wire = payload
         return settlement
 
 
 _SETTLEMENT_FIELDS: Final = tuple(one.name for one in fields(Settlement) if one.init)
+
+
+def _settlement_fields(payload: bytes) -> list[Any]:
+    members = orjson.loads(payload)
+    if type(members) is not list or len(members) != len(_SETTLEMENT_FIELDS):
+        raise ValueError(f"a record of {len(_SETTLEMENT_FIELDS)} fields was expected")
+    members[9] = tuple(members[9])
+    members[15] = _lot_amounts(members[15])
+    return members
 
 
 def settlement_payload(

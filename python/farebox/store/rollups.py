@@ -16,10 +16,11 @@ The charge in a cell is the full charge, as the ledger's `spent` rows show it. I
 calls `inputTokens`: without cached tokens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from operator import add
 from typing import Final, NamedTuple
 
+from farebox._meter import add_up
 from farebox.base.records import Settlement
 from farebox.store.booking_rules import output_tokens
 
@@ -120,6 +121,14 @@ def usage_of(record: Settlement) -> Usage:
         first_byte_ms != 0,
     )
     return _new(Usage, (record.user, record.model, record.wallet, record.ended_ms, _new(Sums, sums)))
+
+
+def usages_of(records: Sequence[Settlement]) -> Iterator[Usage]:
+    """What settlements add to the sums; plain ones are added up already as far as they fall together."""
+    plain = [record.usage for record in records if record.usage is not None]
+    for user, model, wallet, quarter_ms, sums in add_up(plain, QUARTER_MS):
+        yield Usage(user, model, wallet, quarter_ms, Sums._make(sums))
+    yield from (usage_of(record) for record in records if record.usage is None)
 
 
 def cells(usages: Iterable[Usage]) -> dict[Cell, Sums]:

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::journal::{Frame, OPEN, Run};
-use crate::settled::{Settled, lots_text};
+use crate::settled::{Settled, Sums, lots_text};
 
 /// Frames that follow each other without a gap, and which exchanges they open and end.
 #[pyfunction]
@@ -167,16 +167,25 @@ impl<'py> Maker<'py, '_> {
         let ended_ms = settled.ended_ms.into_pyobject(py)?;
         made.setattr(intern!(py, "exchange"), &exchange)?;
         made.setattr(intern!(py, "user"), &user)?;
-        made.setattr(intern!(py, "wallet"), words.of(Field::Wallet, settled.wallet))?;
-        made.setattr(intern!(py, "model"), words.of(Field::Model, settled.model))?;
+        let (model, wallet) =
+            (words.of(Field::Model, settled.model), words.of(Field::Wallet, settled.wallet));
+        made.setattr(intern!(py, "wallet"), &wallet)?;
+        made.setattr(intern!(py, "model"), &model)?;
         made.setattr(intern!(py, "input_total"), settled.input_total)?;
         made.setattr(intern!(py, "output_total"), settled.output_tokens())?;
         made.setattr(intern!(py, "amount_pico"), &amount_pico)?;
         made.setattr(intern!(py, "takes"), self.takes(settled, words)?)?;
         made.setattr(intern!(py, "quarantine"), intern!(py, ""))?;
-        made.setattr(intern!(py, "status"), settled.status)?;
         made.setattr(intern!(py, "ended_ms"), &ended_ms)?;
         made.setattr(intern!(py, "wire"), payload)?;
+        let usage = PlainUsage {
+            user: user.clone().unbind(),
+            model: model.unbind(),
+            wallet: wallet.unbind(),
+            ended_ms: settled.ended_ms,
+            sums: settled.sums(),
+        };
+        made.setattr(intern!(py, "usage"), usage)?;
         let logged = (&exchange, &user, ended_ms, &amount_pico, &amount_pico, PyString::new(py, text));
         made.setattr(intern!(py, "log_cells"), logged)?;
         let row = settled.only_take().map(|take| {
@@ -204,8 +213,51 @@ impl<'py> Maker<'py, '_> {
     }
 }
 
+/// What one plain exchange adds to the rollups, and to whose.
+#[pyclass(frozen, module = "farebox._meter")]
+struct PlainUsage {
+    user: Py<PyString>,
+    model: Py<PyString>,
+    wallet: Py<PyString>,
+    ended_ms: u64,
+    sums: Sums,
+}
+
+impl PlainUsage {
+    /// Which usages are added up: of the same three strings (as objects) and the same step of time.
+    fn place(&self, step_ms: u64) -> [u64; 4] {
+        let start_ms =
+            self.ended_ms.checked_rem(step_ms).map_or(0, |rest| self.ended_ms.saturating_sub(rest));
+        let address = |word: &Py<PyString>| word.as_ptr().addr() as u64;
+        [start_ms, address(&self.user), address(&self.model), address(&self.wallet)]
+    }
+}
+
+/// Usages of one user, model, wallet and step of time, added up; some may come in several parts.
+#[pyfunction]
+fn add_up<'py>(
+    py: Python<'py>,
+    usages: Vec<PyRef<'py, PlainUsage>>,
+    step_ms: u64,
+) -> PyResult<Bound<'py, PyList>> {
+    let mut places: HashMap<[u64; 4], (&PlainUsage, [i128; 15])> = HashMap::new();
+    for usage in &usages {
+        let (_, sums) = places.entry(usage.place(step_ms)).or_insert((usage, [0; 15]));
+        for (sum, number) in sums.iter_mut().zip(usage.sums) {
+            *sum = sum.saturating_add(i128::from(number));
+        }
+    }
+    let found = PyList::empty(py);
+    for (place, (usage, sums)) in &places {
+        found.append((&usage.user, &usage.model, &usage.wallet, place[0], PyTuple::new(py, sums)?))?;
+    }
+    Ok(found)
+}
+
 /// Add what reads a journal.
 pub fn add_records(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SettlementReader>()?;
+    module.add_class::<PlainUsage>()?;
+    module.add_function(wrap_pyfunction!(add_up, module)?)?;
     module.add_function(wrap_pyfunction!(decode_run, module)?)
 }

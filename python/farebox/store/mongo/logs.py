@@ -18,7 +18,7 @@ from farebox.store.mongo.connection import Connection, Place
 from farebox.store.mongo.log_rows import described
 from farebox.store.mongo.schema import JOURNALS, LOGS
 from farebox.store.mongo.values import SEQUENCE, date, usd
-from farebox.store.rollups import usage_of
+from farebox.store.rollups import usages_of
 
 
 async def log(connection: Connection, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
@@ -161,4 +161,4 @@ async def roll_up(place: Place, journal: str, epoch: int, records: Sequence[Sett
         session=place.session,
     )
     if raised.matched_count == 1:
-        await statistics.add(place, journal, map(usage_of, records))
+        await statistics.add(place, journal, usages_of(records))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from farebox.base.records import Settlement
 from farebox.store import log_rows
-from farebox.store.rollups import usage_of
+from farebox.store.rollups import usages_of
 from farebox.store.sqlite import journals, statistics
 from farebox.store.sqlite.connection import is_row_error, savepoint
 
@@ -115,7 +115,7 @@ def roll_up(
     )
     if raised.rowcount != 1:
         return
-    statistics.add(connection, journal, map(usage_of, records))
+    statistics.add(connection, journal, usages_of(records))
 
 
 def finish(

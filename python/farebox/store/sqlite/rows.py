@@ -128,28 +128,29 @@ class Effects:
 
         Sums are made before they are looked up. What is out of the ordinary is the caller's to book alone.
         """
-        plain: list[PlainRow] = []
-        others: list[Settlement] = []
         taken: dict[str, int] = {}
-        now = (now_ms,)
         for settlement in settlements:
             if settlement.quarantine or not _is_paid(settlement, lease):
                 return False
-            if settlement.ledger_cells is not None:
-                plain.append(settlement.ledger_cells + now)
-            else:
-                others.append(settlement)
             for lot, _, amount in settlement.takes:
                 taken[lot] = taken.get(lot, 0) + amount
         parts = [LotAmount(lot, lease[lot][0], amount) for lot, amount in taken.items()]
         if any(amount > lease[lot][1] for lot, _, amount in parts):
             return False
-        self._plain_rows += plain
-        for settlement in others:
-            self._rows += _rows(settlement, settlement.takes, 0, now_ms)
+        self._add_rows(settlements, now_ms)
         self._take(user, parts, parts, 0)
         self._counters_of(user).count_tokens(settlements)
         return True
+
+    def _add_rows(self, settlements: Sequence[Settlement], now_ms: int) -> None:
+        """Ledger rows of charges that their takes pay, in order: all from ready cells, or all made here."""
+        cells = [one.ledger_cells for one in settlements if one.ledger_cells is not None]
+        if len(cells) == len(settlements):
+            made = (now_ms,)
+            self._plain_rows += [row + made for row in cells]
+        else:
+            for settlement in settlements:
+                self._rows += _rows(settlement, settlement.takes, 0, now_ms)
 
     def _take(self, user: str, split: Parts, from_lease: Parts, written_off_pico: int) -> None:
         self._counters_of(user).take(split, written_off_pico)
