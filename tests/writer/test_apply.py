@@ -2,6 +2,7 @@
 J11-J14).
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,67 @@ async def test_S04_an_unknown_outcome_of_one_user_waits_alone(
     assert applier.unbooked_count == 0
     assert (await world.state()).applied == position(1, 6)
     assert await world.differences() == []
+
+
+class SlowStore:
+    """A store that has no time for more than `most` records in one call."""
+
+    def __init__(self, store: Any, most: int, error: Exception) -> None:
+        self.store, self.most, self.error = store, most, error
+        self.sizes: list[int] = []
+
+    def _in_time(self, records: Any) -> None:
+        self.sizes.append(len(records))
+        if len(records) > self.most:
+            raise self.error
+
+    async def book(self, journal: str, epoch: int, records: Any, now_ms: int) -> Any:
+        self._in_time(records)
+        return await self.store.book(journal, epoch, records, now_ms)
+
+    async def log(self, records: Any, charged: Any) -> Any:
+        self._in_time(records)
+        return await self.store.log(records, charged)
+
+    async def finish(self, journal: str, epoch: int, to_log: Any, *rest: Any) -> Any:
+        self._in_time(to_log)
+        return await self.store.finish(journal, epoch, to_log, *rest)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+@pytest.mark.parametrize("error", [StoreDownError("no time"), StoreUnknownError("no time")], ids=repr)
+@pytest.mark.parametrize("users", [1, 3])
+async def test_S03_a_store_too_slow_for_a_batch_is_asked_for_less_and_caught_up_with(
+    world: Any, in_memory: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, users: int
+) -> None:
+    monkeypatch.setattr(limits, "records_at_once_min", 2)
+    names = [f"user{number}" for number in range(users)]
+    for name in names:
+        await world.user(name, 10)
+        await world.lease(name, 5)
+    records = [world.settlement(names[number % users], USD // 1000) for number in range(90)]
+    store = SlowStore(world.store, 7, error)
+    applier = applier_of(world, store, in_memory(records))
+    for _ in range(40):
+        with contextlib.suppress(StoreDownError, StoreUnknownError):
+            await applier.step(await world.state(), world.NOW)
+    assert max(store.sizes) > 7
+    assert not applier.is_unfinished
+    dump = world.dump()
+    assert len(dump["credit_transactions"]) == users + 90
+    assert len(dump["request_logs"]) == 90
+    assert sum(row[3] for row in dump["rollups"]) == 90
+    assert await world.differences() == []
+    store.most = 10**6
+    store.sizes.clear()
+    more = [world.settlement(names[0], USD // 1000) for _ in range(60)]
+    applier._source.rest = in_memory(more, after=0, epoch=2).frames
+    for _ in range(3):
+        await applier.step(await world.state(), world.NOW)
+    assert len(world.dump()["credit_transactions"]) == users + 150
+    assert max(store.sizes) > 7
 
 
 async def test_hole_58_one_user_s_conflicts_hold_up_nobody_else(

@@ -81,6 +81,7 @@ progress_interval_s = 1.0
 # Store and writer
 users_per_transaction_max = 100
 records_per_batch_max = 2000
+records_at_once_min = 16
 batch_bytes = 2**20
 apply_interval_s = 0.2
 changes_poll_interval_s = 0.25

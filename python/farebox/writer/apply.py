@@ -81,6 +81,7 @@ class JournalApplier:
         self._unlogged: list[Finished] = []
         self._charge_unsure: list[Finished] = []
         self._unrolled: list[Finished] = []
+        self._at_once = limits.records_per_batch_max
 
     @property
     def unbooked_count(self) -> int:
@@ -136,9 +137,8 @@ class JournalApplier:
         failed.
         """
         together = [records for user, records in self._unbooked.items() if user not in self._apart]
-        bounds = limits.users_per_transaction_max, limits.records_per_batch_max
-        for records in list(transactions_of(together, *bounds)):
-            if await self._try(records, epoch, now_ms) is not _Tried.DONE:
+        for records in list(transactions_of(together, limits.users_per_transaction_max, self._at_once)):
+            if await self._try_all(records, epoch, now_ms) is not _Tried.DONE:
                 self._apart.update(record.settlement.user for record in records)
         for user in sorted(self._apart):
             if await self._book_alone(user, epoch, now_ms) is _Tried.DONE:
@@ -151,10 +151,21 @@ class JournalApplier:
         records = self._unbooked.get(user)
         if records is None:
             return _Tried.DONE
-        tried = await self._try(records, epoch, now_ms)
+        tried = await self._try_all(records, epoch, now_ms)
         if tried is _Tried.POISON:
             tried = await self._find_poison(user, epoch, now_ms)
         return tried
+
+    async def _try_all(self, records: Sequence[Finished], epoch: int, now_ms: int) -> _Tried:
+        """Records in order, as many in a transaction as the store takes in time at present."""
+        rest = list(records)
+        while rest:
+            part = rest[: self._at_once]
+            tried = await self._try(part, epoch, now_ms)
+            if tried is not _Tried.DONE:
+                return tried
+            del rest[: len(part)]
+        return _Tried.DONE
 
     async def _find_poison(self, user: str, epoch: int, now_ms: int) -> _Tried:
         """Book a user's records one by one; an operator gets to see the one that is poison."""
@@ -190,15 +201,25 @@ class JournalApplier:
                 "journal %s: outcome of booking %d records is unknown: %s", self.journal, len(records), error
             )
             self._unknown.update(settlement.user for settlement in settlements)
+            self._ask_less(len(records))
             return _Tried.LATER
         except FaultError:
+            self._ask_less(len(records))
             raise
         except _POISON:
             _log.exception("journal %s: %d records cannot be booked together", self.journal, len(records))
             return _Tried.POISON
+        self._at_once = min(limits.records_per_batch_max, 2 * self._at_once)
         self._take_out(records)
         self._note_results(records, results)
         return _Tried.DONE
+
+    def _ask_less(self, count: int) -> None:
+        """So many records were perhaps more than the store does in the time of a call: half of them next.
+
+        A slow store would otherwise be asked for the same for ever, and never be through with it.
+        """
+        self._at_once = max(limits.records_at_once_min, min(self._at_once, count // 2))
 
     def _take_out(self, done: Sequence[Finished]) -> None:
         """Remove booked or parked records from the queue; they go on to their request-log rows.
@@ -254,6 +275,7 @@ class JournalApplier:
         if not self._unlogged and self._read_pos <= state.rolled and low_water <= state.applied:
             return
         charged = await charged_of(self._store, [record.settlement for record in self._charge_unsure])
+        await self._log_ahead(charged)
         to_log = [record.settlement for record in self._unlogged]
         to_roll_up = [record.settlement for record in self._unrolled]
         try:
@@ -261,6 +283,7 @@ class JournalApplier:
                 self.journal, state.epoch, to_log, charged, to_roll_up, self._read_pos, low_water
             )
         except FaultError:
+            self._ask_less(len(to_log))
             raise
         except _POISON as error:
             _log.error("journal %s: logs and rollups are written apart: %s", self.journal, error)
@@ -269,6 +292,21 @@ class JournalApplier:
         self._unlogged.clear()
         self._charge_unsure.clear()
         self.applied = max(self.applied, low_water)
+
+    async def _log_ahead(self, charged: Mapping[str, int]) -> None:
+        """Write request-log rows until no more are left than the store takes in time at present."""
+        while len(self._unlogged) > self._at_once:
+            part = self._unlogged[: self._at_once]
+            try:
+                failed = await self._store.log([record.settlement for record in part], charged)
+            except FaultError:
+                self._ask_less(len(part))
+                raise
+            except _POISON as error:
+                _log.error("journal %s: request logs cannot be written: %s", self.journal, error)
+                failed = [record.settlement.exchange for record in part]
+            self._lose_log_rows(failed)
+            del self._unlogged[: len(part)]
 
     async def _finish_apart(
         self,
