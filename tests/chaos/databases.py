@@ -52,12 +52,16 @@ class SQLiteFile:
 
 
 class MongoDB:
-    """A server of its own, reached by each host over a network of its own."""
+    """A server of its own, reached by each host over a network of its own.
+
+    It syncs at each commit: SecantusDB otherwise loses transactions it has acknowledged when it is killed,
+    whatever write concern they ask for.
+    """
 
     def __init__(self, folder: Path, hosts: int) -> None:
         place = folder / "mongodb"
         place.mkdir()
-        self._server = MongoDBServer(place)
+        self._server = MongoDBServer(place, "--sync-on-commit")
         self._networks = [TcpProxy(self._server.port) for _ in range(hosts)]
         self.url = f"{self._server.url}/bank"
         # Direct, or the driver would go to the address that the server names, round the network that fails.
