@@ -314,7 +314,7 @@ async def test_M10_batches_give_every_settlement_once_and_how_far_they_are(
     journal = await world.journal(root)
     for _ in range(10):
         world.put(journal, world.settlement("alice", 0))
-    await until(lambda: journal.synced_pos >= journal.last_pos)
+    await written(journal)
     source = JournalSource(journal.directory, 0)
     positions: list[int] = []
     settled: list[int] = []
