@@ -58,8 +58,8 @@ def main() -> int:
             began_s = time.monotonic()
             fill(path, asked.rows, asked.users)
             print(f"{asked.rows} rows of {asked.users} users made in {time.monotonic() - began_s:.0f} s")
-        describe(path)
-        asyncio.run(ask_all(path, Path(folder), asked.repeat))
+        last_ms = describe(path)
+        asyncio.run(ask_all(path, Path(folder), last_ms, asked.repeat))
     return 0
 
 
@@ -71,12 +71,16 @@ async def create(path: Path, users: int) -> None:
     await store.close()
 
 
-def describe(path: Path) -> None:
+def describe(path: Path) -> int:
+    """What is there; when its last exchange ended."""
     with sqlite3.connect(path) as connection:
         cells = connection.execute("SELECT count(*) FROM rollups").fetchone()[0]
-        known = connection.execute("SELECT max(sequence) FROM request_log_records").fetchone()[0]
+        known, last_ms = connection.execute(
+            "SELECT max(sequence), max(created_ms) FROM request_log_records"
+        ).fetchone()
     connection.close()
     print(f"{known} log rows, {cells} cells of rollups, {path.stat().st_size / 2**30:.2f} GiB")
+    return int(last_ms)
 
 
 def user_name(number: int) -> str:
@@ -164,12 +168,12 @@ def traffic(chance: random.Random, rows: int, users: int) -> Iterator[tuple[tupl
         yield row, Usage(names[user], model, wallet, at, sums)
 
 
-async def ask_all(path: Path, folder: Path, repeat: int) -> None:
+async def ask_all(path: Path, folder: Path, last_ms: int, repeat: int) -> None:
     """Each call at many moments of the last day."""
     store = SQLiteStore(path)
     await store.open()
     chance = random.Random(7)
-    server.wall_ms = lambda: END - chance.randrange(DAY)
+    server.wall_ms = lambda: last_ms - chance.randrange(DAY)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     console = dataclasses.replace(console_of(store, folder), zone=timezone(timedelta(hours=7)))

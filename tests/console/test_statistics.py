@@ -2,20 +2,26 @@
 and rows agree whatever a period begins with; and `all` outlives the request log.
 """
 
+from dataclasses import replace
 from datetime import timedelta, timezone
 
 from console.traffic import (
     BALANCES,
     DAY,
     HANOI,
+    JOURNALS,
     MIDNIGHT,
     NOW,
+    USD,
     USERS,
+    Fact,
     begins,
     fill,
+    settlement,
     sums,
     within,
 )
+from farebox.base.records import LotAmount, Transaction
 from farebox.console.periods import PERIODS, Period, named_period, period_of
 from farebox.console.statistics import (
     Burned,
@@ -26,6 +32,7 @@ from farebox.console.statistics import (
     time_series,
     totals,
 )
+from farebox.store.base import Event, EventResult
 from farebox.store.rollups import Sums
 from farebox.store.sqlite import SQLiteStore
 
@@ -135,3 +142,27 @@ async def test_another_time_zone_begins_its_day_elsewhere(tmp_path):
         midnight = NOW - (NOW + shift) % DAY
         await check(store, facts, named_period("24h", NOW, timezone(offset)), midnight, None)
     await store.close()
+
+
+async def test_what_all_spent_and_have_may_be_more_than_63_bits_hold(store):
+    """9.2 million USD: no user has as much, but all of them may."""
+    huge = 9 * 10**6 * USD
+    await store.claim_epoch(JOURNALS[0], 1, "host", NOW)
+    facts = [Fact(NOW, f"user{n}", "m", "ohmygpt", 200, 1, 1, 0, 0, huge, 1, 1) for n in range(3)]
+    records = [settlement(number, fact) for number, fact in enumerate(facts)]
+    for number, record in enumerate(records, 1):
+        day = replace(record, ended_ms=NOW - number * DAY)
+        await store.roll_up(JOURNALS[0], 1, [day], number)
+        await store.create_user(record.user, "user", "test", NOW)
+        part = LotAmount(f"gift{number}", "credits", huge)
+        row = Transaction(record.user, "earned_bonus", "gift", "credits", huge, (part,), "test", NOW)
+        assert await store.apply_event(Event((row,)), NOW) is EventResult.DONE
+    cards = await overview(store, named_period("all", NOW, HANOI))
+    assert cards.burned.ohmygpt_pico == cards.sums.charge_pico == cards.pools["credits"] == 3 * huge
+    assert (await model_usage(store, named_period("30d", NOW, HANOI)))[0].burned.total_pico == 3 * huge
+    assert sum(one.burned.total_pico for one in await spenders(store, named_period("7d", NOW, HANOI), 9)) == (
+        3 * huge
+    )
+    assert {sums[1] for totals_ in (await store.series_totals()).values() for sums in totals_.values()} == {
+        3 * huge
+    }

@@ -66,8 +66,28 @@ class LogsQuery(PeriodQuery):
 class PageQuery(_Query):
     """A page of a list."""
 
-    before: Annotated[str, Field(max_length=100, description="the `next` of the page before")] = ""
+    before: Annotated[str, Field(max_length=300, description="the `next` of the page before")] = ""
     limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
+
+
+class PaymentsQuery(PageQuery):
+    """Payments, of one user or of one status."""
+
+    user: Annotated[str, Field(max_length=200)] | None = None
+    status: Annotated[str, Field(max_length=30)] | None = None
+
+
+class LedgerQuery(PageQuery):
+    """A page of ledger rows."""
+
+    before: Annotated[str, Field(max_length=400, description="the `next` of the page before")] = ""
+
+
+class OffsetQuery(_Query):
+    """A page by its distance from the newest."""
+
+    limit: Annotated[int, Field(ge=0, le=limits.console_page_max)] = 50
+    offset: Annotated[int, Field(ge=0, le=limits.wallet_rows_offset_max)] = 0
 
 
 class AuditQuery(PageQuery):

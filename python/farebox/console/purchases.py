@@ -8,7 +8,15 @@ from farebox.base import limits
 from farebox.base.errors import UsageError
 from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.console.answers import Declined
-from farebox.console.input import DecisionInput, OrderInput, PaymentInput, ReferralInput, RefusalInput
+from farebox.console.input import (
+    DecisionInput,
+    OrderInput,
+    PageQuery,
+    PaymentInput,
+    PaymentsQuery,
+    ReferralInput,
+    RefusalInput,
+)
 from farebox.console.routes import ADMINS, EVERYONE, READERS, SUPPORTERS, USERS, Call, Route
 from farebox.credits.currencies import plain
 from farebox.credits.notices import MoneyReceived
@@ -151,11 +159,11 @@ def payment_view(payment: Record) -> dict[str, object]:
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/offer", EVERYONE, offer),
     Route("POST", "/api/orders", USERS, place_own_order, OrderInput),
-    Route("GET", "/api/orders", USERS, own_orders),
+    Route("GET", "/api/orders", USERS, own_orders, query=PageQuery),
     Route("GET", "/api/orders/{order}", USERS, own_order),
-    Route("GET", "/api/payments", USERS, own_payments),
+    Route("GET", "/api/payments", USERS, own_payments, query=PageQuery),
     Route("POST", "/api/admin/users/{user}/orders", SUPPORTERS, place_order_for, OrderInput),
-    Route("GET", "/api/admin/payments", READERS, list_payments),
+    Route("GET", "/api/admin/payments", READERS, list_payments, query=PaymentsQuery),
     Route("POST", "/api/admin/payments", ADMINS, add_payment, PaymentInput),
     Route("GET", "/api/admin/payments/{payment}", READERS, show_payment),
     Route("POST", "/api/admin/payments/{payment}/accept", ADMINS, accept_payment, DecisionInput),

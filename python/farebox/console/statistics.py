@@ -98,11 +98,13 @@ def total_tokens(sums: Sums) -> int:
 async def overview(store: StatisticsStore, period: Period) -> Overview:
     """The cards of all users."""
     wealth = await store.wealth()
-    tallies = await _tallies(store, MODELS, period)
+    edge = await _edge(store, period)
+    tallies = [*await store.tallies(_parts(MODELS, period)), *_tallied(edge)]
+    names = await store.tallied_names(parts(USERS, period.from_ms, period.to_ms))
     return Overview(
         pools=wealth.pools,
         users=wealth.users,
-        active_users=len(await active_users(store, period)),
+        active_users=len(names | {usage.user for usage in edge}),
         burned=_burned(tallies),
         sums=_total(tallies),
     )

@@ -11,7 +11,13 @@ from farebox.base.records import Transaction
 from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.config.plans import Plan
 from farebox.console.answers import Declined
-from farebox.console.input import AllocationInput, CancelInput, PeriodInput, UndoInput
+from farebox.console.input import (
+    AllocationInput,
+    CancelInput,
+    OffsetQuery,
+    PeriodInput,
+    UndoInput,
+)
 from farebox.console.routes import ADMINS, READERS, USERS, Call, Route
 from farebox.console.wallets import moved
 from farebox.credits import subscriptions
@@ -133,7 +139,7 @@ async def take_back(call: Call) -> Document:
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/products", USERS, products),
     Route("GET", "/api/credits", USERS, own_credits),
-    Route("GET", "/api/credits/transactions", USERS, own_transactions),
+    Route("GET", "/api/credits/transactions", USERS, own_transactions, query=OffsetQuery),
     Route("POST", "/api/credits/allocations", USERS, own_allocation, AllocationInput),
     Route("GET", "/api/subscriptions", USERS, own_subscriptions),
     Route("POST", "/api/subscriptions/{subscription}/cancel", USERS, own_cancel, CancelInput),

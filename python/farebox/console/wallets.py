@@ -8,7 +8,12 @@ from farebox.base.errors import UsageError
 from farebox.base.records import WALLETS, Account, Transaction
 from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.console.answers import Declined
-from farebox.console.input import ActiveInput, GrantInput, TransferInput
+from farebox.console.input import (
+    ActiveInput,
+    GrantInput,
+    LedgerQuery,
+    TransferInput,
+)
 from farebox.console.routes import ADMINS, READERS, SUPPORTERS, USERS, Call, Route
 from farebox.credits.accounts import set_user_active
 from farebox.credits.moves import Move
@@ -127,9 +132,9 @@ def transaction_view(row: Transaction) -> dict[str, object]:
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/wallet", USERS, own_wallet),
-    Route("GET", "/api/transactions", USERS, own_transactions),
+    Route("GET", "/api/transactions", USERS, own_transactions, query=LedgerQuery),
     Route("GET", "/api/admin/users/{user}/wallet", READERS, user_wallet),
-    Route("GET", "/api/admin/users/{user}/transactions", READERS, user_transactions),
+    Route("GET", "/api/admin/users/{user}/transactions", READERS, user_transactions, query=LedgerQuery),
     Route("POST", "/api/admin/users/{user}/grants", ADMINS, grant, GrantInput),
     Route("POST", "/api/admin/users/{user}/adjustments", ADMINS, adjust, GrantInput),
     Route("POST", "/api/admin/users/{user}/active", SUPPORTERS, set_active, ActiveInput),

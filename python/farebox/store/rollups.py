@@ -131,6 +131,19 @@ def usages_of(records: Sequence[Settlement]) -> Iterator[Usage]:
     yield from (usage_of(record) for record in records if record.usage is None)
 
 
+def together(usages: Iterable[Usage]) -> list[Usage]:
+    """Usages of the same user, model and wallet added up; of their moments the first stays."""
+    sums: dict[tuple[str, str, str], tuple[int, Iterable[int]]] = {}
+    for user, model, wallet, ended_ms, own in usages:
+        where = user, model, wallet
+        known = sums.get(where)
+        sums[where] = (ended_ms, own) if known is None else (known[0], list(map(add, known[1], own)))
+    return [
+        Usage(user, model, wallet, ended_ms, _new(Sums, own))
+        for (user, model, wallet), (ended_ms, own) in sums.items()
+    ]
+
+
 def cells(usages: Iterable[Usage]) -> dict[Cell, Sums]:
     """Every cell that exchanges add to.
 

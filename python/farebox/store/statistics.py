@@ -104,8 +104,8 @@ class StatisticsStore(Protocol):
         """The names that have cells in these parts."""
 
     async def usages(self, from_ms: int, to_ms: int, user: str = "") -> list[Usage]:
-        """What single request-log rows from `from_ms` to before `to_ms` add to sums, at most a quarter of an
-        hour of them.
+        """What request-log rows from `from_ms` to before `to_ms`, within one quarter of an hour, add to sums:
+        together by user, model and wallet.
         """
 
     async def users(self, after: str, limit: int) -> list[UserRow]:

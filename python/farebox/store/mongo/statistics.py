@@ -6,7 +6,7 @@ Promises: every question reads one range of one index, and no more of it than it
 import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Context
+from decimal import Context, Decimal
 from typing import Any, Final
 
 from bson import Decimal128, Int64, ObjectId
@@ -18,7 +18,7 @@ from farebox.store.mongo.connection import Place
 from farebox.store.mongo.log_rows import described
 from farebox.store.mongo.schema import AUDIT, LOGS, META, ROLLUPS, ROWS, USERS
 from farebox.store.mongo.values import SEQUENCE, UnstorableError, date, legacy_pico, milliseconds, pico, usd
-from farebox.store.rollups import CUT, IMPORTED, Cell, Part, Sums, Tally, Usage, cells
+from farebox.store.rollups import CUT, IMPORTED, Cell, Part, Sums, Tally, Usage, cells, together
 from farebox.store.statistics import AuditEntry, LogPage, LogQuery, PoolUse, UserRow, Wealth
 
 _EXACT: Final = Context(prec=40)
@@ -115,7 +115,7 @@ async def spending(place: Place, parts: Sequence[Part]) -> dict[str, int]:
         group = {"_id": "$name", "charge": {"$sum": "$charge"}}
         cursor = await place[ROLLUPS].aggregate([{"$match": _in(part)}, {"$group": group}], hint=_BY_TIME)
         for found in await cursor.to_list():
-            spent[found["_id"]] = spent.get(found["_id"], 0) + pico(found["charge"])
+            spent[found["_id"]] = spent.get(found["_id"], 0) + _sum_pico(found["charge"])
     return spent
 
 
@@ -139,7 +139,7 @@ _LAST_DATE_MS: Final = 253_402_300_799_999
 
 def _sums(group: Mapping[str, Any]) -> Sums:
     return Sums(
-        *(pico(group[field]) if name == _MONEY else int(group[field]) for name, field in _STORED.items())
+        *(_sum_pico(group[field]) if name == _MONEY else int(group[field]) for name, field in _STORED.items())
     )
 
 
@@ -159,7 +159,8 @@ async def usages(place: Place, from_ms: int, to_ms: int, user: str) -> list[Usag
     conditions: dict[str, object] = {"createdAt": {"$gte": date(from_ms), "$lt": date(to_ms)}}
     if user:
         conditions["userId"] = user
-    return [_usage(row) async for row in place[LOGS].find(conditions)]
+    found = place[LOGS].find(conditions).hint({"createdAt": 1})
+    return together([_usage(row) async for row in found])
 
 
 def _usage(row: Mapping[str, Any]) -> Usage:
@@ -197,10 +198,7 @@ def _count(value: object) -> int:
 
 
 def _charge_pico(row: Mapping[str, Any]) -> int:
-    try:
-        return _balance_pico(row.get("charge", row.get("creditsCost")))
-    except UnstorableError:
-        return 0
+    return _balance_pico(row.get("charge", row.get("creditsCost")))
 
 
 async def users(place: Place, after: str, limit: int) -> list[UserRow]:
@@ -247,13 +245,13 @@ async def adopt_logs(place: Place, limit: int) -> bool:
 
 
 async def wealth(place: Place) -> Wealth:
-    """All balances."""
-    totals = {pool: {"$sum": f"${pool}"} for pool in POOLS}
+    """All balances; what is no amount (a NaN the replaced system left) counts nothing."""
+    totals = {pool: {"$sum": {"$cond": [{"$gte": [f"${pool}", 0]}, f"${pool}", 0]}} for pool in POOLS}
     cursor = await place[USERS].aggregate([{"$group": {"_id": None, "users": {"$sum": 1}, **totals}}])
     found = await cursor.to_list()
     if not found:
         return Wealth(0, dict.fromkeys(POOLS, 0))
-    return Wealth(found[0]["users"], {pool: _balance_pico(found[0][pool]) for pool in POOLS})
+    return Wealth(found[0]["users"], {pool: _sum_pico(found[0][pool]) for pool in POOLS})
 
 
 async def pool_use(place: Place, from_ms: int, to_ms: int) -> list[PoolUse]:
@@ -284,13 +282,20 @@ async def pool_use(place: Place, from_ms: int, to_ms: int) -> list[PoolUse]:
     ]
 
 
-def _sum_pico(total: Decimal128) -> int:
-    """A sum over users may be more than one balance can be; Decimal128 holds it exactly."""
-    return int(total.to_decimal().scaleb(12, context=_EXACT))
+def _sum_pico(total: object) -> int:
+    """A sum over users may be more than one balance can be; Decimal128 holds it exactly. A sum of doubles the
+    replaced system left stands for its decimal form, to the pico.
+    """
+    amount = total.to_decimal() if isinstance(total, Decimal128) else Decimal(repr(total))
+    return int(amount.scaleb(12, context=_EXACT).to_integral_value(context=_EXACT))
 
 
-def _balance_pico(total: object) -> int:
-    return pico(total) if isinstance(total, Decimal128) else legacy_pico(total)
+def _balance_pico(stored: object) -> int:
+    """An amount of ours or of the replaced system; 0 where it is none."""
+    try:
+        return pico(stored) if isinstance(stored, Decimal128) else legacy_pico(stored)
+    except UnstorableError:
+        return 0
 
 
 async def search_logs(place: Place, query: LogQuery, limit: int) -> LogPage:
@@ -384,6 +389,6 @@ async def series_totals(place: Place) -> dict[str, dict[str, tuple[int, int]]]:
     )
     totals: dict[str, dict[str, tuple[int, int]]] = {}
     for found in await cursor.to_list():
-        sums = int(found["requests"]), pico(found["charge"])
+        sums = int(found["requests"]), _sum_pico(found["charge"])
         totals.setdefault(found["_id"]["series"], {})[found["_id"]["wallet"]] = sums
     return totals

@@ -13,7 +13,7 @@ from farebox.base import limits
 from farebox.base.records import Settlement
 from farebox.base.units import PICO_PER_USD
 from farebox.store.log_rows import described
-from farebox.store.rollups import Part, Sums, Tally, Usage, cells, usage_of
+from farebox.store.rollups import Part, Sums, Tally, Usage, cells, together, usage_of
 from farebox.store.statistics import AuditEntry, LogPage, LogQuery, PoolUse, UserRow, Wealth
 
 _NAMES: Final = Sums._fields
@@ -21,11 +21,21 @@ _ADD: Final = f"""
     INSERT INTO rollups VALUES ({", ".join("?" * (5 + len(_NAMES)))}) ON CONFLICT DO UPDATE SET
     {", ".join(f"{name} = {name} + excluded.{name}" for name in _NAMES)}
 """  # noqa: S608 - names of our own
-_TOTALS: Final = ", ".join(f"sum({name})" for name in _NAMES)
+_MONEY: Final = _NAMES.index("charge_pico")
+_CHARGE: Final = f"sum(charge_pico % {PICO_PER_USD}), sum(charge_pico / {PICO_PER_USD})"
+"""The rest and the whole USD apart: what all users spent may be more than 63 bits of pico-USD."""
+_TOTALS: Final = (
+    ", ".join(
+        f"sum({name} % {PICO_PER_USD})" if number == _MONEY else f"sum({name})"
+        for number, name in enumerate(_NAMES)
+    )
+    + f", sum(charge_pico / {PICO_PER_USD})"
+)
 _IN_PART: Final = "FROM rollups WHERE series = ? AND start_ms >= ? AND start_ms < ?"
 _BY_NAME: Final = f"SELECT name, credit_type, {_TOTALS} {_IN_PART} GROUP BY name, credit_type"
 _AMONG: Final = "AND name IN (SELECT value FROM json_each(?))"
 _OF_NAMES: Final = f"SELECT name, credit_type, {_TOTALS} {_IN_PART} {_AMONG} GROUP BY 1, 2"
+_SPENT: Final = f"SELECT name, {_CHARGE} {_IN_PART} GROUP BY name"
 _BY_STEP: Final = f"SELECT (start_ms - ?) / ? AS step, credit_type, {_TOTALS} {_IN_PART} GROUP BY 1, 2"
 
 _AMOUNTS: Final = ("creditsUsed", "creditsNewUsed", "total_earned", "total_spent", "written_off")
@@ -57,7 +67,7 @@ def tallies(
     sums: dict[tuple[str, str], Sums] = {}
     for part in parts:
         for name, wallet, *numbers in connection.execute(statement, (*part, *values)):
-            found = Sums(*numbers)
+            found = _sums(numbers)
             known = sums.get((name, wallet))
             sums[name, wallet] = found if known is None else known.plus(found)
     return [Tally(name, 0, wallet, found) for (name, wallet), found in sums.items()]
@@ -66,21 +76,25 @@ def tallies(
 def tallies_by_step(connection: sqlite3.Connection, parts: Sequence[Part], width_ms: int) -> list[Tally]:
     """Sums by step and wallet."""
     return [
-        Tally("", part.from_ms + step * width_ms, wallet, Sums(*numbers))
+        Tally("", part.from_ms + step * width_ms, wallet, _sums(numbers))
         for part in parts
         for step, wallet, *numbers in connection.execute(_BY_STEP, (part.from_ms, width_ms, *part))
     ]
+
+
+def _sums(numbers: list[int]) -> Sums:
+    """One row of totals; its last number is the whole USD of the charge."""
+    *sums, whole_usd = numbers
+    sums[_MONEY] += whole_usd * PICO_PER_USD
+    return Sums(*sums)
 
 
 def spending(connection: sqlite3.Connection, parts: Sequence[Part]) -> dict[str, int]:
     """Charges by name: one column only, because all names are asked for."""
     spent: dict[str, int] = {}
     for part in parts:
-        for name, charge_pico in connection.execute(
-            f"SELECT name, sum(charge_pico) {_IN_PART} GROUP BY name",
-            part,
-        ):
-            spent[name] = spent.get(name, 0) + charge_pico
+        for name, rest_pico, whole_usd in connection.execute(_SPENT, part):
+            spent[name] = spent.get(name, 0) + rest_pico + whole_usd * PICO_PER_USD
     return spent
 
 
@@ -101,14 +115,17 @@ def usages(connection: sqlite3.Connection, from_ms: int, to_ms: int, user: str) 
         f"SELECT record FROM request_log_records WHERE {condition}",  # noqa: S608 - one of the two above
         values,
     )
-    return [usage_of(Settlement.decode(wire.encode())) for (wire,) in found]
+    return together(usage_of(Settlement.decode(wire.encode())) for (wire,) in found)
 
 
 def wealth(connection: sqlite3.Connection) -> Wealth:
     """All balances."""
     users = connection.execute("SELECT count(*) FROM users").fetchone()[0]
-    pools = connection.execute("SELECT pool, sum(balance_pico) FROM pools GROUP BY pool")
-    return Wealth(users, dict(pools.fetchall()))
+    pools = connection.execute(
+        f"""SELECT pool, sum(balance_pico / {PICO_PER_USD}), sum(balance_pico % {PICO_PER_USD})
+            FROM pools GROUP BY pool"""  # noqa: S608 - a number of our own
+    )
+    return Wealth(users, {pool: whole_usd * PICO_PER_USD + rest for pool, whole_usd, rest in pools})
 
 
 def users(connection: sqlite3.Connection, after: str, limit: int) -> list[UserRow]:
@@ -215,10 +232,10 @@ def audit_entries(
 def series_totals(connection: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:
     """What every series adds up to."""
     found = connection.execute(
-        """SELECT CASE WHEN series LIKE 'user:%' THEN 'user' ELSE series END AS of, credit_type,
-                  sum(requests), sum(charge_pico) FROM rollups GROUP BY of, credit_type"""
+        f"""SELECT CASE WHEN series LIKE 'user:%' THEN 'user' ELSE series END AS of, credit_type,
+                   sum(requests), {_CHARGE} FROM rollups GROUP BY of, credit_type"""  # noqa: S608 - our own
     )
     totals: dict[str, dict[str, tuple[int, int]]] = {}
-    for series, wallet, requests, charge_pico in found:
-        totals.setdefault(series, {})[wallet] = (requests, charge_pico)
+    for series, wallet, requests, rest_pico, whole_usd in found:
+        totals.setdefault(series, {})[wallet] = (requests, rest_pico + whole_usd * PICO_PER_USD)
     return totals
