@@ -154,6 +154,7 @@ control_answer_s = 10.0
 heartbeat_interval_s = 0.5
 hung_after_s = 5.0
 replacement_start_s = 60.0
+replacement_attempts_max = 3
 silent_start_s = 2.0
 memory_look_interval_s = 0.5
 memory_connections_share = 0.80

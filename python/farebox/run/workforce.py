@@ -31,6 +31,8 @@ class Workforce:
     successor: Child | None = None
     """The process that is to take over from one of `current`; it has no clients before it serves."""
     _slots_to_replace: list[int] = field(default_factory=list)
+    _failed: int = 0
+    """Successors in a row that did not come to serve."""
 
     def start(self, count: int) -> None:
         """Start one worker a slot."""
@@ -60,6 +62,7 @@ class Workforce:
         if self._slots_to_replace:
             _log.warning("workers are being replaced already; asked again: it begins anew")
         self._slots_to_replace = list(range(len(self.current)))
+        self._failed = 0
         _log.info("replacing %d workers, one after the other", len(self.current))
 
     def _go_on_replacing(self) -> None:
@@ -76,16 +79,25 @@ class Workforce:
         if successor.state() == "serving":
             self._take_over(slot, successor)
         elif not successor.runs() or time.monotonic() - successor.started_s > limits.replacement_start_s:
-            _log.error("%s does not come to serve; the workers that run stay", successor.name)
-            successor.signal(signal.SIGKILL)
-            self.successor = None
-            self._slots_to_replace.clear()
-            self._retiring.append(successor)
+            self._give_up(successor)
+
+    def _give_up(self, successor: Child) -> None:
+        """End a successor that does not serve; what failed once may have been the moment's."""
+        successor.signal(signal.SIGKILL)
+        self.successor = None
+        self._retiring.append(successor)
+        self._failed += 1
+        if self._failed < limits.replacement_attempts_max:
+            _log.warning("%s does not come to serve; trying again", successor.name)
+            return
+        _log.error("%s does not come to serve either; the workers that run stay", successor.name)
+        self._slots_to_replace.clear()
 
     def _take_over(self, slot: int, successor: Child) -> None:
         predecessor = self.current[slot]
         self.current[slot] = successor
         self.successor = None
+        self._failed = 0
         del self._slots_to_replace[0]
         _log.info("%s serves; %s retires", successor.name, predecessor.name)
         self._retiring.append(predecessor)
