@@ -77,9 +77,9 @@ def _known(connection: sqlite3.Connection, by_user: Mapping[str, Sequence[Settle
     known = rows.booked(
         connection, ((user, record.exchange) for user, records in by_user.items() for record in records)
     )
-    times = Counter(record.exchange for records in by_user.values() for record in records)
-    if len(times) != times.total():
-        known.update(exchange for exchange, count in times.items() if count > 1)
+    exchanges = [record.exchange for records in by_user.values() for record in records]
+    if len(set(exchanges)) != len(exchanges):
+        known.update(exchange for exchange, count in Counter(exchanges).items() if count > 1)
     return known
 
 
