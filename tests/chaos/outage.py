@@ -34,6 +34,8 @@ from mongodb import MongoDBServer, fast_folder
 
 USD = 10**12
 SLOW_S = 1.0
+HOLD_PICO = 3 * 10**9
+"""About what a request of this load sets aside: what is to hand must last through the outage."""
 LOOK_S = 120.0
 """How long the test's own looks at the store may take; Farebox's limits are as in production."""
 PAUSE_S = 0.1
@@ -179,6 +181,11 @@ def rig(store: str, folder: Path) -> Iterator[OnSQLite | OnMongoDB]:
             made.close()
 
 
+def leased_pico(deployment: Deployment) -> int:
+    """What the worker has to hand; it leases more ahead the longer its customer is busy."""
+    return sum(lot.leased_pico for lot in deployment.account("alice").lots)
+
+
 def run(folder: Path, store: str, seconds: float, clients: int) -> tuple[list[Phase], list[str]]:
     """All times, one after the other; what each brought and what is wrong."""
     phases = [Phase(name) for name in ("before", "store away", "catching up", "store slow", "after")]
@@ -190,6 +197,9 @@ def run(folder: Path, store: str, seconds: float, clients: int) -> tuple[list[Ph
     with rig(store, folder) as under_test, under_test.deploy(place) as deployment:
         customer = deployment.customer("alice", 100_000 * USD)
         asyncio.run(load(deployment, customer, good, 2 * seconds, clients))
+        needed_pico = int(HOLD_PICO * clients / PAUSE_S * (seconds + 3 * short_s))
+        while leased_pico(deployment) < needed_pico:
+            asyncio.run(load(deployment, customer, good, short_s, clients))
         with under_test.away():
             asyncio.run(load(deployment, customer, away, seconds, clients))
         asyncio.run(load(deployment, customer, back, short_s, clients))
