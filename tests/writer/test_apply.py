@@ -232,6 +232,22 @@ async def test_S03_a_store_too_slow_for_a_batch_is_asked_for_less_and_caught_up_
     assert max(store.sizes) > 7
 
 
+async def test_S10_log_rows_that_spoil_a_call_ahead_of_the_marks_go_to_the_dead_letters(
+    world: Any, in_memory: Any, faulty: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "records_per_batch_max", 2)
+    records = await three_users(world)
+    store = faulty(world.store)
+    store.joint = True
+    store.fail("log", 0, "before", ValueError("spoilt"))
+    applier = applier_of(world, store, in_memory(records))
+    await finish(world, applier)
+    assert len(world.dump()["credit_transactions"]) == 3 + 6
+    assert len(world.dump()["request_logs"]) == 4
+    assert applier.dead_letters.count == 2
+    assert (await world.state()).applied == position(1, 6)
+
+
 async def test_hole_58_one_user_s_conflicts_hold_up_nobody_else(
     world: Any, faulty: Any, in_memory: Any
 ) -> None:
