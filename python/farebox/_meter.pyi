@@ -42,6 +42,7 @@ __all__ = [
     "plain_charge",
     "request_lines",
     "scan",
+    "whole_answer",
 ]
 
 CHUNKED: Final[int]

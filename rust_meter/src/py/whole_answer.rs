@@ -47,14 +47,8 @@ fn whole_answer<'py>(
     lines.extend_from_slice(b"x-farebox-cost: ");
     lines.extend_from_slice(format_pico(i128::from(charge.0.amount_pico)).as_bytes());
     lines.extend_from_slice(b"\r\n");
-    let parts = (
-        head.status,
-        PyBytes::new(py, &lines),
-        PyBytes::new(py, body),
-        charge,
-        facts.request_id,
-        reusable,
-    );
+    let parts =
+        (head.status, PyBytes::new(py, &lines), PyBytes::new(py, body), charge, facts.request_id, reusable);
     parts.into_pyobject(py).map(Some)
 }
 
