@@ -17,7 +17,7 @@ PYTHON := $(or $(shell /usr/bin/python3 -c \
 	'import sys, ensurepip, venv; print("/usr/bin/python3" * (sys.version_info >= (3, 11)))' 2>/dev/null),python3)
 endif
 ARGS ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 FUZZ_SECONDS ?= 60
 ROUNDS ?= 100
 COUNT ?= 10000000

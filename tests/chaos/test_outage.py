@@ -20,5 +20,5 @@ def test_S02_S03_S14_no_exchange_is_lost_or_refused(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.setattr(limits, "store_timeout_s", limits.store_timeout_s)
-    _, wrong = run(tmp_path, store, 3.0, 1)
+    _, wrong = run(tmp_path, store, 1.0, 1)
     assert wrong == []

@@ -19,7 +19,7 @@ from farebox.base.errors import (
 from farebox.base.ids import is_journal_id, position
 from farebox.journal import Journal, create, open_journal, scan, take
 from farebox.journal.files import Files
-from farebox.journal.segments import read_epoch, write_epoch
+from farebox.journal.segments import SEGMENT_SUFFIX, read_epoch, write_epoch
 from journal.fault_files import FaultFiles, disk_error
 from journal.rig import Rig, ended, opened
 
@@ -50,6 +50,17 @@ def test_J32_hole_02_one_directory_has_one_owner(tmp_path: Path) -> None:
     first.close()
     assert take(tmp_path).id == first.id
     other.close()
+
+
+def test_J12_the_journal_written_last_is_taken_first(tmp_path: Path) -> None:
+    """A killed worker's journal is recovered by the next, whatever older ones are left from replacements."""
+    journals = [begun(take(tmp_path)) for _ in range(3)]
+    for age_s, journal in zip((20, 0, 10), journals, strict=True):
+        newest = max(journal.directory.glob("*" + SEGMENT_SUFFIX))
+        journal.close()
+        os.utime(newest, (0, 10**9 - age_s))
+    taken = [take(tmp_path) for _ in range(3)]
+    assert [one.id for one in taken] == [journals[index].id for index in (1, 2, 0)]
 
 
 def test_J32_hole_38_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ class Files:
         except FileNotFoundError:
             return 0
 
+    def modified_ns(self, path: Path) -> int:
+        """When a file was last written; 0 for a file that is gone."""
+        try:
+            return path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def truncate(self, descriptor: int, length: int) -> None:
         os.ftruncate(descriptor, length)
 

@@ -17,6 +17,7 @@ from farebox.journal.recovery import JournalScan, scan
 from farebox.journal.segments import (
     create_directory,
     journal_directories,
+    last_written_ns,
     lock_directory,
     read_epoch,
     write_epoch,
@@ -170,9 +171,15 @@ def open_journal(directory: Path, files: Files | None = None) -> Journal:
 
 
 def take(root: Path, files: Files | None = None) -> Journal:
-    """Any journal under `root` that nobody holds, or a new one."""
+    """The journal under `root` that was written last and that nobody holds, or a new one.
+
+    Where there are more journals than workers, as after a replacement, a killed worker's is then recovered
+    by the next at once, and not minutes later as one that nobody takes.
+    """
     files = files or Files()
-    for directory in journal_directories(files, root):
+    for directory in sorted(
+        journal_directories(files, root), key=lambda each: last_written_ns(files, each), reverse=True
+    ):
         try:
             return open_journal(directory, files)
         except JournalLockedError:

@@ -118,6 +118,12 @@ def journal_directories(files: Files, root: Path) -> list[Path]:
     return [root / name for name in names if is_journal_id(name)]
 
 
+def last_written_ns(files: Files, directory: Path) -> int:
+    """When the newest segment of a journal was last written; 0 where there is none. Raises JournalError."""
+    newest = max(sequences(files, directory), default=None)
+    return 0 if newest is None else files.modified_ns(segment_path(directory, newest))
+
+
 def read_epoch(directory: Path) -> int:
     """The highest epoch this directory was ever meant to be claimed under; 0 for none."""
     try:
