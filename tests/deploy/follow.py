@@ -26,7 +26,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 DOMAINS = ("chat", "chat2")
 UPSTREAM_PORT = 9000
 CREDENTIAL = "sk-upstream-of-this-test"
-DEBIAN = "http://deb.debian.org/debian"
 
 
 def blocks(section: str) -> list[str]:
@@ -54,7 +53,7 @@ class Debian:
     def make(self, original: Path | None) -> None:
         """Make it anew, or as a copy; with this machine's name servers and certificate authorities."""
         if original is None:
-            _run("debootstrap", "--variant=minbase", "bookworm", str(self.root), DEBIAN)
+            _run("debootstrap", "--variant=minbase", "bookworm", str(self.root))
         else:
             _run("cp", "--archive", str(original), str(self.root))
         shutil.copy("/etc/resolv.conf", self.root / "etc/resolv.conf")
@@ -93,7 +92,7 @@ class Debian:
             f"SSL_CERT_FILE={trusted}",
             f"PIP_CERT={trusted}",
         ]
-        shell = ["/bin/bash", "-euo", "pipefail", "-x", "-c", f"cd /root/farebox\n{script}"]
+        shell = ["/bin/bash", "-euo", "pipefail", "-x", "-c", f"cd ~/farebox\n{script}"]
         return [*inside, "chroot", str(self.root), "/usr/bin/env", "-i", *environment, *shell]
 
     def type(self, script: str, *, network: bool = False) -> str:
