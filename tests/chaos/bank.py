@@ -141,14 +141,7 @@ def main() -> int:
         except FareboxError as error:
             sys.stdout.write(f"FAILED: {error}\n")
             return 1
-    for name, value in verdict.figures.items():
-        sys.stdout.write(f"{name}: {value}\n")
-    for wrong in verdict.wrong[:100]:
-        sys.stdout.write(f"WRONG: {wrong}\n")
-    sys.stdout.write(
-        f"{len(verdict.wrong)} faults\n" if verdict.wrong else "not a cent lost, invented or unexplained\n"
-    )
-    return 1 if verdict.wrong else 0
+    return verdict.tell()
 
 
 if __name__ == "__main__":

@@ -122,14 +122,7 @@ def main() -> int:
     seed = options.seed or random.SystemRandom().randrange(1, 10**6)
     with tempfile.TemporaryDirectory(prefix="farebox-cut-off-") as folder:
         verdict = asyncio.run(run(Path(folder), seconds=options.seconds, cuts=options.cuts, seed=seed))
-    for name, value in verdict.figures.items():
-        sys.stdout.write(f"{name}: {value}\n")
-    for wrong in verdict.wrong[:100]:
-        sys.stdout.write(f"WRONG: {wrong}\n")
-    sys.stdout.write(
-        f"{len(verdict.wrong)} faults\n" if verdict.wrong else "not a cent lost, invented or unexplained\n"
-    )
-    return 1 if verdict.wrong else 0
+    return verdict.tell()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ writer would (`adopt`). Then nothing may be pending, leased or parked, and every
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,17 @@ class Verdict:
 
     wrong: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
+
+    def tell(self) -> int:
+        """Print it for people; the exit status of a command."""
+        for name, value in self.figures.items():
+            sys.stdout.write(f"{name}: {value}\n")
+        for wrong in self.wrong[:100]:
+            sys.stdout.write(f"WRONG: {wrong}\n")
+        sys.stdout.write(
+            f"{len(self.wrong)} faults\n" if self.wrong else "not a cent lost, invented or unexplained\n"
+        )
+        return 1 if self.wrong else 0
 
 
 async def bring_to_an_end(store: Store, roots: Iterable[Path]) -> list[str]:

@@ -339,8 +339,7 @@ class Exchange:
         connection = self.connection
         if connection is None:
             return False
-        own_lines = b"x-request-id: %b\r\n%b" % (self.id.encode("ascii"), self.rate_lines)
-        found = plain_answer(self.offer.terms, self.ask, self.route.name, data, own_lines)
+        found = plain_answer(self.offer.terms, self.ask, self.route.name, data, self._own_lines())
         if found is None:
             return False
         self.status, lines, body, self.charge, self.upstream_request, reusable = found
@@ -349,6 +348,10 @@ class Exchange:
         client, status = self.client, self.status
         self.settle(lambda: client.answer(status, lines, body))
         return True
+
+    def _own_lines(self) -> bytes:
+        """The header lines that are ours, behind the upstream's."""
+        return b"x-request-id: %b\r\n%b" % (self.id.encode("ascii"), self.rate_lines)
 
     def _note_first_byte(self) -> None:
         now_ms = self.first_byte_ms = self.worker.wall_ms()
@@ -368,7 +371,7 @@ class Exchange:
         lines, event_stream, content_encoding, self.upstream_request = head.facts(
             limits.upstream_request_id_bytes_max
         )
-        self.head_lines = b"%bx-request-id: %b\r\n%b" % (lines, self.id.encode("ascii"), self.rate_lines)
+        self.head_lines = lines + self._own_lines()
         streamed = event_stream and _FIRST_SUCCESS_STATUS <= status < _FIRST_REDIRECT_STATUS
         chunked_out = streamed and self.client.chunked_ok
         try:

@@ -13,9 +13,22 @@ from farebox.store.booking_rules import output_tokens
 
 def described(charge_pico: int, charged_pico: int, record: Settlement) -> Mapping[str, object]:
     """The replaced system's names first, then ours; money as exact USD strings, dates in UTC."""
-    counts, output = record.counts, output_tokens(record)
     return {
         "_id": record.exchange,
+        **members(record, usd_from_pico(charged_pico), usd_from_pico(charge_pico), date(record.ended_ms)),
+        "flags": list(record.flags),
+        "others": record.others,
+        "variant": record.variant,
+        "quarantine": record.quarantine,
+        "free": record.free,
+        "rawUsage": record.raw_usage,
+    }
+
+
+def members(record: Settlement, charged: object, charge: object, created_at: object) -> dict[str, object]:
+    """What every row has; money and date are of the store's own types, `charged` is what was taken."""
+    counts, output = record.counts, output_tokens(record)
+    return {
         "userId": record.user,
         "userKeyId": record.key,
         "model": record.model,
@@ -25,29 +38,23 @@ def described(charge_pico: int, charged_pico: int, record: Settlement) -> Mappin
         "cacheWriteTokens": counts.get("cache_write_5m", 0) + counts.get("cache_write_1h", 0),
         "cacheHitTokens": counts.get("cache_read", 0),
         "tokensUsed": record.input_total + output,
-        "creditsCost": usd_from_pico(charged_pico),
+        "creditsCost": charged,
         "creditType": record.wallet,
         "statusCode": record.status,
         "latencyMs": record.ended_ms - record.started_ms,
         "isSuccess": 200 <= record.status < 300,
-        "createdAt": date(record.ended_ms),
+        "createdAt": created_at,
         "upstreamModel": record.upstream_model,
         "upstreamRequestId": record.upstream_request,
         "wireFormat": record.wire_format,
-        "charge": usd_from_pico(charge_pico),
+        "charge": charge,
         "ttftMs": record.first_byte_ms - record.started_ms if record.first_byte_ms else None,
         "outcome": record.outcome,
         "stream": record.stream,
         "evidence": record.evidence,
         "priceVersion": record.price_version,
         "multiplier": record.multiplier,
-        "counts": counts,
-        "flags": list(record.flags),
-        "others": record.others,
-        "variant": record.variant,
-        "quarantine": record.quarantine,
-        "free": record.free,
-        "rawUsage": record.raw_usage,
+        "counts": dict(counts),
     }
 
 

@@ -12,7 +12,6 @@ from pymongo.errors import BulkWriteError
 
 from farebox.base.records import Settlement
 from farebox.store import log_rows
-from farebox.store.booking_rules import output_tokens
 from farebox.store.mongo import faults, journals, statistics
 from farebox.store.mongo.connection import Connection, Place
 from farebox.store.mongo.log_rows import described
@@ -47,41 +46,15 @@ async def _insert(place: Place, rows: list[RawBSONDocument]) -> list[str]:
 
 
 def _encoded(record: Settlement, charged_pico: int) -> RawBSONDocument:
-    output = output_tokens(record)
     detail = log_rows.detail(record)
     others = [{"model": model, "counts": dict(counts)} for model, counts in record.others.items()]
+    charge = usd(0 if record.quarantine else record.amount_pico)
     return RawBSONDocument(
         bson.encode(
             {
                 "_id": record.exchange,
                 "sequence": SEQUENCE.next(),
-                "userId": record.user,
-                "userKeyId": record.key,
-                "model": record.model,
-                "upstream": record.upstream,
-                "inputTokens": record.counts.get("input", 0),
-                "outputTokens": output,
-                "cacheWriteTokens": record.counts.get("cache_write_5m", 0)
-                + record.counts.get("cache_write_1h", 0),
-                "cacheHitTokens": record.counts.get("cache_read", 0),
-                "tokensUsed": record.input_total + output,
-                "creditsCost": usd(charged_pico),
-                "creditType": record.wallet,
-                "statusCode": record.status,
-                "latencyMs": record.ended_ms - record.started_ms,
-                "isSuccess": 200 <= record.status < 300,
-                "createdAt": date(record.ended_ms),
-                "upstreamModel": record.upstream_model,
-                "upstreamRequestId": record.upstream_request,
-                "wireFormat": record.wire_format,
-                "charge": usd(0 if record.quarantine else record.amount_pico),
-                "ttftMs": record.first_byte_ms - record.started_ms if record.first_byte_ms else None,
-                "outcome": record.outcome,
-                "stream": record.stream,
-                "evidence": record.evidence,
-                "priceVersion": record.price_version,
-                "multiplier": record.multiplier,
-                "counts": dict(record.counts),
+                **log_rows.members(record, usd(charged_pico), charge, date(record.ended_ms)),
                 "rawUsage": record.raw_usage,
                 **detail,
                 **({"others": others} if others else {}),
