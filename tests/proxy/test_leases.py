@@ -17,6 +17,7 @@ from farebox.base.errors import FaultError, StoreDownError, StoreRefusedError, S
 from farebox.base.records import LotAmount, Settlement, Transaction
 from farebox.ledger.user_lease import Hold
 from farebox.proxy import leases as leases_module
+from farebox.proxy.lease_calls import next_ahead_holds
 from farebox.proxy.leases import Leases
 from farebox.proxy.user_money import Shortage
 from farebox.store.base import Event, EventResult
@@ -186,6 +187,24 @@ async def test_M2_many_holds_lease_ahead_without_waiting(bank: Bank) -> None:
     await at_rest(leases)
     assert sum(memory(leases)) == await bank.leased_pico() >= 1000
     assert len(bank.shaky.names) < 50
+
+
+@pytest.mark.parametrize(
+    ("ahead_holds", "lasted_s", "next_holds"),
+    [
+        (16, 0.0, 32),
+        (16, 150.0, 32),
+        (1_000, 200.0, 1_500),
+        (1_000, 300.0, 1_000),
+        (1_000, 600.0, 500),
+        (1_000, 100_000.0, 16),
+        (65_536, 1.0, 65_536),
+    ],
+)
+def test_S02_what_is_leased_ahead_comes_to_last_for_five_minutes(
+    ahead_holds: int, lasted_s: float, next_holds: int
+) -> None:
+    assert next_ahead_holds(ahead_holds, lasted_s) == next_holds
 
 
 async def test_L01_who_waits_is_served_in_order_as_money_comes_free(bank: Bank) -> None:

@@ -17,10 +17,10 @@ from farebox.store.base import WorkerStore
 
 _log = logging.getLogger("farebox.leases")
 
-_AHEAD_HOLDS_MAX = 4096
-_BUSY_S = 240.0
-"""Who leases again within this time leases twice as much: so the quarter of it that is always there comes to
-last through an outage of a minute, as far as half of what the store has allows.
+_AHEAD_HOLDS_MAX = 65_536
+_AHEAD_S = 300.0
+"""How long what is leased ahead comes to last, as far as half of what the store has allows: the quarter that
+is always there then lasts through an outage of a minute.
 """
 _SCARCE_SHARE = 2
 _BARRING_REASONS = frozenset(("parked", "inactive", "unknown", "quarantined"))
@@ -30,6 +30,12 @@ _AHEAD_AGAIN_S = 0.5
 _REFUSED_AGAIN_S = 0.05
 _FENCE_ATTEMPTS = 3
 _WANT_AGAIN_S = 0.5
+
+
+def next_ahead_holds(ahead_holds: int, lasted_s: float) -> int:
+    """How many holds to lease ahead, the last so many having lasted so long: at most twice as many."""
+    wanted = 2 * ahead_holds if 2 * lasted_s <= _AHEAD_S else int(ahead_holds * _AHEAD_S / lasted_s)
+    return max(AHEAD_HOLDS, min(wanted, _AHEAD_HOLDS_MAX))
 
 
 class LeaseCalls:
@@ -100,9 +106,7 @@ class LeaseCalls:
         return None
 
     async def lease_ahead(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
-        """Lease for holds to come, so that the hot path does not wait; twice as many each time while it is
-        busy.
-        """
+        """Lease for holds to come, so that the hot path does not wait."""
         try:
             async with money.lock:
                 if money.in_doubt:
@@ -120,8 +124,7 @@ class LeaseCalls:
     async def _lease_ahead(self, money: UserMoney, wallet: str, amount_pico: int) -> None:
         share_pico = money.available_pico.get(wallet, 0) // _SCARCE_SHARE
         now_s = self._now_s()
-        is_busy = now_s < money.refilled_s + _BUSY_S
-        money.ahead_holds = min(2 * money.ahead_holds, _AHEAD_HOLDS_MAX) if is_busy else AHEAD_HOLDS
+        money.ahead_holds = next_ahead_holds(money.ahead_holds, now_s - money.refilled_s)
         money.refilled_s = now_s
         want_pico = min(money.ahead_holds * amount_pico, share_pico)
         if want_pico < amount_pico:

@@ -92,10 +92,10 @@ class UserMoney:
     `distrusted` counts the doubts raised, so that one raised during a fence outlives it. `doubtful`: the
     fence may have counted too little as free. `settled_meanwhile` gathers what is settled while a fence runs.
     `unwritten_count` settlements and voids are not in the journal yet, the others are up to `freed_pos`.
-    `ahead_holds` is how many holds to lease ahead; it grows while `refilled_s`, the last time, is not long
-    ago. `remaining_pico` is each wallet's balance, `available_pico` what nobody had leased when last seen.
-    `queues` are there while somebody waits, by wallet: a dry wallet holds up no other. Others were last asked
-    for this money at `wanted_s` (0: they need not give), and have asked for it until `recalled_until_s`.
+    `ahead_holds` is how many holds were leased ahead at `refilled_s`, the last time. `remaining_pico` is each
+    wallet's balance, `available_pico` what nobody had leased when last seen. `queues` are there while
+    somebody waits, by wallet: a dry wallet holds up no other. Others were last asked for this money at
+    `wanted_s` (0: they need not give), and have asked for it until `recalled_until_s`.
     """
 
     __slots__ = (
