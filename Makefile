@@ -85,7 +85,8 @@ wheel: build ## dist/farebox-*.whl
 .PHONY: clean
 clean: ## remove everything that can be built again
 	@rm -rf $(VENV) target dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@rm -rf .import_linter_cache python/farebox/_meter*.so bench/results
+	@rm -rf .import_linter_cache python/farebox/_meter*.so
+	@find bench/results -type f ! -name reference.json -delete 2>/dev/null || true
 	@find python tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- tests -------------------------------------------------------------------------------------------------
@@ -228,6 +229,19 @@ lock: $(STAMPS)/check ## requirements/*.txt anew from pyproject.toml (pip-tools 
 	  --output-file requirements/bench.txt pyproject.toml
 
 # ---- speed -------------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: build $(STAMPS)/test ## Farebox and nginx over the whole matrix, and every bar: JSON and page (10 min; ARGS=--quick)
+	@$(BIN)/python bench/bench.py $(ARGS)
+
+.PHONY: bench-reference
+bench-reference: build ## make RESULT= (a JSON file of `make bench`) the committed result, and README's table of it
+	@$(BIN)/python bench/report.py $(RESULT) --reference --readme
+
+.PHONY: bench-soak
+bench-soak: build $(STAMPS)/test ## half load for SECONDS= (default 3600): memory, descriptors, verify; ARGS="--rate PER_S"
+	@$(BIN)/python bench/soak.py \
+	  --seconds $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),3600) $(ARGS)
 
 .PHONY: bench-ratio
 bench-ratio: build $(STAMPS)/bench ## requests a second and CPU a request, Farebox and nginx in one run

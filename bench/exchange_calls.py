@@ -39,14 +39,15 @@ CONNECTIONS = 64
 SETTLED = INDEX["settled_exact_total"]
 
 
-async def make_worker(folder: Path) -> tuple[Worker, Server, Pool, str]:
+async def make_worker(folder: Path, upstream_port: int = 10_001) -> tuple[Worker, Server, Pool, str]:
     """A worker as its process makes one, on a store of its own; with one user's key."""
     loop = asyncio.get_running_loop()
-    key = await rig.make_account(folder / "farebox.sqlite")
-    store = open_store(f"sqlite:///{folder / 'farebox.sqlite'}")
+    url = f"sqlite:///{folder / 'farebox.sqlite'}"
+    key = await rig.make_account(url)
+    store = open_store(url)
     await store.open()
     path = folder / "config.json"
-    path.write_text(json.dumps(rig.farebox_config(10_000, folder, 10_001)))
+    path.write_text(json.dumps(rig.farebox_config(10_000, folder, upstream_port)))
     settings = load([path])
     journal = take(settings.journal_dir)
     counters = Counters(folder / "counters")

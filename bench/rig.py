@@ -45,9 +45,8 @@ _READY_S = 30.0
 
 
 def stop_with(message: str) -> NoReturn:
-    """End the benchmark with one clear line."""
-    sys.stderr.write(f"bench: {message}\n")
-    raise SystemExit(1)
+    """End the benchmark with one clear line; status 1."""
+    raise SystemExit(f"bench: {message}")
 
 
 def program(name: str) -> str:
@@ -108,6 +107,10 @@ class Process:
                 found[name] = found.get(name, 0.0) + (int(stat[11]) + int(stat[12])) / _TICKS
         return found
 
+    def rss_bytes(self) -> int:
+        """Resident memory of the tree; what processes share counts for each."""
+        return sum(rss_of(pid) for pid in self.tree())
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for what does not listen."""
         if self.child.poll() is None:
@@ -129,6 +132,12 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def rss_of(pid: int) -> int:
+    """Resident bytes of one process; 0 when it is gone."""
+    stat = _stat(pid)
+    return int(stat[21]) * os.sysconf("SC_PAGE_SIZE") if stat else 0
 
 
 def role_of(pid: int) -> str:
@@ -165,11 +174,11 @@ class Rig:
             process.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, name: str, command: list[str], core: int, **environment: str) -> Process:
-        """Start a child on a core."""
+    def start(self, name: str, command: list[str], core: int | None, **environment: str) -> Process:
+        """Start a child on a core; None: on any."""
         log = self.folder / f"{name}.log"
         allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {core})  # the child inherits it
+        os.sched_setaffinity(0, allowed if core is None else {core})  # the child inherits it
         try:
             with log.open("wb") as out:
                 child = subprocess.Popen(
@@ -182,9 +191,15 @@ class Rig:
         return process
 
     def stop(self, process: Process) -> None:
-        """Stop a child now."""
+        """Stop a child now; one that was stopped before stays so."""
         process.stop()
-        self._running.remove(process)
+        if process in self._running:
+            self._running.remove(process)
+
+    def stop_all(self) -> None:
+        """Stop every child but the upstream."""
+        for process in reversed(self._running[1:]):
+            self.stop(process)
 
     def wait_ready(self, process: Process, port: int, path: str) -> None:
         """Until a GET answers 200; ends the benchmark with the child's log otherwise."""
@@ -198,39 +213,46 @@ class Rig:
         """The upstream's totals."""
         return dict(json.loads(get(self.upstream_port, "/_log?lines=0")[1]))
 
-    def start_nginx(self) -> tuple[Process, int]:
-        """Nginx as a plain reverse proxy: one worker, keep-alive upstream, no access log, no response
-        buffering.
+    def start_nginx(
+        self, name: str = "nginx", upstream_port: int = 0, ready_path: str = "/_log?lines=0", more: str = ""
+    ) -> tuple[Process, int]:
+        """Nginx as a plain reverse proxy (of the scripted upstream unless told otherwise): one worker,
+        keep-alive upstream, no access log, no response buffering; `more` goes into its `location`.
         """
         port = free_port()
-        config = self.folder / "nginx.conf"
-        config.write_text(NGINX.format(folder=self.folder, port=port, upstream=self.upstream_port))
-        command = [program("nginx"), "-p", str(self.folder), "-c", str(config), "-g", "daemon off;"]
-        process = self.start("nginx", command, self.server_core)
-        self.wait_ready(process, port, "/_log?lines=0")
+        folder = self.folder / f"{name}-files"
+        folder.mkdir(exist_ok=True)
+        config = folder / "nginx.conf"
+        upstream = upstream_port or self.upstream_port
+        config.write_text(NGINX.format(folder=folder, port=port, upstream=upstream, more=more))
+        command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
+        process = self.start(name, command, self.server_core)
+        self.wait_ready(process, port, ready_path)
         return process, port
 
-    def start_farebox(self, name: str) -> "FareboxUnderTest":
-        """Farebox with a data folder of its own, one worker, one user with credit, one key."""
+    def start_farebox(
+        self, name: str, store_url: str = "", workers: int = 1, core: int | None = -1, **settings: Any
+    ) -> "FareboxUnderTest":
+        """Farebox with a data folder of its own, one user with credit, one key; SQLite unless told otherwise.
+
+        `core`: None for any, -1 for the measured one. `settings` go over the configuration's.
+        """
         folder = self.folder / name
         folder.mkdir()
         port = free_port()
         config = folder / "config.json"
-        config.write_text(json.dumps(farebox_config(port, folder, self.upstream_port)))
-        key = asyncio.run(make_account(folder / "farebox.sqlite"))
-        command = [
-            sys.executable,
-            "-m",
-            "farebox.run.cli",
-            "serve",
-            "--config",
-            str(config),
-            "--workers",
-            "1",
-        ]
-        process = self.start(name, command, self.server_core, BENCH_UPSTREAM_KEY="sk-bench")
+        url = store_url or f"sqlite:///{folder / 'farebox.sqlite'}"
+        members = farebox_config(port, folder, self.upstream_port)
+        config.write_text(json.dumps({**members, "store": {"url": url}, "workers": workers, **settings}))
+        key = asyncio.run(make_account(url))
+        process = self.serve(name, config, self.server_core if core == -1 else core)
         self.wait_ready(process, port, "/readyz")
         return FareboxUnderTest(process, port, key, config)
+
+    def serve(self, name: str, config: Path, core: int | None) -> Process:
+        """`farebox serve` on a configuration; it may not be ready yet."""
+        command = [sys.executable, "-m", "farebox.run.cli", "serve", "--config", str(config)]
+        return self.start(name, command, core, BENCH_UPSTREAM_KEY="sk-bench")
 
 
 @dataclass(slots=True)
@@ -289,8 +311,9 @@ def get(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-async def make_account(path: Path) -> str:
-    store = open_store(f"sqlite:///{path}")
+async def make_account(store_url: str) -> str:
+    """A user with credit and a key in a new store; the key."""
+    store = open_store(store_url)
     await store.open()
     try:
         now_ms = wall_ms()
@@ -303,6 +326,7 @@ async def make_account(path: Path) -> str:
 
 
 def farebox_config(port: int, folder: Path, upstream_port: int) -> dict[str, Any]:
+    """One service with one model at the scripted upstream."""
     endpoint = {
         "name": "bench-openai",
         "base_url": f"http://127.0.0.1:{upstream_port}",
@@ -355,6 +379,7 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_buffering off;
+            {more}
         }}
     }}
 }}

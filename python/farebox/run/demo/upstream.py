@@ -107,7 +107,9 @@ class Connection(asyncio.Protocol):
         "_buffer",
         "_exchange",
         "_key",
+        "_missing",
         "_next",
+        "_parts",
         "_paused",
         "_plan",
         "_planner",
@@ -119,6 +121,8 @@ class Connection(asyncio.Protocol):
         self._planner = planner
         self._key = key
         self._buffer = b""
+        self._parts: list[bytes] = []
+        self._missing = 0
         self._exchange = b""
         self._plan: Plan | None = None
         self._next = 0
@@ -145,6 +149,12 @@ class Connection(asyncio.Protocol):
             self._step()
 
     def data_received(self, data: bytes) -> None:
+        if self._missing:
+            self._parts.append(data)
+            self._missing = max(0, self._missing - len(data))
+            if self._missing:
+                return
+            data, self._parts = b"".join(self._parts), []
         buffer = self._buffer + data if self._buffer else data
         if self._plan is not None:
             self._buffer = buffer
@@ -157,7 +167,8 @@ class Connection(asyncio.Protocol):
         length = _content_length(head)
         stop = end + 4 + length
         if len(buffer) < stop:
-            self._buffer = buffer
+            # Joined once the body is whole: a long one comes in a hundred reads.
+            self._parts, self._missing, self._buffer = [buffer], stop - len(buffer), b""
             if length > REQUEST_BYTES_MAX and self._transport is not None:
                 self._transport.abort()
             return

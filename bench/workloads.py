@@ -1,0 +1,72 @@
+"""The loads of the matrix: what a client asks, and what the scripted upstream answers to it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import rig
+
+PROMPT_BYTES = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One kind of exchange; `body` is the request's."""
+
+    name: str
+    body: bytes
+    what: str
+    """For the report."""
+    seconds: float = 2.0
+    """How long a closed loop of it runs."""
+    spread_s: float = 0.0
+    """Over how long the first exchanges of a closed loop begin."""
+    events: int = 0
+    """Server-sent events that carry content; 0: not streamed."""
+
+
+def chat(script: dict[str, Any], streamed: bool) -> bytes:
+    """A chat request that carries the script of its answer."""
+    messages = [{"role": "user", "content": f"script: {json.dumps(script)}"}]
+    return json.dumps({"model": rig.MODEL, "stream": streamed, "messages": messages}).encode()
+
+
+def long_prompt(size: int = PROMPT_BYTES) -> bytes:
+    """A chat request of `size` bytes: one turn full of source code, as agents send it, then a question."""
+    line = '    if name == "value":\n\treturn {"key": [1, 2.5], "text": "caf\\u00e9 \\\\ path"}  # ünïcode\n'
+    escaped = json.dumps(line, ensure_ascii=False)[1:-1].encode()
+    head = b'{"model":"%s","messages":[{"role":"user","content":"' % rig.MODEL.encode()
+    tail = b'"},{"role":"user","content":"Say hello."}]}'
+    lines = (size - len(head) - len(tail)) // len(escaped)
+    return head + escaped * lines + b" " * (size - len(head) - len(tail) - lines * len(escaped)) + tail
+
+
+def streamed(events: int, delay_ms: float) -> bytes:
+    """A streamed chat request of so many content events."""
+    return chat({"chunks": events, "delay_ms": delay_ms, "prompt": 40, "completion": events}, streamed=True)
+
+
+PLAIN_SMALL = Workload("plain 0.5 KB", rig.PLAIN_BODY.encode(), "small question, answer of 0.5 KB")
+PLAIN_LARGE = Workload(
+    "plain 500 KB",
+    chat({"chunks": 50_000, "prompt": 40, "completion": 1000}, streamed=False),
+    "small question, answer of 500 KB in one piece",
+)
+STREAM_PACED = Workload(
+    "stream 100 x 50/s",
+    streamed(100, 20.0),
+    "streamed answer of 100 chunks, 20 ms apart",
+    seconds=3.0,
+    spread_s=1.0,
+    events=100,
+)
+STREAM_FAST = Workload(
+    "stream 2,000 at once",
+    streamed(2000, 0.0),
+    "streamed answer of 2,000 chunks, as fast as it goes",
+    events=2000,
+)
+PROMPT_LARGE = Workload("prompt 5 MB", long_prompt(), "question of 5 MB, answer of 0.5 KB")
+
+MATRIX = (PLAIN_SMALL, PLAIN_LARGE, STREAM_PACED, STREAM_FAST, PROMPT_LARGE)
+CONCURRENCY = (1, 200)
