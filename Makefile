@@ -161,7 +161,7 @@ failpoints: build $(STAMPS)/test ## every failpoint x kill x recover, each also 
 .PHONY: system-deps
 system-deps: ## programs that some tests and the benchmark need (apt, root)
 	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd ip:iproute2 promtool:prometheus \
-	  chromium:chromium chromedriver:chromium-driver; do \
+	  chromium:chromium chromedriver:chromium-driver valgrind:valgrind; do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
 	if [ -z "$$missing" ]; then echo "system packages: all present"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -285,6 +285,12 @@ SCREENSHOTS ?= dist/screenshots
 screenshots: build $(STAMPS)/test ## pictures of every page, desktop and phone, in SCREENSHOTS= (dist/screenshots)
 	@mkdir -p $(SCREENSHOTS)
 	@FAREBOX_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/console/test_browser.py -q
+
+.PHONY: guard guard-baseline
+guard: build ## counted costs of an exchange beside the committed baseline: instructions, calls, allocations, writes
+	@$(BIN)/python bench/guard.py $(ARGS)
+guard-baseline: build ## the same, and write the baseline anew
+	@$(BIN)/python bench/guard.py --write-baseline
 
 .PHONY: profile
 profile: build $(STAMPS)/bench ## where the time of a request goes

@@ -22,8 +22,8 @@ from pathlib import Path
 import uvloop
 
 import rig
-from exchange_calls import SETTLED, make_worker
 from farebox.proxy.worker import Worker
+from socketless import SETTLED, make_worker
 from workloads import long_prompt
 
 

@@ -1,0 +1,163 @@
+"""Instructions of named parts of a Python program, counted by callgrind: they do not depend on what else the
+machine does.
+
+A program under `run` marks its parts with `Marks`; between the marks nothing is instrumented, so importing
+costs little. Everything is told by object file, which needs no symbols: the compiled meter, the interpreter,
+the C library. Calls are counted where they cross from one object into another, and where they reach an
+allocating or writing function of the C library.
+"""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+METER = "_meter.abi3.so"
+ALLOCATING = frozenset(
+    ("malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign", "reallocarray")
+)
+WRITING = frozenset(
+    ("write", "writev", "pwrite", "pwrite64", "pwritev", "pwritev64", "send", "sendto", "sendmsg")
+)
+_MARKS = "FAREBOX_CALLGRIND_MARKS"
+_RUN_S_MAX = 300
+_COST = re.compile(r"(?:\d+|[+*-]\d*) (\d+)")
+_ALIAS = re.compile(r"(?:__libc_|__GI_|__)?(\w+?)(?:@.*|'\d+)?")
+
+
+class MissingProgramError(Exception):
+    """valgrind (or a C compiler for the marks) is not there; the message says what installs it."""
+
+
+@dataclass(slots=True)
+class Part:
+    """What one part cost, all repetitions together. Objects are file names, functions those of any object."""
+
+    instructions: Counter[str] = field(default_factory=Counter)
+    """By the object that executed them."""
+    crossings: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Calls by (calling object, called object), where the two differ."""
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Calls of allocating and writing functions of the C library from other objects, by (calling object,
+    function)."""
+
+    def entries(self, called: str) -> int:
+        """Calls into an object from any other."""
+        return sum(count for (_, into), count in self.crossings.items() if into == called)
+
+    def calls_of(self, functions: frozenset[str], calling: str | None = None) -> int:
+        """Calls of any of these functions, from one object or all."""
+        return sum(
+            count
+            for (caller, function), count in self.calls.items()
+            if function in functions and calling in {None, caller}
+        )
+
+
+class Marks:
+    """The marks, in the program that is counted; they do nothing when it runs without valgrind."""
+
+    def __init__(self) -> None:
+        path = os.environ.get(_MARKS)
+        self._library = ctypes.CDLL(path) if path else None
+
+    def begin(self) -> None:
+        """Count from here."""
+        if self._library is not None:
+            self._library.count_from_here()
+
+    def end(self, name: str) -> None:
+        """What was counted since `begin` belongs to this part."""
+        if self._library is not None:
+            self._library.end_of_part(name.encode())
+
+
+def run(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[dict[str, Part], str]:
+    """The parts of a Python program (script and arguments) run by this interpreter, and what it printed.
+    Raises MissingProgramError, RuntimeError when the program fails.
+    """
+    valgrind = shutil.which("valgrind")
+    compiler = shutil.which("cc")
+    if valgrind is None or compiler is None:
+        missing = "valgrind" if valgrind is None else "cc"
+        raise MissingProgramError(f"{missing} is not installed; `make system-deps` installs it")
+    with tempfile.TemporaryDirectory(prefix="farebox-callgrind-") as name:
+        folder = Path(name)
+        marks = folder / "marks.so"
+        build = [compiler, "-O1", "-shared", "-fPIC", "-o", marks, HERE / "marks.c"]
+        _finished(build, {}, "the marks for callgrind cannot be compiled")
+        count = [
+            valgrind,
+            "--tool=callgrind",
+            "--quiet",
+            "--instr-atstart=no",
+            "--compress-strings=no",
+            "--compress-pos=no",
+            f"--callgrind-out-file={folder / 'out'}",
+            sys.executable,
+            *command,
+        ]
+        settings = {"PYTHONHASHSEED": "0", _MARKS: str(marks)}
+        said = _finished(count, settings | environment, "the counted program failed")
+        found: dict[str, Part] = {}
+        for path in sorted(folder.glob("out.*")):
+            part_name, part = _read(path)
+            if part_name:
+                found[part_name] = part
+        return found, said
+
+
+def _finished(command: Sequence[str | Path], environment: dict[str, str], trouble: str) -> str:
+    done = subprocess.run(
+        command,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_RUN_S_MAX,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{trouble}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout
+
+
+def _read(path: Path) -> tuple[str, Part]:
+    """One dump in callgrind's own format (without compression); its name is empty where no mark made it."""
+    part = Part()
+    name = ""
+    here = callee_object = callee = ""
+    count = 0
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, equals, value = line.rstrip("\n").partition("=")
+            if not equals:
+                cost = None if count else _COST.match(line)
+                count = 0  # the line behind a call is the cost of what was called
+                if cost is not None:
+                    part.instructions[here] += int(cost.group(1))
+                elif line.startswith("desc: Trigger: Client Request: "):
+                    name = line.rpartition(": ")[2].strip()
+            elif key == "ob":
+                here = Path(value).name
+            elif key == "cob":
+                callee_object = Path(value).name
+            elif key == "cfn":
+                callee = value
+            elif key == "calls":
+                count = int(value.partition(" ")[0])
+                if callee_object not in {"", here}:
+                    part.crossings[here, callee_object] += count
+                    function = _ALIAS.fullmatch(callee)
+                    plain = function.group(1) if function else callee
+                    if callee_object.startswith("libc") and plain in ALLOCATING | WRITING:
+                        part.calls[here, plain] += count
+                callee_object = ""
+    return name, part
