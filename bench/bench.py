@@ -9,6 +9,7 @@ with charts beside it (`report.py`). Status 1 when a cell or a part failed. Meth
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -30,7 +31,9 @@ import report
 import restart
 import rig
 import workers
+from cells import NGINX
 from results import Bar, Result, Table
+from workloads import PROSE
 
 METHOD = """\
 Generator, scripted upstream and any database server run on one core, what is measured on the other.
@@ -77,8 +80,8 @@ def ratios(run: Run) -> None:
         pairs = zip(rounds[name], rounds[base], strict=True)
         return [getattr(there, figure) / getattr(here, figure) for there, here in pairs]
 
-    run.judge("plain one core", against("farebox plain", "nginx plain", "per_s"))
-    run.judge("plain worker", against("worker plain", "nginx plain", "per_s"))
+    run.judge("plain one core", against("farebox plain", "nginx plain", "full_core_per_s"))
+    run.judge("plain worker", against("worker plain", "nginx plain", "full_core_per_s"))
     run.judge("chunk", against("farebox streamed", "nginx streamed", "cpu_us"))
     run.plain_per_s = bench.median("farebox plain", "full_core_per_s") / 2
     run.streams_per_s = 1e6 / bench.median("farebox streamed", "cpu_us") / 100 / 2
@@ -108,13 +111,16 @@ def cell_matrix(run: Run) -> None:
 
 def added_latency(run: Run) -> None:
     """Time to the first byte at half load."""
-    found, added = latency.measure(
+    found = latency.measure(
         run.rig, run.plain_per_s, run.streams_per_s, run.rounds, 1.5 if run.quick else 3.0
     )
     run.result.cells += found
     behind = sum(cell.fell_behind for cell in found)
-    note = f"the generator fell behind in {behind} of {len(found)} cells" if behind else ""
-    for name, rounds in added.items():
+    beside = latency.added(found, NGINX)
+    for name, rounds in latency.added(found).items():
+        note = f"nginx adds {statistics.median(beside[name]):.2f} ms" if beside[name] else ""
+        if behind:
+            note += f"; the generator fell behind in {behind} of {len(found)} cells"
         run.judge(name, rounds, note)
 
 
@@ -140,18 +146,21 @@ def two_workers(run: Run) -> None:
 
 def compiled_meter(run: Run) -> None:
     """Scan, usage, and what a long prompt does to the event loop."""
-    run.judge("scan", micro.scan_gigabytes_per_s(3))
+    prose = micro.scan_gigabytes_per_s(3, PROSE)
+    run.judge(
+        "scan", micro.scan_gigabytes_per_s(3), f"source code; prose: {statistics.median(prose):.1f} GB/s"
+    )
     run.judge("usage", micro.usage_gigabytes_per_s(2_000_000, 3))
     small, large = micro.usage_gigabytes_per_s(500_000, 3), micro.usage_gigabytes_per_s(4_000_000, 3)
     run.judge("usage linear", [few / many for few, many in zip(small, large, strict=True)])
-    rounds = []
-    worst_ms = 0.0
+    rounds, seen, worst_ms = [], {}, 0.0
     for _ in range(run.rounds):
         options = ["--upstream-port", str(run.rig.upstream_port), "--load-core", str(run.rig.load_core)]
         seen = script("loop_block.py", *options, "--seconds", "1" if run.quick else "2")
         rounds.append(seen["median_ms"])
         worst_ms = max(worst_ms, seen["max_ms"])
-    run.judge("loop", rounds, f"median over prompts of each one's longest turn; of all: {worst_ms:.1f} ms")
+    note = f"median over prompts of each one's longest; the longest of all: {worst_ms:.1f} ms"
+    run.judge("loop", rounds, f"{note}; CPU of the loop in it: {seen['median_cpu_ms']:.1f} ms")
 
 
 def writer(run: Run) -> None:

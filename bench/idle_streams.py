@@ -96,11 +96,11 @@ def measure(the_rig: rig.Rig, wanted: int = STREAMS) -> Idle:
 def _endpoint(port: int, names: list[str]) -> dict[str, object]:
     first, *others = names
     endpoint = {"name": "bench-openai", "base_url": f"http://127.0.0.1:{port}", "api_key_env": first}
-    return {**endpoint, "alternatives": [{"name": name, "api_key_env": name} for name in others]}
+    return {**endpoint, "alternatives": [{"api_key_env": name} for name in others]}
 
 
 def _start_load(the_rig: rig.Rig, farebox: rig.FareboxUnderTest, streams: int) -> subprocess.Popen[str]:
-    script = {"chunks": 2, "completion": 10, "piece_bytes": 700, "delay_ms": 1000 * SILENCE_S}
+    script = {"chunks": 2, "completion": 10, "piece_bytes": 1200, "delay_ms": 1000 * SILENCE_S}
     file = the_rig.folder / "idle.json"
     file.write_bytes(chat(script, streamed=True))
     command = [sys.executable, str(rig.HERE / "load.py"), "--port", str(farebox.port), "--key", farebox.key]

@@ -124,6 +124,9 @@ class Load:
             self.connections -= 1
             self.errors += 1
             self.error_text = self.error_text or f"no connection: {error}"
+            if self.waiting:
+                self.waiting.popleft()
+            self._look_for_end()
             return
         self.next_on(connection)
 

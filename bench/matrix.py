@@ -168,7 +168,7 @@ def mongodb(the_rig: rig.Rig, result: Result) -> Iterator[str]:
 
 def line(cell: Cell) -> str:
     """A cell for people."""
-    what = f"  {cell.subject:<14}{cell.load:<22}{cell.concurrency:>5} {cell.store:<8}"
+    what = f"  {cell.subject:<19}{cell.load:<21}{cell.concurrency:>5} {cell.store:<8}"
     if cell.failed:
         return f"{what}FAILED: {cell.failed[:200]}"
     cost = f"{cell.cpu_us:>9.1f} µs CPU, core {cell.busy:>4.0%}" if cell.cpu_us is not None else ""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from farebox._meter import Pipe, scan
-from workloads import long_prompt
+from workloads import CODE, long_prompt
 
 READ_BYTES = 64 * 1024
 """A long answer comes in reads of this size."""
@@ -23,9 +23,9 @@ def best_s(work: Callable[[], None]) -> float:
     return min(times)
 
 
-def scan_gigabytes_per_s(rounds: int) -> list[float]:
+def scan_gigabytes_per_s(rounds: int, text: str = CODE) -> list[float]:
     """Scanning a 5 MB chat request, once a round."""
-    body = long_prompt()
+    body = long_prompt(text=text)
     return [len(body) / best_s(lambda: _scan(body)) / 1e9 for _ in range(rounds)]
 
 
@@ -37,12 +37,13 @@ def _scan(body: bytes) -> None:
 def usage_gigabytes_per_s(size: int, rounds: int) -> list[float]:
     """Reading the usage at the end of one `response.completed` line of `size` bytes."""
     stream = completed_line(size)
+    size = len(stream)
     reads = [stream[at : at + READ_BYTES] for at in range(0, len(stream), READ_BYTES)]
-    return [len(stream) / best_s(lambda: _read(reads)) / 1e9 for _ in range(rounds)]
+    return [size / best_s(lambda: _read(reads, size)) / 1e9 for _ in range(rounds)]
 
 
-def _read(reads: list[bytes]) -> None:
-    pipe = Pipe("responses", len(b"".join(reads)))
+def _read(reads: list[bytes], size: int) -> None:
+    pipe = Pipe("responses", size)
     for data in reads:
         pipe.feed(data)
     if pipe.reading().counts != {"input": 36, "output": 87}:

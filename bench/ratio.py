@@ -2,7 +2,7 @@
  Generator and upstream share one core, what is measured has another. nginx and Farebox take turns; every
 figure is the median of its rounds. A Farebox round counts only if afterwards verify is clean, every charge
 recomputes, and the charges are those of the exchanges the upstream served. The last line is one JSON object.
-Method: bench/README.md.
+Method: docs/BENCH.md.
 
     python bench/ratio.py [--seconds 5] [--rounds 3] [--quick]
 """

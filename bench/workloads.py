@@ -7,6 +7,16 @@ from typing import Any
 import rig
 
 PROMPT_BYTES = 5_000_000
+CODE = '''
+    async def settle(self, exchange: Exchange, usage: Usage) -> Charge:
+        """Price the usage and post the hold."""
+        charge = self.price_book.charge(usage, exchange.model)
+        if charge.amount_pico > exchange.hold_pico:
+            raise LookupError(f"hold of {exchange.id} is too small: {charge}")
+        return await self.journal.append("settle", charge)  # ünïcode
+'''
+"""What agents send: escaped line ends and quotes in every line."""
+PROSE = "The quick brown fox jumps over the lazy dog, and the dog lets it. "
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +41,13 @@ def chat(script: dict[str, Any], streamed: bool) -> bytes:
     return json.dumps({"model": rig.MODEL, "stream": streamed, "messages": messages}).encode()
 
 
-def long_prompt(size: int = PROMPT_BYTES) -> bytes:
-    """A chat request of `size` bytes: one turn full of source code, as agents send it, then a question."""
-    line = '    if name == "value":\n\treturn {"key": [1, 2.5], "text": "caf\\u00e9 \\\\ path"}  # ünïcode\n'
-    escaped = json.dumps(line, ensure_ascii=False)[1:-1].encode()
+def long_prompt(size: int = PROMPT_BYTES, text: str = CODE) -> bytes:
+    """A chat request of `size` bytes: one turn full of a text repeated, then a question."""
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1].encode()
     head = b'{"model":"%s","messages":[{"role":"user","content":"' % rig.MODEL.encode()
     tail = b'"},{"role":"user","content":"Say hello."}]}'
-    lines = (size - len(head) - len(tail)) // len(escaped)
-    return head + escaped * lines + b" " * (size - len(head) - len(tail) - lines * len(escaped)) + tail
+    times, rest = divmod(size - len(head) - len(tail), len(escaped))
+    return head + escaped * times + b" " * rest + tail
 
 
 def streamed(events: int, delay_ms: float) -> bytes:
