@@ -269,8 +269,9 @@ bench-import: build $(STAMPS)/test ## import 100,000 users and 1,000,000 request
 	@$(BIN)/python bench/import_legacy.py $(ARGS)
 
 .PHONY: locust
-locust: build $(STAMPS)/bench ## load with locust: chat plain, chat streamed
-	@$(BIN)/python bench/locust/run.py $(ARGS)
+locust: build $(STAMPS)/bench ## every load-test scenario, then through nginx: SCENARIO= USERS= SECONDS= (ARGS goes to locust)
+	@$(BIN)/python bench/locust/run.py $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(USERS),--users $(USERS)) \
+	  $(if $(filter environment command,$(origin SECONDS)),--seconds $(SECONDS)) $(ARGS)
 
 .PHONY: metrics-micro
 metrics-micro: build $(STAMPS)/test ## what recording metrics costs an exchange, and a scrape the console
