@@ -63,6 +63,8 @@ class Deployment:
             "FAREBOX_KEYS_FILE": str(keys_file),
             "FAREBOX_TINY_KEY": self.keys.tiny,
             "FAREBOX_EMPTY_KEY": self.keys.empty,
+            "FAREBOX_MODELS": "gpt-5.1,gpt-5.1-mini",
+            "FAREBOX_MESSAGES_MODELS": "claude-sonnet-4-5,claude-sonnet-4-5-mini",
             "FAREBOX_FAREBOX_CONFIG": str(self.farebox.config),
             "FAREBOX_SCRIPTED_UPSTREAM": f"http://127.0.0.1:{self.upstream_port}",
             "BENCH_UPSTREAM_KEY": "sk-bench",
@@ -89,14 +91,28 @@ def deploy(the_rig: rig.Rig) -> Deployment:
 
 
 def _configuration(folder: Path, upstream_port: int) -> dict[str, Any]:
-    """The demonstration's models and prices at this rig's addresses."""
+    """The demonstration's models and prices at this rig's addresses, each model also as a cheaper one."""
     document: dict[str, Any] = json.loads(packaged_config())
+    document["models"] += [_cheaper(model) for model in document["models"]]
     document |= {"port": free_port(), "data_dir": str(folder), "store": {}, "workers": 1}
     document["console"]["port"] = free_port()
     document["limits"] = {"requests_per_minute": 10**9}
     for endpoint in document["endpoints"]:
         endpoint |= {"base_url": f"http://127.0.0.1:{upstream_port}", "api_key_env": "BENCH_UPSTREAM_KEY"}
     return document
+
+
+def _cheaper(model: dict[str, Any]) -> dict[str, Any]:
+    """The same model under another name, at a fifth of its prices."""
+    prices = {name: value / 5 for name, value in model.items() if name.endswith("_per_mtok")}
+    names = [f"{name}-mini" for name in model.get("id_aliases", ())]
+    return {
+        **model,
+        **prices,
+        "name": f"{model['name']} mini",
+        "id": f"{model['id']}-mini",
+        "id_aliases": names,
+    }
 
 
 async def _open_accounts(path: Path) -> Keys:

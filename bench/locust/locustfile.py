@@ -8,11 +8,13 @@ docs/BENCH.md has options, keys and thresholds.
 
 import random
 import secrets
+import socket
 import sys
 from typing import ClassVar
 
 import options as own
 import report
+import workers
 from customer import Customer
 from locust.env import Environment
 from prompts import PATHS, Json, filler, request, tool_turns, with_system, with_tools
@@ -25,6 +27,7 @@ SMALL = {"prompt": 40, "completion": 60, "chunks": 30, "delay_ms": 10}
 PREFIX = filler(12_000)
 
 report.watch()
+events.init.add_listener(workers.watch)
 
 
 @events.init.add_listener
@@ -42,8 +45,25 @@ def refuse_without_keys(environment: Environment, **_: object) -> None:
 # -- ordinary exchanges --------------------------------------------------------------------------------------
 
 
-class Ordinary(Customer):
-    """Asks a small question again as soon as it is answered."""
+class Small(Customer):
+    """Asks a small question, in any wire format."""
+
+    abstract = True
+
+    def ask_small(self, wire_format: str, is_streamed: bool, name: str) -> None:
+        """One exchange."""
+        turns = [self.asked("Count from one to thirty, in words.", **SMALL)]
+        model = self.model(wire_format)
+        body = request(wire_format, model, turns, output_tokens=200, is_streamed=is_streamed)
+        self.exchange(wire_format, body, name)
+
+    def ask_anything(self, name: str) -> None:
+        """One exchange of any kind."""
+        self.ask_small(random.choice(FORMATS), random.random() < 0.5, name)
+
+
+class Ordinary(Small):
+    """Asks again as soon as it is answered, always in the same way."""
 
     abstract = True
     wire_format = "chat"
@@ -51,15 +71,8 @@ class Ordinary(Customer):
 
     @task
     def ask(self) -> None:
-        self.ordinary(self.wire_format, self.is_streamed)
-
-    def ordinary(self, wire_format: str, is_streamed: bool, name: str = "") -> None:
-        """One small exchange of a kind."""
-        turns = [self.asked("Count from one to thirty, in words.", **SMALL)]
-        body = request(
-            wire_format, self.model(wire_format), turns, output_tokens=200, is_streamed=is_streamed
-        )
-        self.exchange(wire_format, body, name or f"{wire_format}, {'streamed' if is_streamed else 'plain'}")
+        way = "streamed" if self.is_streamed else "plain"
+        self.ask_small(self.wire_format, self.is_streamed, f"{self.wire_format}, {way}")
 
 
 class ChatPlain(Ordinary):
@@ -96,14 +109,14 @@ class ResponsesStreamed(ResponsesPlain):
     is_streamed = True
 
 
-class Crowd(Ordinary):
+class Crowd(Small):
     """People: any kind of exchange, one to five seconds of thought before the next. Made for 1,000 users."""
 
     wait_time = between(1, 5)
 
     @task
     def ask(self) -> None:
-        self.ordinary(random.choice(FORMATS), random.random() < 0.5, "crowd")
+        self.ask_anything("crowd")
 
 
 # -- models, caches, agents ----------------------------------------------------------------------------------
@@ -117,9 +130,8 @@ class MixedModels(Customer):
         wire_format = random.choice(FORMATS)
         is_first = wire_format == "messages" and random.random() < 0.1
         cached: Json = {"cache_write" if is_first else "cache_read": 3000}
-        turns = [
-            self.asked("Summarise the above in a sentence.", prompt=30, completion=40, chunks=10, **cached)
-        ]
+        script = {"prompt": 30, "completion": 40, "chunks": 10, "delay_ms": 5, **cached}
+        turns = [self.asked("Summarise the above in a sentence.", **script)]
         body = request(
             wire_format,
             self.model(wire_format),
@@ -171,16 +183,28 @@ class LongStreams(Customer):
         self.exchange("chat", body, "long streams")
 
 
-class SlowReaders(Customer):
-    """A long answer that comes at once and is read at 1,000 events a second: the rest has to wait."""
+def narrow_socket(family: int, kind: int, protocol: int) -> socket.socket:
+    """A socket as across a network: on loopback the kernel would take whole answers off Farebox's hands."""
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)
+    return made
 
-    pause_s, pause_every = 0.05, 50
+
+class SlowReaders(Customer):
+    """A long answer that comes at once and is read at 2,000 events a second: the rest has to wait."""
+
+    pause_s, pause_every = 0.05, 100
+
+    def on_start(self) -> None:
+        pool = self.client.client.clientpool.get_client(self.host)._connection_pool
+        pool._create_tcp_socket = narrow_socket
 
     @task
     def read(self) -> None:
-        script = {"prompt": 40, "completion": 4000, "chunks": 2000}
-        turns = [self.asked("Write a story of 2,000 words.", **script)]
-        body = request("chat", self.model("chat"), turns, output_tokens=4000, is_streamed=True)
+        script = {"prompt": 40, "completion": 6000, "chunks": 6000}
+        turns = [self.asked("Write a story of 6,000 words.", **script)]
+        body = request("chat", self.model("chat"), turns, output_tokens=6000, is_streamed=True)
         self.exchange("chat", body, "slow readers")
 
 
@@ -198,7 +222,7 @@ class Disconnects(Customer):
 # -- money and keys ------------------------------------------------------------------------------------------
 
 
-class EmptyWallet(Ordinary):
+class EmptyWallet(Small):
     """Nobody pays: 402 is right, an answer is a failure."""
 
     key_variable = own.EMPTY_KEY
@@ -207,10 +231,10 @@ class EmptyWallet(Ordinary):
 
     @task
     def ask(self) -> None:
-        self.ordinary(random.choice(FORMATS), random.random() < 0.5, "empty wallet")
+        self.ask_anything("empty wallet")
 
 
-class TinyWallet(Ordinary):
+class TinyWallet(Small):
     """All at once on the last cents of one wallet: answers until it is empty, then 402."""
 
     key_variable = own.TINY_KEY
@@ -219,10 +243,10 @@ class TinyWallet(Ordinary):
 
     @task
     def ask(self) -> None:
-        self.ordinary(random.choice(FORMATS), random.random() < 0.5, "tiny wallet")
+        self.ask_anything("tiny wallet")
 
 
-class WrongKeys(Ordinary):
+class WrongKeys(Small):
     """Keys nobody has: 401 is right, and must stay cheap."""
 
     key_variable = ""
@@ -232,4 +256,4 @@ class WrongKeys(Ordinary):
     @task
     def ask(self) -> None:
         self.key = f"sk-wrong-{secrets.token_hex(16)}"
-        self.ordinary(random.choice(FORMATS), random.random() < 0.5, "wrong keys")
+        self.ask_anything("wrong keys")

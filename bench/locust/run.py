@@ -73,7 +73,7 @@ def run_scenario(
     results = str(RESULTS / name)
     command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), *scenario.classes]
     command += ["--headless", "--only-summary", "--loglevel", "WARNING", "--stop-timeout", "30"]
-    command += ["--users", str(users), "--spawn-rate", str(max(20, users / 4)), "--run-time", f"{seconds}s"]
+    command += ["--users", str(users), "--spawn-rate", str(max(20, users / 5)), "--run-time", f"{seconds}s"]
     command += ["--host", f"http://127.0.0.1:{port}", "--long-stream-s", str(seconds / 2)]
     command += ["--csv", results, "--html", f"{results}.html", "--report", f"{results}.txt"]
     command += ["--processes", str(scenario.processes)] if scenario.processes > 1 else []
