@@ -361,8 +361,6 @@ worker_processes 1;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
-    client_max_body_size 64m;
-    client_body_buffer_size 16m;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;

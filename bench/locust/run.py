@@ -36,6 +36,8 @@ class Scenario:
     is_by_nginx: bool = False
 
 
+PROMPTS_FIT = "client_max_body_size 50m; client_body_buffer_size 1m;"
+"""As nginx/nginx.conf has it: an agent's prompt goes through memory, not through a file."""
 ORDINARY = (
     "ChatPlain",
     "ChatStreamed",
@@ -102,7 +104,10 @@ def main() -> int:
     started_s = time.monotonic()
     with rig.Rig(load_core, server_core) as the_rig:
         deployment = deployed.deploy(the_rig)
-        _, nginx_port = the_rig.start_nginx(deployment.farebox.port) if "nginx" in names else (None, 0)
+        nginx_port = 0
+        if any(SCENARIOS[name].is_by_nginx for name in names):
+            front = {"upstream_port": deployment.farebox.port, "ready_path": "/readyz", "more": PROMPTS_FIT}
+            _, nginx_port = the_rig.start_nginx("nginx", **front)
         failed = [name for name in names if run_scenario(name, deployment, options, more, nginx_port)]
         print(f"== {len(names)} scenarios in {time.monotonic() - started_s:.0f} s; reports: {RESULTS}")
         print(deployed.check_money(deployment))
