@@ -12,9 +12,9 @@ import socket
 import sys
 from typing import ClassVar
 
+import ending
 import options as own
-import report
-import workers
+import verdict
 from customer import Customer
 from locust.env import Environment
 from prompts import PATHS, Json, filler, request, tool_turns, with_system, with_tools
@@ -26,8 +26,8 @@ SMALL = {"prompt": 40, "completion": 60, "chunks": 30, "delay_ms": 10}
 """The script of ordinary exchanges; streamed, it takes 0.3 s."""
 PREFIX = filler(12_000)
 
-report.watch()
-events.init.add_listener(workers.watch)
+verdict.watch()
+events.init.add_listener(ending.watch)
 
 
 @events.init.add_listener
