@@ -65,7 +65,7 @@ class Deployment:
             "FAREBOX_EMPTY_KEY": self.keys.empty,
             "FAREBOX_MODELS": "gpt-5.1,gpt-5.1-mini",
             "FAREBOX_MESSAGES_MODELS": "claude-sonnet-4-5,claude-sonnet-4-5-mini",
-            "FAREBOX_FAREBOX_CONFIG": str(self.farebox.config),
+            "FAREBOX_CONFIG": str(self.farebox.config),
             "FAREBOX_SCRIPTED_UPSTREAM": f"http://127.0.0.1:{self.upstream_port}",
             "BENCH_UPSTREAM_KEY": "sk-bench",
         }

@@ -92,4 +92,4 @@ def models_of(options: Namespace, wire_format: str) -> list[str]:
 
 
 def _variable(option: str) -> str:
-    return "FAREBOX_" + option.strip("-").replace("-", "_").upper()
+    return "FAREBOX_" + option.removeprefix("--").removeprefix("farebox-").replace("-", "_").upper()

@@ -53,6 +53,8 @@ class Run:
         options = environment.parsed_options
         if not options or options.worker or environment.runner is None:
             return
+        if environment.runner.user_count:
+            environment.runner.stop()  # interrupted, or asked to end while its page was open
         rows = rows_of(environment)
         lines = [*figures(environment, rows)]
         wrong = crossed(rows, own.thresholds_of(options))
@@ -125,8 +127,10 @@ def figures(environment: Environment, rows: list[Row]) -> list[str]:
 
 def books(options: Namespace) -> Books:
     """The upstream's count and Farebox's charges now."""
-    audited = json.loads(_farebox(options, "audit", "--json").stdout)
-    return Books(_upstream(options)["received"], audited["charges"])
+    done = _farebox(options, "audit", "--json")
+    if not done.stdout:
+        sys.exit(f"farebox audit: {done.stderr.strip()}")
+    return Books(_upstream(options)["received"], json.loads(done.stdout)["charges"])
 
 
 def agreement(before: Books, after: Books) -> tuple[bool, str]:
@@ -152,11 +156,16 @@ def _farebox(options: Namespace, *arguments: str) -> subprocess.CompletedProcess
     """A farebox command on the configuration under test; the program beside this Python comes first."""
     program = shutil.which("farebox", path=str(Path(sys.executable).parent)) or shutil.which("farebox")
     if program is None:
-        return subprocess.CompletedProcess((), 1, "", "verify: the farebox command is not installed here")
+        return subprocess.CompletedProcess((), 1, "", "the farebox command is not installed here")
     command = [program, *arguments, "--config", options.farebox_config]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _upstream(options: Namespace) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{options.scripted_upstream}/_log?lines=0", timeout=10) as answer:
-        return dict(json.loads(answer.read()))
+    """The scripted upstream's totals; ends the run where it cannot be asked."""
+    address = f"{options.scripted_upstream.rstrip('/')}/_log?lines=0"
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return dict(json.loads(answer.read()))
+    except OSError as error:
+        sys.exit(f"{address} does not answer: {error}")
