@@ -28,6 +28,8 @@ from farebox.base.counters import (
     Cells,
     Counters,
     Histogram,
+    add_charge,
+    charged_pico,
     observe,
     read_counters,
     retire_counters,
@@ -90,6 +92,43 @@ def test_figures_are_sums_over_workers_that_serve_and_that_have_gone(tmp_path: P
     assert found["farebox_exchanges_open"] == 2, "what a dead worker had open is open no more"
     assert found["farebox_holds_pico"] == 300
     assert found["farebox_unsettled_age_seconds"] == 2
+
+
+@given(st.lists(st.integers(0, (1 << 63) - 1), max_size=20))
+def test_charges_add_up_beyond_what_one_cell_holds_and_never_fall(amounts_pico: list[int]) -> None:
+    counters = Counters()
+    seen_pico = [0]
+
+    class Watched(dict[int, int]):
+        """The values, looked at after each single store, as another process may."""
+
+        def __setitem__(self, index: int, value: int) -> None:
+            counters.values[index] = value
+            seen_pico.append(charged_pico({name: counters.values[INDEX[name]] for name in NAMES}))
+
+        def __getitem__(self, index: int) -> int:
+            return counters.values[index]
+
+    for amount_pico in amounts_pico:
+        add_charge(Watched(), amount_pico)  # type: ignore[arg-type]
+    assert seen_pico == sorted(seen_pico)
+    assert seen_pico[-1] == sum(amounts_pico)
+    counters.close()
+
+
+def test_charges_of_ten_million_dollars_are_summed_over_workers_that_have_gone(tmp_path: Path) -> None:
+    paths = [tmp_path / f"worker-{number}.counters" for number in range(3)]
+    each_pico = 6_000_000 * 10**12 + 1
+    for path in paths:
+        counters = Counters(path)
+        add_charge(counters.values, each_pico)
+        counters.close()
+    retired = tmp_path / "worker-retired.counters"
+    retire_counters(paths.pop(), retired)
+    retire_counters(paths.pop(), retired)
+    assert charged_pico(read_counters(retired)) == 2 * each_pico
+    found = scraped([*paths, retired], tmp_path / "none")
+    assert found["farebox_charged_pico_total"] == float(3 * each_pico)
 
 
 def test_the_writers_status_and_the_stores_counts_are_metrics(tmp_path: Path) -> None:

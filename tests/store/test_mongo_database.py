@@ -12,6 +12,7 @@ import pytest
 from bson import Decimal128, Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, OperationFailure
 from pymongo.monitoring import CommandListener
 
@@ -133,6 +134,26 @@ async def test_S19_several_processes_open_an_unmade_database_at_once(mongodb_ser
         await shorter.close()
         seconds = [index.get("expireAfterSeconds") for index in made.request_logs.list_indexes()]
         assert [one for one in seconds if one is not None] == [7 * 86_400]
+    finally:
+        mongodb_database.client.drop_database(name)
+
+
+@pytest.mark.parametrize(
+    ("makes", "says"), [("create_collection", "usersNew"), ("create_index", "createdAt_ttl")]
+)
+async def test_a_user_without_the_right_to_make_the_schema_is_told_so(
+    mongodb_server, mongodb_database, monkeypatch, makes, says
+):
+    name = f"{mongodb_database.name}_new"
+    kind = AsyncDatabase if makes == "create_collection" else AsyncCollection
+
+    async def forbidden(*arguments: Any, **options: Any) -> Any:
+        raise OperationFailure(f"not authorized to make {says}", 13)
+
+    monkeypatch.setattr(kind, makes, forbidden)
+    try:
+        with pytest.raises(StoreRefusedError, match=rf"make {says}.*check the user, password and rights"):
+            await opens(f"{mongodb_server}/{name}")
     finally:
         mongodb_database.client.drop_database(name)
 

@@ -5,6 +5,7 @@ means.
 import asyncio
 import contextlib
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
@@ -296,6 +297,31 @@ async def test_a_call_that_ended_as_the_connection_broke_keeps_its_own_end(host)
     while host.remote._writer is not None:
         await asyncio.sleep(0.001)
     assert over.result() is None
+
+
+async def test_a_call_whose_worker_gave_up_waiting_is_not_begun_any_more(host, scene, monkeypatch):
+    await scene.user("alice", usd=10)
+    await scene.journal()
+    busy, free = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def occupy(_: object) -> None:
+        loop.call_soon_threadsafe(busy.set)
+        free.wait(60)
+
+    occupied = asyncio.ensure_future(host.store._writer.run(occupy))
+    await busy.wait()
+    monkeypatch.setattr(limits, "store_timeout_s", 0.1)
+    with pytest.raises(StoreUnknownError):
+        await host.remote.grant("alice", "ohmygpt", scene.J, 1, 0, 5, 100, scene.NOW)
+    while host.server._tasks:
+        await asyncio.sleep(0.001)
+    monkeypatch.undo()
+    free.set()
+    await occupied
+    assert await scene.leased("alice") == 0, "nobody waits for this money"
+    fenced = await host.remote.fence("alice", scene.J, 1, [], scene.NOW)
+    assert (fenced.op, fenced.lots) == (1, ())
 
 
 async def test_the_worker_finds_the_writer_again_after_its_restart(host, store):

@@ -25,6 +25,7 @@ from farebox.base.counters import (
     NAMES,
     REFUSED,
     Histogram,
+    charged_pico,
     read_counters,
 )
 from farebox.console.figures import Figures
@@ -69,7 +70,7 @@ _COUNTED: Final = (
     ),
     _one("quarantined", "settlements that were put aside for an operator"),
     _one("voided", "holds that ended without a charge"),
-    _one("charged_pico", "charges, in pico-USD; wraps at 2^63"),
+    _one("charged_pico", "charges, in pico-USD"),
     _Counted(
         "farebox_tokens",
         "tokens charged",
@@ -146,6 +147,7 @@ class FareboxCollector(Collector):
             memory_step = max(memory_step, values["memory_step"])
             for name, value in values.items():
                 totals[name] += value
+        totals["charged_pico_total"] = charged_pico(totals)
         yield from (counted.metric(totals) for counted in _COUNTED)
         yield CounterMetricFamily(
             "farebox_latency_seconds",

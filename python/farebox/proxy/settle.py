@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from farebox.base import frames, limits
-from farebox.base.counters import INDEX, TOKENS
+from farebox.base.counters import INDEX, TOKENS, add_charge
 from farebox.base.errors import FaultError
 from farebox.base.records import Void, settlement_payload
 from farebox.meter import PlainCharge
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("farebox.settle")
 
 _RECORD_AGAIN_S = 0.5
-_COUNTER_MASK = (1 << 63) - 1
 _EXCHANGES = INDEX["exchanges_total"]
 _LATENCY_MS = INDEX["latency_ms_total"]
-_CHARGED = INDEX["charged_pico_total"]
 _QUARANTINED = INDEX["quarantined_total"]
 _BY_EVIDENCE = {
     "exact": INDEX["settled_exact_total"],
@@ -129,7 +127,7 @@ def count_settled(worker: "Worker", exchange: "Exchange") -> None:
     counters = worker.counters
     counters[_EXCHANGES] += 1
     counters[_LATENCY_MS] += latency_ms
-    counters[_CHARGED] = (counters[_CHARGED] + judged.amount_pico) & _COUNTER_MASK
+    add_charge(counters, judged.amount_pico)
     counters[_BY_EVIDENCE[judged.evidence]] += 1
     if judged.quarantine:
         counters[_QUARANTINED] += 1

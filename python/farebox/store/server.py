@@ -2,7 +2,8 @@
 them.
 
 Promises: only the methods of `WorkerStore` can be called; the socket is readable by this user alone; a worker
-that does not read its pushes is disconnected rather than buffered for without end (M10).
+that does not read its pushes is disconnected rather than buffered for without end (M10); a call whose worker
+has given up waiting is ended here as well, and where it has not begun, it never does.
 """
 
 import asyncio
@@ -117,7 +118,11 @@ class StoreServer:
         operation = self._methods.get(method)
         if operation is None:
             raise StoreRefusedError(f"workers cannot call {method!r}")
-        return await operation(*arguments)
+        try:
+            async with asyncio.timeout(limits.store_timeout_s):
+                return await operation(*arguments)
+        except TimeoutError:
+            raise StoreUnknownError(f"{method}: not done in {limits.store_timeout_s:g} s") from None
 
     def _send(self, writer: asyncio.StreamWriter, frame: bytes) -> None:
         if writer not in self._connections or writer.is_closing():

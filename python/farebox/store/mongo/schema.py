@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import OperationFailure
 
 from farebox.base.errors import StoreRefusedError
 from farebox.store.base import RECORD_KINDS
@@ -110,8 +110,6 @@ async def _checked(database: AsyncDatabase[dict[str, Any]], where: str) -> str:
 async def _create(database: AsyncDatabase[dict[str, Any]], name: str) -> None:
     try:
         await database.create_collection(name, check_exists=False)
-    except CollectionInvalid:
-        return
     except OperationFailure as error:
         if error.code != _NAMESPACE_EXISTS:
             raise
