@@ -105,6 +105,18 @@ $(BIN)/cargo-fuzz: | $(STAMPS)/venv
 	@echo "== cargo-fuzz"
 	@cargo install cargo-fuzz --locked --root $(VENV)
 
+# Rooms that hold or move money, and the tests that belong to them.
+MONEY_ROOMS := ledger meter journal writer store
+MONEY_TESTS := $(addprefix tests/,$(MONEY_ROOMS) model \
+  $(addprefix credits/,test_import_legacy.py test_legacy_mongodb.py test_pool_use.py test_verify_payments.py) \
+  $(addprefix console/,test_rows_left_in_place.py test_statistics.py test_verify_rollups.py))
+.PHONY: coverage
+coverage: build $(STAMPS)/test ## branch coverage of the rooms that hold money; fails below 100 %
+	@COVERAGE_FILE=.pytest_cache/coverage $(BIN)/python -m pytest --cov --cov-report= \
+	  --numprocesses $(TEST_PROCESSES) --dist loadfile --timeout 600 $(MONEY_TESTS) $(ARGS)
+	@COVERAGE_FILE=.pytest_cache/coverage $(BIN)/python -m coverage report --fail-under 100 \
+	  --include "$$(printf 'python/farebox/%s/*,' $(MONEY_ROOMS))" --omit 'python/farebox/store/legacy/*'
+
 # Without a sanitizer the targets build on a stable toolchain; the meter holds no unsafe code.
 .PHONY: fuzz
 fuzz: build $(STAMPS)/test $(BIN)/cargo-fuzz ## every fuzz target for FUZZ_SECONDS each (default 60)

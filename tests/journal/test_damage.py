@@ -261,6 +261,18 @@ def test_J30_a_read_error_is_not_the_end_of_the_file(tmp_path: Path) -> None:
         rig.begin()
 
 
+def test_J30_a_later_segment_that_cannot_be_opened_is_not_missing(tmp_path: Path) -> None:
+    files = FaultFiles()
+    rig = Rig(tmp_path, files)
+    for _ in range(2):
+        rig.begin()
+        write(rig, "ab", synced=True)
+        rig.stop()
+    files.on_open = lambda path: disk_error() if path == rig.segment(2) else None
+    with pytest.raises(JournalError, match=r"000000000002\.segment cannot be read"):
+        rig.records()
+
+
 def test_an_empty_directory_is_an_empty_journal(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     assert rig.records() == []

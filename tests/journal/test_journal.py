@@ -135,6 +135,75 @@ def test_a_last_sync_that_fails_is_told_and_the_lock_released(tmp_path: Path) ->
     take(tmp_path).close()
 
 
+def test_J31_a_journal_whose_disk_fails_at_its_beginning_can_be_closed(tmp_path: Path) -> None:
+    files = FaultFiles()
+    journal = take(tmp_path, files)
+    journal.scan()
+    files.on_open = lambda _path: disk_error()
+    with pytest.raises(JournalError):
+        journal.begin_epoch(1, lambda _c: None, lambda _c: None)
+    journal.close()
+    files.on_open = lambda _path: None
+    assert take(tmp_path, files).id == journal.id
+
+
+def test_J18_a_torn_tail_is_cut_before_the_journal_goes_on(tmp_path: Path) -> None:
+    journal = begun(take(tmp_path))
+    journal.append(kinds.SETTLE, ended("e1"))
+    journal.close()
+    segment = journal.directory / "000000000001.segment"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole + b"torn")
+    again = open_journal(journal.directory)
+    assert again.scan().cut is not None
+    assert segment.read_bytes() == whole
+    again.close()
+
+
+def test_an_exchange_is_opened_and_settled_through_its_own_calls(tmp_path: Path) -> None:
+    journal = begun(take(tmp_path))
+    told: list[Exception | None] = []
+    journal.append_open("e1", opened("e1"), told.append)
+    journal.append_open("e2", opened("e2"), told.append)
+    journal.append_settle("e1", ended("e1"), told.append)
+    journal.close()
+    assert told == [None] * 3
+    found = scan(journal.directory)
+    assert {name: one.sent for name, one in found.opens.items()} == {"e2": True}
+    assert [frame.payload for frame in found.finished] == [ended("e1")]
+
+
+def test_J12_a_segment_that_went_meanwhile_is_the_oldest_of_all(tmp_path: Path) -> None:
+    files = Files()
+    assert files.modified_ns(tmp_path / "gone") == files.file_size(tmp_path / "gone") == 0
+
+
+def test_what_is_written_while_the_sync_thread_goes_to_sleep_is_synced(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.begin()
+    rig.append(kinds.SETTLE, "e1")
+    rig.turn()
+    rig.sync._park()
+    assert rig.tail.synced_pos == rig.tail.last_pos
+    assert not rig.sync._is_parked
+
+
+def test_the_sync_thread_ends_with_the_loop_it_tells(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.begin()
+    rig.append(kinds.SETTLE, "e1")
+    rig.turn()
+
+    def closed(_callback: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    rig.sync._wake = closed
+    rig.sync.start(rig.appender)
+    rig.sync._thread.join(60)
+    assert not rig.sync._thread.is_alive()
+    assert rig.tail.synced_pos == rig.tail.last_pos
+
+
 async def test_positions_rise_and_the_sync_thread_follows(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     journal = take(tmp_path)

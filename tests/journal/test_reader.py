@@ -116,6 +116,12 @@ def test_J27_behind_its_own_failed_sync_the_reader_waits_for_the_new_copy(
     assert drain(reader) == ["e1", "e2"]
 
 
+def test_a_journal_without_a_segment_has_nothing_to_read_or_to_remove(tmp_path: Path) -> None:
+    reader = Reader(Rig(tmp_path).directory, FaultFiles())
+    assert reader.read(0) == []
+    assert reader.deletable(1 << 60) == []
+
+
 def test_missing_records_are_damage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farebox.base.limits.segment_bytes_max", 200)
     write(rig, *(f"e{index}" for index in range(9)), kind=kinds.SETTLE)

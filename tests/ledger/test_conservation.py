@@ -11,7 +11,7 @@ from ledger.accounts import account, lease, lot, part, row
 GOOD = account(
     lot("a", 10, leased=6),
     lot("n", 4, leased=1, pool="creditsNew"),
-    leases={**lease("j", a=3), **lease("k", a=1, n=1)},
+    leases={**lease("j", a=3, emptied=0), **lease("k", a=1, n=1)},
     reserved={"e9": {"a": 2}},
 )
 ROWS = [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.base.records import Account, Claim
-from farebox.ledger.lots import available_pico, choose_slices, remaining_pico, spend_order
+from farebox.base.records import Account, Claim, LotAmount
+from farebox.ledger.lots import available_pico, choose_slices, covers, remaining_pico, spend_order
 from ledger.accounts import LATER_MS, NOW_MS, PAST_MS, SOON_MS, account, lot, part
 
 
@@ -91,6 +91,45 @@ SLICES = {
 @pytest.mark.parametrize(("case", "need", "want", "slices"), SLICES.values(), ids=SLICES.keys())
 def test_M2_slices(case: Account, need: int, want: int, slices: tuple[object, ...]) -> None:
     assert choose_slices(case, "ohmygpt", need, want, NOW_MS) == slices
+
+
+CLAIMED = account(lot("a", 10), claims=[pool_claim(4)])
+ON_A_LOT = account(lot("a", 10), lot("b", 5), claims=[lot_claim("a", 4)])
+EXPIRED = account(lot("a", 3), lot("gone", 10, leased=3, expires=PAST_MS), claims=[pool_claim(9)])
+COVERS = {
+    "all unleased money": (
+        account(lot("a", 10, leased=4), lot("b", 5)),
+        [part("a", 6), part("b", 5)],
+        "",
+        True,
+    ),
+    "one more than is unleased": (account(lot("a", 10, leased=4)), [part("a", 7)], "", False),
+    "nothing named": (CLAIMED, [], "", True),
+    "a lot that is not there": (account(lot("a", 10)), [part("x", 1)], "", False),
+    "a lot of another pool": (account(lot("n", 10, pool="creditsNew")), [part("n", 1)], "", False),
+    "all that a claim on the pool leaves": (CLAIMED, [part("a", 6)], "", True),
+    "some of what a claim on the pool asks for": (CLAIMED, [part("a", 7)], "", False),
+    "for the claim itself": (CLAIMED, [part("a", 10)], "c", True),
+    "all that a claim on the lot leaves": (ON_A_LOT, [part("a", 6), part("b", 5)], "", True),
+    "some of what a claim on the lot asks for": (ON_A_LOT, [part("a", 7)], "", False),
+    "for the claim on the lot itself": (ON_A_LOT, [part("a", 10)], "c-a", True),
+    "hole 17: expired money is claimed by nobody": (EXPIRED, [part("gone", 7)], "", True),
+    "expired money that is leased": (EXPIRED, [part("gone", 8)], "", False),
+    "the least of what is claimed altogether": (EXPIRED, [part("a", 1)], "", False),
+    "a claim on another pool": (
+        account(lot("a", 10), claims=[pool_claim(14, "creditsNew")]),
+        [part("a", 10)],
+        "",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "named", "own_claim", "covered"), COVERS.values(), ids=COVERS)
+def test_M2_named_lots_are_covered_by_what_nobody_else_has(
+    case: Account, named: list[LotAmount], own_claim: str, covered: bool
+) -> None:
+    assert covers(case, "credits", named, NOW_MS, own_claim) is covered
 
 
 def test_spend_order_is_the_same_on_every_host() -> None:

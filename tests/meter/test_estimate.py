@@ -126,10 +126,48 @@ def test_input_bounds_count_every_part() -> None:
     image = facts({"messages": [{"role": "user", "content": parts}]})
     assert input_bound(image, "chat") == 16 + 8 + image.text_bytes - inside + 2 * 50_000
     assert input_bound(image, "chat", image_tokens=765) == 16 + 8 + image.text_bytes - inside + 2 * 765
-    sound = facts({"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "B" * 3201}}]}]})
-    assert input_bound(sound, "chat") == 16 + 8 + sound.text_bytes - inside + 64 + 101
-    file = facts({"messages": [{"content": [{"type": "file", "file": {"file_data": "C" * 3000}}]}]})
-    assert input_bound(file, "chat") == 16 + 8 + file.text_bytes - inside + 5000 + 6000
+    for count in (1, 2):
+        clip = {"type": "input_audio", "input_audio": {"data": "B" * 3201}}
+        sound = facts({"messages": [{"content": [clip] * count}]})
+        heard = 64 * count + -(-3201 * count // 32)
+        assert input_bound(sound, "chat") == 16 + 8 + sound.text_bytes - inside + heard
+        page = {"type": "file", "file": {"file_data": "C" * 3000}}
+        file = facts({"messages": [{"content": [page] * count}]})
+        assert input_bound(file, "chat") == 16 + 8 + file.text_bytes - inside + (5000 + 6000) * count
+
+
+def test_a_request_that_says_nothing_is_bounded_by_what_frames_it() -> None:
+    assert input_bound(facts({}), "chat") == 16
+
+
+def test_a_hold_is_no_more_than_the_dearest_text_where_no_media_occur() -> None:
+    price = model_price({"lines": {"input": "3", "output": "15", "audio_input": "40", "audio_output": "80"}})
+    assert hold_bound_pico(price, 1_000_000, 1_000_000) == 18 * 10**12
+    assert hold_bound_pico(price, 1_000_000, 1_000_000, media=True) == 120 * 10**12
+
+
+def test_the_fitting_limit_is_a_whole_number_of_tokens_per_choice() -> None:
+    price = model_price({"lines": {"input": "3", "output": "15"}})
+    limit = fitting_output_tokens(price, 0, 10**12, choices=7)
+    assert (limit, type(limit)) == (10**6 // 105, int)
+
+
+def test_the_fitting_limit_knows_dearer_tiers_behind_one_that_is_out_of_reach() -> None:
+    price = model_price(
+        {
+            "lines": {"input": "0", "output": "1"},
+            "tiers": [(1000, False, {"output": "9"})],
+            "variants": {"priority": {"output": "4"}},
+        }
+    )
+    assert fitting_output_tokens(price, 10, 36 * 10**6, variant="priority") == 9
+    assert fitting_output_tokens(price, 10, 36 * 10**6) == 36
+    assert fitting_output_tokens(price, 2000, 36 * 10**6) == 4
+
+
+def test_a_kind_that_costs_more_than_there_is_names_itself() -> None:
+    with pytest.raises(InvariantBrokenError, match="file_search"):
+        hold_bound_pico(PRICE, 1, 1, {"file_search": 1})
 
 
 def test_tools_add_what_the_upstream_writes_around_them_once() -> None:

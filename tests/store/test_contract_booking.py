@@ -198,6 +198,7 @@ async def test_S10_one_users_trouble_holds_up_nobody_else(scene):
     [
         {"pool": "refCredits"},
         {"pool": "creditsNew"},
+        {"pool": "gold"},
         {"lot": "f" * 24},
         {"amount_pico": 0},
         {"amount_pico": -5},
@@ -209,6 +210,30 @@ async def test_M1_takes_that_cannot_be_are_never_booked_as_they_stand(scene, wro
     result = (await scene.book(scene.settlement("alice", 5, (take,))))[0]
     assert result in {Booked.LATE, Booked.PARKED}
     assert await scene.balance("alice") in {10 * scene.USD - 5, 10 * scene.USD}
+
+
+async def test_M1_parts_that_add_up_by_a_negative_one_are_never_booked_as_they_stand(scene):
+    part = await start(scene)
+    takes = (part._replace(amount_pico=10), part._replace(amount_pico=-5))
+    (result,) = await scene.book(scene.settlement("alice", 5, takes))
+    assert result in {Booked.LATE, Booked.PARKED}
+    assert await scene.balance("alice") in {10 * scene.USD - 5, 10 * scene.USD}
+
+
+async def test_S10_more_tokens_than_a_store_can_count_are_put_aside_and_stop_nobody(scene):
+    part = await start(scene)
+    await scene.user("bob", usd=1)
+    (of_bob,) = await scene.lease("bob", 5)
+    paid = part._replace(amount_pico=5)
+    results = await scene.book(
+        scene.settlement("alice", 5, (paid,), input_total=2**63),
+        scene.settlement("alice", 5, (paid,)),
+        scene.settlement("bob", 5, (of_bob,)),
+    )
+    assert results[0] is Booked.PARKED
+    assert await scene.balance("alice") == 10 * scene.USD - 5
+    assert await scene.balance("bob") == scene.USD - 5
+    assert [(one["kind"], one["user"]) for one in await scene.store.parked()] == [("poison", "alice")]
 
 
 async def test_S09_other_content_under_a_booked_id_is_parked_and_changes_nothing(scene):

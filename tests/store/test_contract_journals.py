@@ -2,6 +2,7 @@
 
 import pytest
 
+from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError, StoreRefusedError
 from farebox.store.base import Booked, JournalState
 
@@ -80,6 +81,18 @@ async def test_M1_the_end_of_a_journal_returns_its_leases(scene, ended):
         (change.kind, change.subject, change.journal) for change in await scene.store.changes_after(0, 99)
     }
     assert ("fence", "bob", scene.J) in told
+    await scene.sound()
+
+
+async def test_M10_a_journal_that_leases_of_many_users_ends_page_by_page(scene, monkeypatch):
+    monkeypatch.setattr(limits, "users_per_transaction_max", 2)
+    await scene.journal()
+    users = [await scene.user(f"user{number}", usd=1) for number in range(5)]
+    for user in users:
+        await scene.lease(user, 50)
+    await scene.store.end_journal(scene.J, "lost")
+    assert [await scene.leased(user) for user in users] == [0] * 5
+    assert [state.state for state in await scene.store.journal_states()] == ["lost"]
     await scene.sound()
 
 

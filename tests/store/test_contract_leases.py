@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from farebox.base import limits
 from farebox.base.errors import StoreRefusedError
 from farebox.base.records import LotAmount
 from farebox.store.base import Booked, Change, Event
@@ -82,6 +83,16 @@ async def test_why_nothing_is_granted(scene, outside):
     assert (await grant(scene)).reason == "parked"
 
 
+async def test_M10_with_too_many_exchanges_in_quarantine_no_more_is_granted(scene, monkeypatch):
+    await scene.user("alice", usd=1)
+    await scene.journal()
+    (part,) = await scene.lease("alice", 50)
+    monkeypatch.setattr(limits, "quarantined_per_user_max", 1)
+    assert (await grant(scene, op=1)).reason == ""
+    await scene.book(scene.settlement("alice", 0, (part,), quarantine="no price"))
+    assert (await grant(scene, op=2)).reason == "quarantined"
+
+
 async def test_S18_no_grant_on_a_balance_written_from_outside(scene, outside):
     await scene.user("alice", usd=1)
     await scene.journal()
@@ -136,6 +147,16 @@ async def test_a_return_that_does_not_match_changes_nothing(scene, wrong):
     epoch = 2 if wrong == "owner" else 1
     assert await scene.store.give_back(user, journal, epoch, 1, parts, scene.NOW) is None
     assert await scene.leased("alice") == 50
+    await scene.sound()
+
+
+async def test_an_empty_part_of_a_return_hinders_nothing(scene):
+    await scene.user("alice", usd=1)
+    await scene.journal()
+    (part,) = await scene.lease("alice", 50)
+    parts = [part._replace(lot="f" * 24, amount_pico=0), part]
+    assert await scene.store.give_back("alice", scene.J, 1, 1, parts, scene.NOW) == 2
+    assert await scene.leased("alice") == 0
     await scene.sound()
 
 

@@ -82,6 +82,12 @@ async def test_S10_a_row_that_cannot_be_stored_is_named_and_delays_no_other(scen
     assert await scene.store.request_log(bad.exchange) is None
 
 
+async def test_S10_rows_none_of_which_can_be_stored_are_named(scene):
+    rows = [scene.settlement("alice", 2**63), scene.settlement("alice", 2**63)]
+    assert sorted(await scene.store.log(rows, {})) == sorted(row.exchange for row in rows)
+    assert await scene.store.request_logs("alice", 9) == []
+
+
 async def test_M11_no_row_holds_a_key(scene):
     record = scene.settlement("alice", 1)
     await scene.store.log([record], {})

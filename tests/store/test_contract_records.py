@@ -218,3 +218,8 @@ async def test_what_one_event_brings_to_two_pools_may_end_at_two_times(scene):
     assert await apply(scene, event) is EventResult.DONE
     ends = {lot.pool: lot.expires_at_ms for lot in (await scene.store.account("alice")).lots}
     assert ends == {"creditsNew": scene.NOW + 700, "refCredits": None}
+
+
+async def test_a_kind_nobody_keeps_has_no_records(scene):
+    assert await scene.store.record("rumour", "sepay:1") is None
+    assert await scene.store.records("rumour", limit=9) == []

@@ -17,8 +17,8 @@ from farebox.base.errors import InvariantBrokenError, StoreDownError, StoreRefus
 from farebox.base.records import Claim
 from farebox.store import open_store
 from farebox.store.base import Event, EventResult
-from farebox.store.sqlite import SQLiteStore, logs, moves, schema
-from farebox.store.sqlite.connection import Lane, fault, is_row_error, savepoint
+from farebox.store.sqlite import SQLiteStore, logs, moves, schema, single
+from farebox.store.sqlite.connection import Lane, _keep_write_ahead_log, fault, is_row_error, savepoint
 
 PYTHON = Path(__file__).resolve().parents[2] / "python"
 
@@ -289,6 +289,28 @@ async def test_a_place_without_write_ahead_log_is_refused(monkeypatch):
     await lane.close()
 
 
+def test_S14_the_switch_to_a_write_ahead_log_waits_for_whoever_is_quicker():
+    class Busy:
+        """A file that two others are switching at this moment."""
+
+        asked = 0
+
+        def execute(self, _statement: str) -> "Busy":
+            self.asked += 1
+            if self.asked < 3:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return self
+
+        def fetchone(self) -> tuple[str]:
+            return ("wal",)
+
+    file = Busy()
+    assert _keep_write_ahead_log(file) == "wal"
+    assert file.asked == 3
+
+
 async def test_a_store_not_open_or_closed_says_so(path):
     store = SQLiteStore(path)
     with pytest.raises(StoreDownError, match="not open"):
@@ -388,6 +410,21 @@ async def test_a_disk_that_fails_while_committing_leaves_the_outcome_unknown(sto
         await store.set_user_active("alice", False, "test", 1)
     store._writer._connection = whole
     assert (await store.account("alice")).is_active
+
+
+async def test_trouble_while_a_record_is_booked_alone_is_not_a_bad_record(store, scene, monkeypatch):
+    await scene.user("alice", usd=1)
+    await scene.journal()
+
+    def failing(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(single, "_book", failing)
+        with pytest.raises(StoreDownError, match="disk I/O error"):
+            await store.book(scene.J, 1, [scene.settlement("alice", 9)], scene.NOW)
+    assert await store.parked() == []
+    assert await scene.balance("alice") == scene.USD
 
 
 @pytest.mark.parametrize("operation", ["book", "book one by one", "log", "apply_event"])

@@ -461,6 +461,26 @@ async def test_poison_met_by_a_conflict_waits_for_the_next_step(
     assert (await world.state()).applied == position(1, 2)
 
 
+async def test_S10_a_record_that_is_parked_for_its_poison_may_wait_for_the_store(
+    world: Any, faulty: Any, in_memory: Any
+) -> None:
+    await world.user("alice", 3)
+    await world.lease("alice", 2)
+    store = faulty(world.store)
+    together, alone, one_by_one, stand_in = range(4)
+    for number in (together, alone, one_by_one):
+        store.fail("book", number, "before", InvariantBrokenError("a value cannot be stored"))
+    store.fail("book", stand_in, "before", StoreConflictError("busy"))
+    poison, sound = world.settlement("alice", USD), world.settlement("alice", USD)
+    applier = applier_of(world, store, in_memory([poison, sound]))
+    await applier.step(await world.state(), world.NOW)
+    assert applier.unbooked_count == 2
+    await finish(world, applier)
+    assert [one["exchange"] for one in await world.store.parked()] == [poison.exchange]
+    assert await world.store.row_ids([("alice", sound.exchange)]) == {sound.exchange}
+    assert (await world.store.account("alice")).balances["credits"] == 2 * USD
+
+
 @pytest.mark.parametrize("method", ["log", "roll_up"])
 async def test_S10_a_fault_of_records_in_logs_or_rollups_never_delays_money(
     world: Any, faulty: Any, in_memory: Any, method: str
@@ -557,7 +577,9 @@ async def test_M10_dead_letters_are_bounded_and_a_full_disk_is_no_stop(
     assert letters.count == 2
 
 
-async def test_what_was_taken_is_found_behind_many_newer_rows(world: Any) -> None:
+async def test_what_was_taken_is_found_behind_many_newer_rows(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from farebox.writer.charged import charged_of
 
     await world.user("alice", 300)
@@ -569,3 +591,5 @@ async def test_what_was_taken_is_found_behind_many_newer_rows(world: Any) -> Non
         wanted.exchange: USD,
         later[3].exchange: USD // 10,
     }
+    monkeypatch.setattr(limits, "records_per_batch_max", 100)
+    assert await charged_of(world.store, [wanted]) == {wanted.exchange: 0}, "the search has an end (M10)"

@@ -2,6 +2,7 @@
 own functions write for it, or leaves it to them (M1, M4): nothing is booked that they would refuse.
 """
 
+import base64
 import dataclasses
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ from farebox.base import frames
 from farebox.base.records import WALLETS, LotAmount, Settlement
 from farebox.journal.frames import Frame
 from farebox.ledger.settlement import rows_of
-from farebox.store.booking_rules import output_tokens
+from farebox.store.booking_rules import is_refusal, output_tokens
 from farebox.store.rollups import CUT, cells, usage_of, usages_of
 from farebox.store.sqlite import logs, rows
 from farebox.writer.batch import Finished, _check, finished_of
@@ -306,3 +307,34 @@ def test_rollups_of_a_batch_add_up_to_those_of_its_records(settlements: list[Set
     batch = [Frame(frames.SETTLE, 1 + index, one.encode()) for index, one in enumerate(settlements * 2)]
     made = [one.settlement for one in finished_of("a1" * 8, batch)[0]]
     assert cells(usages_of(made)) == cells(map(usage_of, settlements * 2))
+
+
+ODD_PAYLOADS = {
+    "no JSON": (b"\x00", f"{'j' * 16}-4d", ""),
+    "no array": (b'{"exchange":"e1"}', f"{'j' * 16}-4d", ""),
+    "names that are no text": (b"[1,2]", f"{'j' * 16}-4d", ""),
+    "a record of another version": (b'["e1","alice","later"]', "e1", "alice"),
+}
+
+
+@pytest.mark.parametrize(("payload", "exchange", "user"), ODD_PAYLOADS.values(), ids=ODD_PAYLOADS)
+def test_M5_a_record_nobody_can_read_waits_for_an_operator_under_the_names_it_shows(
+    payload: bytes, exchange: str, user: str
+) -> None:
+    (record,), unreadable = finished_of("j" * 16, [frame(payload)])
+    assert unreadable == [record]
+    settlement = record.settlement
+    assert (record.pos, settlement.exchange, settlement.user) == (77, exchange, user)
+    assert settlement.quarantine.startswith(f"unreadable record at {'j' * 16}:77: ")
+    assert not settlement.quarantine.endswith(": None")
+    assert base64.b64decode(settlement.raw_usage) == payload
+    assert (settlement.amount_pico, settlement.takes, settlement.counts) == (0, (), {})
+    assert (settlement.evidence, settlement.outcome, settlement.status) == ("none", "unreadable", 0)
+    assert Settlement.decode(settlement.encode()) == settlement
+    assert not is_refusal(settlement)
+
+
+@pytest.mark.parametrize("number", [-1, 2**62 + 1, True, 1.0])
+def test_numbers_no_store_can_add_up_are_named(number: object) -> None:
+    with pytest.raises(ValueError, match=f"^{number!r} is no amount, count or time"):
+        _check(example(input_total=number))

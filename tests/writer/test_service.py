@@ -3,6 +3,7 @@
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,14 @@ async def test_workers_are_told_what_is_applied_changed_and_stale(
     await remote.open()
     await until(lambda: {"connected": []} in heard)
     assert (await remote.account("alice")).balances["credits"] == USD
+    assert writer.workers == 1
     world.put(journal, world.settlement("alice", 3 * USD))
     await until(lambda: {"applied": [journal.id, journal.last_pos]} in heard)
     assert {"fence": [journal.id, "alice"]} in heard
     await world.store.append_change("key", "digest", "")
     await until(lambda: any(m.get("change", [0, ""])[1:3] == ["key", "digest"] for m in heard))
     await remote.close()
+    await until(lambda: writer.workers == 0)
     writer.stop()
     await running
     journal.close()
@@ -127,6 +130,51 @@ async def test_a_clean_stop_books_what_the_journals_hold(world: Any, root: Path,
     await written(journal)
     writer.stop()
     await running
+    assert (await world.store.account("alice")).balances["credits"] == 9 * USD
+    journal.close()
+
+
+async def test_a_backlog_is_booked_batch_after_batch_without_a_pause(
+    world: Any, root: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(limits, "apply_interval_s", 3600.0)
+    monkeypatch.setattr(limits, "batch_bytes", 1024)
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    for _ in range(10):
+        world.put(journal, world.settlement("alice", USD // 10))
+        await written(journal)
+    writer = Writer(world.store, root)
+    running = asyncio.create_task(writer.run())
+
+    async def is_applied() -> bool:
+        return (await world.state(journal.id)).applied == journal.last_pos
+
+    await until(is_applied)
+    writer.stop()
+    await running
+    assert (await world.store.account("alice")).balances["credits"] == 9 * USD
+    journal.close()
+
+
+async def test_S17_a_journal_the_store_has_forgotten_is_not_booked_a_second_time(
+    world: Any, root: Path
+) -> None:
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    world.put(journal, world.settlement("alice", USD))
+    await written(journal)
+    writer = Writer(world.store, root)
+    await writer.drain()
+    with sqlite3.connect(world.path) as connection:
+        connection.execute("DELETE FROM journals")
+    connection.close()
+    world.put(journal, world.settlement("alice", USD))
+    await written(journal)
+    await writer.drain()
+    writer.close()
     assert (await world.store.account("alice")).balances["credits"] == 9 * USD
     journal.close()
 
@@ -279,6 +327,22 @@ async def test_hole_51_a_claim_whose_collector_died_is_collected_by_every_writer
     await running
 
 
+async def test_hole_16_a_claim_goes_on_until_what_it_asks_for_is_there(world: Any) -> None:
+    from farebox.writer.sweep import collect_claims
+
+    await world.user("alice", 1)
+    refund = Transaction("alice", "refund", "r1", "credits", -3 * USD, (), "dispute", world.NOW)
+    assert await world.store.apply_event(Event((refund,), claims=True), world.NOW) is EventResult.DONE
+    for bought_usd, ended in ((1, 0), (5, 1)):
+        lot = LotAmount(world.fresh(24), "credits", bought_usd * USD)
+        row = Transaction("alice", "earned_purchase", lot.lot, "credits", lot.amount_pico, (lot,), "test", 1)
+        assert await world.store.apply_event(Event((row,)), world.NOW) is EventResult.DONE
+        assert await collect_claims(world.store, world.NOW) == ended
+    assert await collect_claims(world.store, world.NOW) == 0
+    assert (await world.store.account("alice")).balances["credits"] == 4 * USD
+    assert await world.differences() == []
+
+
 async def test_what_comes_before_damage_is_booked_before_the_damage_is_told(
     world: Any, root: Path, monkeypatch: Any
 ) -> None:
@@ -355,6 +419,27 @@ async def test_a_journal_no_worker_takes_is_retired_and_one_that_is_held_is_left
     assert account.leases == {}
     assert held.directory.exists()
     held.close()
+
+
+async def test_a_journal_that_is_not_applied_in_time_is_retired_another_time(
+    world: Any, root: Path, monkeypatch: Any
+) -> None:
+    await world.user("alice", 10)
+    orphan = await world.journal(root)
+    world.put(orphan, world.settlement("alice", USD))
+    await written(orphan)
+    orphan.close()
+    writer = Writer(world.store, root, wall_ms=lambda: world.NOW)
+    monkeypatch.setattr(limits, "adopt_wait_s", 0.0)
+    await writer._adopt_orphans()
+    assert orphan.directory.exists()
+    assert (await world.state(orphan.id)).state == "live"
+    await writer.drain()
+    monkeypatch.setattr(limits, "adopt_wait_s", 60.0)
+    await writer._adopt_orphans()
+    writer.close()
+    assert not orphan.directory.exists()
+    assert (await world.state(orphan.id)).state == "retired"
 
 
 async def test_hole_12_the_writer_ends_no_exchange_only_its_journals_owner_does(

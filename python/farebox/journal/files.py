@@ -66,9 +66,6 @@ class Files:
         """Names in a directory, sorted."""
         return sorted(os.listdir(directory))  # noqa: PTH208 - names only, no stat per entry
 
-    def exists(self, path: Path) -> bool:
-        return path.exists()
-
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 

@@ -75,13 +75,11 @@ class Journal:
             )
         found, self._scan = self._scan, None
         is_durable = durability == "disk"
-        self._sync = SyncThread(self._files, wake, at_once=is_durable, on_sync=self.on_sync)
-        self._appender = Appender(
-            self._files, self.directory, schedule, durable=is_durable, dirty=self._sync.dirty
-        )
-        self._appender.begin(epoch, found.synced_pos, found.unsynced)
-        self.epoch = epoch
-        self._sync.start(self._appender)
+        sync = SyncThread(self._files, wake, at_once=is_durable, on_sync=self.on_sync)
+        appender = Appender(self._files, self.directory, schedule, durable=is_durable, dirty=sync.dirty)
+        appender.begin(epoch, found.synced_pos, found.unsynced)
+        self._sync, self._appender, self.epoch = sync, appender, epoch
+        sync.start(appender)
 
     # -- appending -------------------------------------------------------------------------------------------
     def append(self, kind: int, payload: bytes, then: Then | None = None) -> None:
@@ -134,14 +132,13 @@ class Journal:
         """
         appender, self._appender = self._appender, None
         try:
-            if appender is not None:
+            if appender is not None and self._sync is not None:
+                self._sync.stop()
                 self._finish(appender)
         finally:
             self._files.close(self._lock)
 
     def _finish(self, appender: Appender) -> None:
-        if self._sync is not None:
-            self._sync.stop()
         descriptors = appender.close()
         try:
             for descriptor in descriptors:

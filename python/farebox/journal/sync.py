@@ -44,13 +44,12 @@ class SyncThread:
         self._ending = threading.Event()
         self._appender: Appender | None = None
         self._failed = False
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
         self.syncs_total = 0
 
     def start(self, appender: Appender) -> None:
         """Begin to sync what `appender` writes."""
         self._appender = appender
-        self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
         self._thread.start()
 
     def dirty(self) -> None:
@@ -62,8 +61,7 @@ class SyncThread:
         """End the thread; it finishes the sync it is in."""
         self._ending.set()
         self._dirty.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         idle_rounds = 0

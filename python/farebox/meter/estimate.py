@@ -101,7 +101,7 @@ def tool_fee_kind(tool: str) -> str | None:
 
 def tool_fees(hosted_tools: Iterable[str]) -> dict[str, int]:
     """Kind of fee -> calls to hold for, over the hosted tools that have a fee."""
-    kinds = {tool_fee_kind(tool) for tool in hosted_tools} - {None, ""}
+    kinds = {tool_fee_kind(tool) for tool in hosted_tools}
     return dict.fromkeys(sorted(kind for kind in kinds if kind), HOSTED_TOOL_CALLS)
 
 

@@ -326,9 +326,11 @@ class Writer:
         return True
 
     async def _pause(self, duration_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(duration_s):
-                await self._stopping.wait()
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((stopped,), timeout=duration_s)
+        finally:
+            stopped.cancel()
 
 
 class _Applied:

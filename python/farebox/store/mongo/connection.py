@@ -8,7 +8,6 @@ durability are refused (fault row S07).
 
 import asyncio
 import contextlib
-import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -167,7 +166,9 @@ class Connection:
         it. Raises UnstorableError where an update does not fit a document that others have written to.
         """
         deadline_s = time.monotonic() + limits.store_timeout_s
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return await self._attempt(work, deadline_s)
             except StoreConflictError:
@@ -175,7 +176,6 @@ class Connection:
                 if attempt >= attempts or time.monotonic() + pause_s >= deadline_s:
                     raise
                 await asyncio.sleep(pause_s)
-        raise AssertionError("unreachable")
 
     async def _attempt(self, work: Callable[[Place], Awaitable[T]], deadline_s: float) -> T:
         database = self.database

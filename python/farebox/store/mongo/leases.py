@@ -50,7 +50,7 @@ async def grant(
         current = await connection.read(lambda place: journals.is_current(place, journal, epoch))
         reason = "stale" if not current or is_stale(entry, epoch, op) else why_no_grant(account)
         slices = () if reason else choose_slices(account, wallet, need_pico, want_pico, now_ms)
-        if not reason and not slices and want_pico > 0:
+        if not reason and not slices:
             reason = why_nothing_left(account, wallet, now_ms)
         if reason:
             return answer(account, wallet, now_ms, reason, entry_op)
@@ -112,15 +112,9 @@ def _grant_update(
     if entry is None:
         guard[path] = {"$exists": False}
         update["$set"] = {f"{path}.owner": epoch, f"{path}.dead": False}
-        if not slices:
-            update["$set"][f"{path}.lots"] = {}
     else:
         guard |= {f"{path}.owner": epoch, f"{path}.op": entry.op, f"{path}.dead": {"$ne": True}}
     return guard, update
-
-
-def _or_nothing(path: str) -> dict[str, Any]:
-    return {"$ifNull": [path, usd(0)]}
 
 
 async def give_back(

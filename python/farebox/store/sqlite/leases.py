@@ -42,7 +42,7 @@ def grant(
     entry_op = entry.op if entry is not None else 0
     reason = _obstacle(connection, account, journal, epoch, op)
     slices = () if reason else choose_slices(account, wallet, need_pico, want_pico, now_ms)
-    if not reason and not slices and want_pico > 0:
+    if not reason and not slices:
         reason = why_nothing_left(account, wallet, now_ms)
     if reason:
         return answer(account, wallet, now_ms, reason, entry_op)
