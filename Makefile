@@ -86,7 +86,7 @@ wheel: build ## dist/farebox-*.whl
 clean: ## remove everything that can be built again
 	@rm -rf $(VENV) target dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@rm -rf .import_linter_cache python/farebox/_meter*.so
-	@find bench/results -type f ! -name reference.json -delete 2>/dev/null || true
+	@find bench/results -type f ! -name reference.json ! -name compare.json -delete 2>/dev/null || true
 	@find python tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- tests -------------------------------------------------------------------------------------------------
@@ -249,6 +249,12 @@ bench: build $(STAMPS)/test ## Farebox and nginx over the whole matrix, and ever
 .PHONY: bench-reference
 bench-reference: build ## make RESULT= (a JSON file of `make bench`) the committed result, and README's table of it
 	@$(BIN)/python bench/report.py $(RESULT) --reference --readme
+
+PEERS ?= nginx,farebox,litellm,one-api,one-api-batched,new-api,portkey
+.PHONY: bench-compare
+bench-compare: build $(STAMPS)/test ## Farebox, nginx and PEERS= from the registries: speed, and whether the money survives (SECONDS= a load, default 5)
+	@PYTHONPATH=bench $(BIN)/python -m compare --peers $(PEERS) \
+	  --seconds $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),5) $(ARGS)
 
 .PHONY: bench-soak
 bench-soak: build $(STAMPS)/test ## half load for SECONDS= (default 3600): memory, descriptors, verify; ARGS="--rate PER_S"

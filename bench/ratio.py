@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,28 +52,39 @@ class Round:
         return self.per_s if self.busy > FULL_CORE else self.per_s / self.busy
 
 
-def plain_load(port: int, key: str, seconds: float, core: int) -> dict[str, Any]:
+def plain_load(
+    port: int,
+    key: str,
+    seconds: float,
+    core: int,
+    connections: int = CONNECTIONS,
+    headers: Sequence[str] = (),
+) -> dict[str, Any]:
     """Wrk with its script; requests, errors and latencies."""
     command = [
         "wrk",
         "-t1",
-        f"-c{CONNECTIONS}",
+        f"-c{connections}",
         f"-d{max(1, round(seconds))}s",
         "-s",
         str(rig.HERE / "post.lua"),
     ]
     command[0] = rig.program("wrk")
     environment = {**os.environ, "BENCH_BODY": rig.PLAIN_BODY, "BENCH_KEY": key}
+    environment["BENCH_HEADERS"] = "\n".join(headers)
     result = _run_on(core, [*command, f"http://127.0.0.1:{port}{rig.PATH}"], environment)
     if result["errors"] or result["timeouts"]:
         rig.stop_with(f"void: {result['errors']} errors and {result['timeouts']} timeouts at the generator")
     return result
 
 
-def streamed_load(port: int, key: str, seconds: float, core: int) -> dict[str, Any]:
+def streamed_load(
+    port: int, key: str, seconds: float, core: int, headers: Sequence[str] = ()
+) -> dict[str, Any]:
     """The streamed generator; streams, events and failures."""
     command = [sys.executable, str(rig.HERE / "stream_load.py"), "--port", str(port), "--key", key]
     command += ["--streams", str(STREAMS), "--seconds", str(seconds), "--body", rig.STREAM_BODY]
+    command += [word for header in headers for word in ("--header", header)]
     result = _run_on(core, command, dict(os.environ))
     if result["failed"] or result["done"] != result["asked"]:
         rig.stop_with(f"void: {result['asked'] - result['done']} of {result['asked']} streams failed")
@@ -92,12 +103,23 @@ def _run_on(core: int, command: list[str], environment: dict[str, str]) -> dict[
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def measured_plain(process: rig.Process, port: int, key: str, seconds: float, core: int) -> Round:
-    """Small chat exchanges: rate, CPU µs a request (settling included), how busy the core was."""
-    plain_load(port, key, WARM_UP_S, core)
+def measured_plain(
+    process: rig.Process,
+    port: int,
+    key: str,
+    seconds: float,
+    core: int,
+    connections: int = CONNECTIONS,
+    headers: Sequence[str] = (),
+) -> Round:
+    """Small chat exchanges: rate, CPU µs a request (settling included), how busy the core was.
+
+    `headers`: more of them, as `name: value`.
+    """
+    plain_load(port, key, WARM_UP_S, core, connections, headers)
     rig.settle(process)
     before_s = process.cpu_s()
-    result = plain_load(port, key, seconds, core)
+    result = plain_load(port, key, seconds, core, connections, headers)
     loaded_s = process.cpu_s() - before_s
     catch_up_s = rig.settle(process)
     took_s = result["duration_us"] / 1e6
@@ -106,12 +128,14 @@ def measured_plain(process: rig.Process, port: int, key: str, seconds: float, co
     return Round(per_s, cpu_us, loaded_s / took_s, result["p50_us"], result["p99_us"], catch_up_s)
 
 
-def measured_streams(process: rig.Process, port: int, key: str, seconds: float, core: int) -> Round:
+def measured_streams(
+    process: rig.Process, port: int, key: str, seconds: float, core: int, headers: Sequence[str] = ()
+) -> Round:
     """Streams at a fixed pace: events a second, CPU µs an event (opening and settling included)."""
-    streamed_load(port, key, WARM_UP_S, core)
+    streamed_load(port, key, WARM_UP_S, core, headers)
     rig.settle(process)
     before_s = process.cpu_s()
-    result = streamed_load(port, key, seconds, core)
+    result = streamed_load(port, key, seconds, core, headers)
     loaded_s = process.cpu_s() - before_s
     catch_up_s = rig.settle(process)
     cpu_us = (process.cpu_s() - before_s) / result["events"] * 1e6

@@ -201,9 +201,9 @@ class Rig:
         for process in reversed(self._running[1:]):
             self.stop(process)
 
-    def wait_ready(self, process: Process, port: int, path: str) -> None:
+    def wait_ready(self, process: Process, port: int, path: str, limit_s: float = _READY_S) -> None:
         """Until a GET answers 200; ends the benchmark with the child's log otherwise."""
-        ends_s = time.monotonic() + _READY_S
+        ends_s = time.monotonic() + limit_s
         while get(port, path)[0] != 200:
             if process.child.poll() is not None or time.monotonic() > ends_s:
                 stop_with(f"{process.name} is not ready:\n{process.tail()}")

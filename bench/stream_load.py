@@ -75,11 +75,13 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--body", required=True)
+    parser.add_argument("--header", action="append", default=[], help="one more, as NAME: VALUE")
     options = parser.parse_args()
     body = options.body.encode()
+    more = "".join(f"{header}\r\n" for header in options.header)
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {options.key}\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"authorization: Bearer {options.key}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
     )
     result = uvloop.run(load(options.port, head.encode() + body, options.streams, options.seconds))
     print(json.dumps(result))

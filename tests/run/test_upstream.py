@@ -161,3 +161,14 @@ def test_the_log_file_has_one_line_per_exchange(upstream: Upstream) -> None:
         "status": 200,
         "usage": {"input": 12, "output": 5},
     }
+
+
+def test_a_request_in_chunks_is_answered_like_one_with_a_length(upstream: Upstream) -> None:
+    body = json.dumps({"model": "m", "messages": said(prompt=9, completion=3)}).encode()
+    pieces = (body[at : at + 7] for at in range(0, len(body), 7))
+    with httpx.Client(base_url=upstream.url, headers={"x-api-key": "sk-upstream"}) as client:
+        usages = [
+            client.post("/v1/chat/completions", content=content).json()["usage"] for content in (pieces, body)
+        ]
+    assert usages[0] == usages[1]
+    assert upstream.log()["usage"] == {"input": 18, "output": 6}

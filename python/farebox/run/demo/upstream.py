@@ -4,8 +4,8 @@
 
 It serves the routes of `answers.ROUTES`, streamed and not; a request's last user message may hold a script
 (see `script.py`). It never limits a benchmark: an asyncio protocol, answers rendered once per distinct
-request and remembered, one write per answer. It is no general server: requests need a Content-Length, and
-pipelined requests wait for the answer before them.
+request and remembered, one write per answer. It is no general server: a chunked request may have no trailers,
+and pipelined requests wait for the answer before them.
 
 It keeps its own books, so that what it served can be held against what was billed. One line per exchange, in
 memory (the last `LINES_KEPT`) and appended to `--log`:
@@ -164,6 +164,9 @@ class Connection(asyncio.Protocol):
             self._buffer = buffer
             return
         head = buffer[:end]
+        if is_chunked(head):
+            self._receive_chunked(head, buffer, end + 4)
+            return
         length = _content_length(head)
         stop = end + 4 + length
         if len(buffer) < stop:
@@ -175,14 +178,23 @@ class Connection(asyncio.Protocol):
         self._buffer = buffer[stop:]
         self._respond(head, buffer[end + 4 : stop])
 
+    def _receive_chunked(self, head: bytes, buffer: bytes, begin: int) -> None:
+        whole = chunked_body(buffer, begin)
+        if whole is None:
+            self._buffer = buffer
+            if len(buffer) > REQUEST_BYTES_MAX and self._transport is not None:
+                self._transport.abort()
+            return
+        body, stop = whole
+        self._buffer = buffer[stop:]
+        self._respond(head, body)
+
     def _respond(self, head: bytes, body: bytes) -> None:
         path = head.split(b" ", 2)[1]
         if path.startswith(b"/_"):
             self._internal(path)
             return
-        if length_missing(head):
-            plan = refusal("", path.decode("latin-1"), 411, "a Content-Length is needed")
-        elif self._key and self._key not in head:
+        if self._key and self._key not in head:
             plan = refusal(
                 ROUTES.get(path.decode("latin-1"), ""), path.decode("latin-1"), 401, "not the upstream's key"
             )
@@ -241,9 +253,24 @@ def _content_length(head: bytes) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def length_missing(head: bytes) -> bool:
-    """Whether a POST came with a transfer coding instead of a length."""
-    return head.startswith(b"POST") and b"content-length:" not in head.lower()
+def is_chunked(head: bytes) -> bool:
+    """Whether a request's body comes in chunks, as some gateways send it on."""
+    return b"\r\ntransfer-encoding: chunked" in head.lower()
+
+
+def chunked_body(data: bytes, begin: int) -> tuple[bytes, int] | None:
+    """The chunked body that begins there, and where it ends; None while some of it is missing."""
+    parts = []
+    while (line_end := data.find(b"\r\n", begin)) >= 0:
+        size = int(data[begin:line_end].partition(b";")[0], 16)
+        begin = line_end + 2
+        if len(data) < begin + size + 2:
+            return None
+        parts.append(data[begin : begin + size])
+        begin += size + 2
+        if not size:
+            return b"".join(parts), begin
+    return None
 
 
 async def serve(
