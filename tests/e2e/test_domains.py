@@ -227,16 +227,33 @@ def test_a_post_is_never_sent_twice(domains: Domains) -> None:
     assert domains.verified().differences == []
 
 
+def nginx_check(folder: Path) -> tuple[int, str]:
+    """Status and words of nginx's own check of the shipped file, with certificates in a folder."""
+    write_nginx_config(folder / "nginx.conf", folder, 8443, 8080)
+    command = [needs_program("nginx"), "-t", "-c", str(folder / "nginx.conf")]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return checked.returncode, checked.stderr
+
+
 def test_the_shipped_file_passes_nginx_own_check_without_a_warning(tmp_path: Path) -> None:
-    nginx = needs_program("nginx")
     for name in ("chat", "chat2"):
         make_certificate(tmp_path, name)
-    write_nginx_config(tmp_path / "nginx.conf", tmp_path, 8443, 8080)
-    checked = subprocess.run(
-        [nginx, "-t", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True, check=False
-    )
-    assert checked.returncode == 0, checked.stderr
-    assert "warn" not in checked.stderr
+    status, said = nginx_check(tmp_path)
+    assert status == 0, said
+    assert "warn" not in said
+
+
+@pytest.mark.parametrize("missing", ["chat.crt", "chat2.key"])
+def test_a_missing_certificate_is_named_by_nginx_own_check(tmp_path: Path, missing: str) -> None:
+    for name in ("chat", "chat2"):
+        make_certificate(tmp_path, name)
+    (tmp_path / missing).unlink()
+    status, said = nginx_check(tmp_path)
+    assert status == 1
+    faults = [line for line in said.splitlines() if "[emerg]" in line]
+    assert len(faults) == 1
+    assert f'"{tmp_path / missing}"' in faults[0]
+    assert "No such file or directory" in faults[0]
 
 
 def test_streams_outlive_the_workers_behind_nginx(domains: Domains) -> None:
