@@ -105,7 +105,7 @@ class StatisticsStore(Protocol):
 
     async def usages(self, from_ms: int, to_ms: int, user: str = "") -> list[Usage]:
         """What request-log rows from `from_ms` to before `to_ms`, within one quarter of an hour, add to sums:
-        together by user, model and wallet.
+        together by user, model and wallet; `ended_ms` is some moment of that quarter.
         """
 
     async def users(self, after: str, limit: int) -> list[UserRow]:
