@@ -207,8 +207,54 @@ async def test_other_lists_have_pages_too(desk):
         ("carol", "1"),
         ("bob", "1"),
     ]
-    assert len((await desk.get("/api/admin/writers"))["writers"]) == 2
+    writers = await pages(desk, "/api/admin/writers", "writers", "after", 1)
+    assert [one["journal"] for one in writers] == [f"{number:016x}" for number in range(2)]
     assert await pages(desk, "/api/admin/parked", "parked", "before", 1) == []
+    for number in range(3):
+        await create_admin(desk.store, f"more-{number}", "support", None, "test", NOW + 1 + number // 2)
+    tokens = await pages(desk, "/api/admin/tokens", "tokens", "before", 2)
+    assert [one["name"] for one in tokens[:1]] == ["more-2"]
+    assert sorted(one["name"] for one in tokens) == [
+        "eve-admin",
+        "eve-read-only",
+        "more-0",
+        "more-1",
+        "more-2",
+    ]
+
+
+async def test_keys_have_pages_for_operators_and_for_their_owner(desk):
+    await desk.store.create_user("alice", "user", "test", NOW)
+    made = [
+        await create_key(desk.store, "alice", f"k{number}", "test", NOW + number // 2) for number in range(5)
+    ]
+    desk.tokens["user"] = made[0].key
+    by_age = sorted(enumerate(made), key=lambda one: (-(one[0] // 2), one[1].record.digest))
+    expected = [one.record.label for _, one in by_age]
+    for path, role in (("/api/admin/users/alice/keys", "admin"), ("/api/keys", "user")):
+        for limit in (1, 2, 5):
+            found = await pages(desk, path, "keys", "before", limit, role)
+            assert [one["label"] for one in found] == expected
+        assert (await desk.get(f"{path}?before=nobody-has-it", role))["keys"] == []
+    document = await desk.get("/api/admin/users/alice")
+    assert ([one["label"] for one in document["keys"]], document["next"]) == (expected, None)
+
+
+async def test_pools_are_shown_to_admins_as_the_ledger_has_them(desk):
+    await desk.store.create_user("alice", "user", "test", NOW)
+    await desk.post("/api/admin/users/alice/grants", {"pool": "credits", "amount": "3", "reason": "because"})
+    found = await desk.get("/api/admin/pools")
+    assert (found["period"], found["pools"]["credits"]) == (
+        "all",
+        {
+            "balance": "3",
+            "spent_share": "",
+            "types": {"earned_bonus": {"amount": "3", "transactions": 1, "users": 1}},
+        },
+    )
+    before = await desk.get("/api/admin/pools?from=2020-01-01&to=2020-01-02")
+    assert (before["pools"]["credits"]["balance"], before["pools"]["credits"]["types"]) == ("3", {})
+    assert (await desk.send("GET", "/api/admin/pools", "read-only"))[0] == 403
 
 
 async def test_a_key_is_made_once_per_idempotency_key_and_shown_once(desk):

@@ -187,7 +187,33 @@ async def operators_day(at: Watched) -> None:
     await at.go("Changes")
     await expect(page.get_by_role("region", name="Audit log")).to_contain_text("eve-admin")
     await at.inspect("changes")
+    await tokens(at)
     await at.log_out()
+
+
+async def tokens(at: Watched) -> None:
+    """Make a token for a colleague, see it once, and revoke it; a taken name is refused."""
+    page = at.page
+    await at.go("Tokens")
+    await page.get_by_label("Name").fill("colleague")
+    await page.get_by_label("Role").select_option("support")
+    await page.get_by_label("Ends in days").fill("30")
+    await page.get_by_role("button", name="Create").click()
+    made = (await at.said("shown this once: fbx-admin-")).rpartition(" ")[2]
+    assert made not in at.front.tokens.values()
+    row = page.get_by_role("row").filter(has_text="colleague")
+    await expect(row).to_contain_text("support")
+    await expect(row).to_contain_text("active")
+    await at.inspect("tokens")
+    await page.get_by_label("Name").fill("eve-support")
+    at.refusals = (400,)
+    await page.get_by_role("button", name="Create").click()
+    await expect(page.get_by_role("alert")).to_contain_text("eve-support has a token already")
+    at.refusals = ()
+    await row.get_by_role("button", name="Revoke the token of colleague").click()
+    await at.said("Revoked.")
+    await expect(row).to_contain_text("revoked")
+    await expect(row.get_by_role("button")).to_have_count(0)
 
 
 async def transfer(at: Watched) -> None:

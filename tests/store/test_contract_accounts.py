@@ -82,6 +82,10 @@ async def test_a_users_keys_come_newest_first(scene):
     for number, digest in enumerate(("d1", "d2", "d3")):
         await scene.store.create_key(scene.key("alice", digest), "cli", scene.NOW + number)
     assert [key.digest for key in await scene.store.keys_of("alice")] == ["d3", "d2", "d1"]
+    assert [key.digest for key in await scene.store.keys_of("alice", "d3", 1)] == ["d2"]
+    assert [key.digest for key in await scene.store.keys_of("alice", "d2")] == ["d1"]
+    assert await scene.store.keys_of("alice", "d1", 5) == []
+    assert await scene.store.keys_of("alice", "none", 5) == []
     assert await scene.store.keys_of("nobody") == []
 
 

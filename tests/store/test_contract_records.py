@@ -8,7 +8,7 @@ import pytest
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.records import LotAmount
-from farebox.store.base import Event, EventResult, Record, RecordChange
+from farebox.store.base import RECORD_KINDS, Event, EventResult, Record, RecordChange
 
 
 def payment(id_="sepay:1", status="planned", **more):
@@ -223,3 +223,20 @@ async def test_what_one_event_brings_to_two_pools_may_end_at_two_times(scene):
 async def test_a_kind_nobody_keeps_has_no_records(scene):
     assert await scene.store.record("rumour", "sepay:1") is None
     assert await scene.store.records("rumour", limit=9) == []
+
+
+async def test_sessions_are_removed_when_due_and_nothing_else_ever_is(scene):
+    for number, status in enumerate(("active", "active", "ended", "active")):
+        due_ms = scene.NOW + number // 3
+        record = Record("session", f"s{number}", 1, {}, status=status, created_ms=5, due_ms=due_ms)
+        await apply(scene, event_of(RecordChange.insert(record)))
+    await apply(scene, event_of(RecordChange.insert(payment(status="active", due_ms=1))))
+    assert await scene.store.expire_records("session", "active", scene.NOW, 1) == 1
+    assert await scene.store.expire_records("session", "active", scene.NOW, 9) == 1
+    assert await scene.store.expire_records("session", "active", scene.NOW, 9) == 0
+    left = await scene.store.records("session", limit=9)
+    assert [record.id for record in left] == ["s3", "s2"]
+    for kind in RECORD_KINDS.keys() - {"session"}:
+        with pytest.raises(InvariantBrokenError, match="kept for ever"):
+            await scene.store.expire_records(kind, "active", scene.NOW, 9)
+    assert await scene.store.record("payment", "sepay:1") is not None

@@ -17,7 +17,7 @@ from farebox.base.records import LotAmount, Transaction, Void
 from farebox.journal import prices_payload, sent_payload
 from farebox.meter import to_plain
 from farebox.meter.price_book import new_price_book
-from farebox.store.base import Event, EventResult
+from farebox.store.base import SESSION_STATUSES, Event, EventResult, Record, RecordChange
 from farebox.store.remote import RemoteStore
 from farebox.writer.adopt import adopt
 from farebox.writer.service import Writer
@@ -288,6 +288,20 @@ async def test_request_logs_go_after_their_ttl(world: Any, monkeypatch: Any) -> 
     day_ms = 86_400_000
     assert await expire_request_logs(world.store, world.NOW + 29 * day_ms) == 0
     assert await expire_request_logs(world.store, world.NOW + 31 * day_ms) == 5
+
+
+async def test_sessions_go_when_their_time_is_over_in_bounded_steps(world: Any, monkeypatch: Any) -> None:
+    from farebox.writer.sweep import expire_sessions
+
+    monkeypatch.setattr(limits, "records_page_max", 2)
+    for number in range(7):
+        status = SESSION_STATUSES[number % 2]
+        record = Record("session", f"s{number}", 1, {}, status=status, due_ms=world.NOW + number // 5)
+        event = Event((), records=(RecordChange.insert(record),))
+        assert await world.store.apply_event(event, world.NOW) is EventResult.DONE
+    assert await expire_sessions(world.store, world.NOW - 1) == 0
+    assert await expire_sessions(world.store, world.NOW) == 5
+    assert await expire_sessions(world.store, world.NOW + 1) == 2
 
 
 async def test_hole_17_an_account_that_changed_since_it_was_read_waits_for_the_next_sweep(world: Any) -> None:

@@ -11,7 +11,14 @@ from farebox.base import limits
 from farebox.base.records import KeyRecord
 from farebox.base.units import usd_from_pico
 from farebox.console.answers import Declined
-from farebox.console.input import CreateUserInput, KeyInput, KeyLimitsInput, NothingInput, UsersQuery
+from farebox.console.input import (
+    CreateUserInput,
+    KeyInput,
+    KeyLimitsInput,
+    NothingInput,
+    PageQuery,
+    UsersQuery,
+)
 from farebox.console.once import once
 from farebox.console.output import usd_number
 from farebox.console.routes import ADMINS, READERS, USER, USERS, Call, Route
@@ -35,15 +42,14 @@ async def users(call: Call) -> Document:
 
 
 async def user(call: Call) -> Document:
-    """One user: balances, lifetime counters, keys."""
+    """One user: balances, lifetime counters, his newest keys."""
     name = call.path["user"]
     if not name.isascii() or not name.isprintable():
         raise Declined(404, "unknown_user", "there is no such user")
     found = [row for row in await call.store.users(_before(name), 1) if row.user == name]
     if not found:
         raise Declined(404, "unknown_user", "there is no such user")
-    keys = await call.store.keys_of(name)
-    return {**user_view(found[0]), "keys": [key_view(key) for key in keys]}
+    return {**user_view(found[0]), **await _keys(call, name, PageQuery())}
 
 
 async def create_user(call: Call) -> Document:
@@ -59,12 +65,12 @@ async def create_user(call: Call) -> Document:
 
 async def keys_of_user(call: Call) -> Document:
     """A user's keys, newest first."""
-    return await _keys(call, call.path["user"])
+    return await _keys(call, call.path["user"], cast("PageQuery", call.asked))
 
 
 async def own_keys(call: Call) -> Document:
     """The caller's keys, newest first."""
-    return await _keys(call, call.caller.name)
+    return await _keys(call, call.caller.name, cast("PageQuery", call.asked))
 
 
 async def create_key_for(call: Call) -> Document:
@@ -144,12 +150,12 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/admin/users", READERS, users, query=UsersQuery),
     Route("POST", "/api/admin/users", ADMINS, create_user, CreateUserInput),
     Route("GET", "/api/admin/users/{user}", READERS, user),
-    Route("GET", "/api/admin/users/{user}/keys", READERS, keys_of_user),
+    Route("GET", "/api/admin/users/{user}/keys", READERS, keys_of_user, query=PageQuery),
     Route("POST", "/api/admin/users/{user}/keys", ADMINS, create_key_for, KeyInput),
     Route("POST", "/api/admin/keys/{digest}/rotate", ADMINS, rotate, NothingInput),
     Route("POST", "/api/admin/keys/{digest}/revoke", ADMINS, revoke, NothingInput),
     Route("POST", "/api/admin/keys/{digest}/limits", ADMINS, limit, KeyLimitsInput),
-    Route("GET", "/api/keys", USERS, own_keys),
+    Route("GET", "/api/keys", USERS, own_keys, query=PageQuery),
     Route("POST", "/api/keys", USERS, create_own_key, KeyInput),
     Route("POST", "/api/keys/{digest}/rotate", USERS, rotate, NothingInput),
     Route("POST", "/api/keys/{digest}/revoke", USERS, revoke, NothingInput),
@@ -170,8 +176,13 @@ async def _key(call: Call) -> KeyRecord:
     return found
 
 
-async def _keys(call: Call, owner: str) -> Document:
-    return {"keys": [key_view(key) for key in await call.store.keys_of(owner)]}
+async def _keys(call: Call, owner: str, asked: PageQuery) -> Document:
+    found = await call.store.keys_of(owner, asked.before, asked.limit + 1)
+    page = found[: asked.limit]
+    return {
+        "keys": [key_view(key) for key in page],
+        "next": page[-1].digest if len(found) > asked.limit else None,
+    }
 
 
 async def _create_key(call: Call, owner: str) -> Document:

@@ -77,6 +77,12 @@ class PaymentsQuery(PageQuery):
     status: Annotated[str, Field(max_length=30)] | None = None
 
 
+class HistoryQuery(PageQuery):
+    """A page of a user's payments under the two-pool system's names, which knew no pages."""
+
+    limit: Annotated[int, Field(ge=1, le=limits.records_page_max)] = limits.records_page_max
+
+
 class LedgerQuery(PageQuery):
     """A page of ledger rows."""
 
@@ -97,20 +103,23 @@ class AuditQuery(PageQuery):
     subject: Annotated[str, Field(max_length=200)] = ""
 
 
-class UsersQuery(_Query):
+class AfterQuery(_Query):
+    """A page of a list that is sorted by name."""
+
+    after: Annotated[str, Field(max_length=200, description="the `next` of the page before")] = ""
+    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
+
+
+class UsersQuery(AfterQuery):
     """Users by name; `q`: how their names begin."""
 
     q: Annotated[str, Field(max_length=50, pattern=r"^[ -~]*$")] = ""
-    after: Annotated[str, Field(max_length=200, description="the `next` of the page before")] = ""
-    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
 
 
-class LeasesQuery(_Query):
+class LeasesQuery(AfterQuery):
     """Leases, of one journal or of all."""
 
     journal: Annotated[str, Field(max_length=16)] = ""
-    after: Annotated[str, Field(max_length=200, description="the `next` of the page before")] = ""
-    limit: Annotated[int, Field(ge=1, le=limits.console_page_max)] = 50
 
 
 class NothingInput(_Input):

@@ -6,6 +6,7 @@ from typing import cast
 from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.console.answers import Declined
 from farebox.console.input import (
+    AfterQuery,
     AuditQuery,
     LeasesQuery,
     NothingInput,
@@ -14,6 +15,7 @@ from farebox.console.input import (
     TokenInput,
 )
 from farebox.console.once import once
+from farebox.console.paging import before_of, limit_of, next_of
 from farebox.console.routes import ADMINS, READERS, Call, Route
 from farebox.credits import admins
 
@@ -21,7 +23,11 @@ Document = Mapping[str, object]
 
 
 async def writers(call: Call) -> Document:
-    """Every journal with its host, its last sign of life and how far it is booked."""
+    """Journals with host, last sign of life and how far each is booked, a page at a time."""
+    asked = cast("AfterQuery", call.asked)
+    states = sorted(await call.store.journal_states(), key=lambda state: state.journal)
+    found = [state for state in states if state.journal > asked.after]
+    page = found[: asked.limit]
     return {
         "writers": [
             {
@@ -34,8 +40,9 @@ async def writers(call: Call) -> Document:
                 "beat_ms": state.beat_ms,
                 "silent_ms": max(0, call.now_ms - state.beat_ms),
             }
-            for state in await call.store.journal_states()
-        ]
+            for state in page
+        ],
+        "next": page[-1].journal if len(found) > asked.limit else None,
     }
 
 
@@ -137,8 +144,9 @@ async def audit_log(call: Call) -> Document:
 
 
 async def tokens(call: Call) -> Document:
-    """Admin tokens, without their texts."""
-    return {"tokens": [admins.admin_document(one, call.now_ms) for one in await admins.admins(call.store)]}
+    """Admin tokens, newest first, without their texts."""
+    found = await admins.admins(call.store, before_of(call), limit_of(call))
+    return {"tokens": [admins.admin_document(one, call.now_ms) for one in found], **next_of(found)}
 
 
 async def create_token(call: Call) -> Document:
@@ -161,7 +169,7 @@ async def revoke_token(call: Call) -> Document:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/api/admin/writers", READERS, writers),
+    Route("GET", "/api/admin/writers", READERS, writers, query=AfterQuery),
     Route("GET", "/api/admin/leases", READERS, leases, query=LeasesQuery),
     Route("GET", "/api/admin/prices", READERS, prices, query=PageQuery),
     Route("GET", "/api/admin/prices/{version}", READERS, price_book),
@@ -169,7 +177,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/admin/parked/{exchange}/settle", ADMINS, settle, SettleInput),
     Route("POST", "/api/admin/parked/{exchange}/void", ADMINS, void, NothingInput),
     Route("GET", "/api/admin/audit", READERS, audit_log, query=AuditQuery),
-    Route("GET", "/api/admin/tokens", ADMINS, tokens),
+    Route("GET", "/api/admin/tokens", ADMINS, tokens, query=PageQuery),
     Route("POST", "/api/admin/tokens", ADMINS, create_token, TokenInput),
     Route("POST", "/api/admin/tokens/{name}/revoke", ADMINS, revoke_token, NothingInput),
 )

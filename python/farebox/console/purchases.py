@@ -17,6 +17,7 @@ from farebox.console.input import (
     ReferralInput,
     RefusalInput,
 )
+from farebox.console.paging import before_of, limit_of, next_of
 from farebox.console.routes import ADMINS, EVERYONE, READERS, SUPPORTERS, USERS, Call, Route
 from farebox.credits.currencies import plain
 from farebox.credits.notices import MoneyReceived
@@ -59,8 +60,10 @@ async def place_order_for(call: Call) -> Document:
 
 async def own_orders(call: Call) -> Document:
     """The caller's orders, newest first."""
-    found = await call.store.records("order", user=call.caller.name, before=_before(call), limit=_limit(call))
-    return {"orders": [order_view(order, call.settings, call.now_ms) for order in found], **_next(found)}
+    found = await call.store.records(
+        "order", user=call.caller.name, before=before_of(call), limit=limit_of(call)
+    )
+    return {"orders": [order_view(order, call.settings, call.now_ms) for order in found], **next_of(found)}
 
 
 async def own_order(call: Call) -> Document:
@@ -74,9 +77,9 @@ async def own_order(call: Call) -> Document:
 async def own_payments(call: Call) -> Document:
     """The caller's payments, newest first."""
     found = await call.store.records(
-        "payment", user=call.caller.name, before=_before(call), limit=_limit(call)
+        "payment", user=call.caller.name, before=before_of(call), limit=limit_of(call)
     )
-    return {"payments": [_own_view(payment) for payment in found], **_next(found)}
+    return {"payments": [_own_view(payment) for payment in found], **next_of(found)}
 
 
 async def list_payments(call: Call) -> Document:
@@ -85,10 +88,10 @@ async def list_payments(call: Call) -> Document:
         "payment",
         user=call.query.get("user"),
         status=call.query.get("status"),
-        before=_before(call),
-        limit=_limit(call),
+        before=before_of(call),
+        limit=limit_of(call),
     )
-    return {"payments": [payment_view(payment) for payment in found], **_next(found)}
+    return {"payments": [payment_view(payment) for payment in found], **next_of(found)}
 
 
 async def show_payment(call: Call) -> Document:
@@ -198,22 +201,3 @@ def _own_view(payment: Record) -> dict[str, object]:
     shown = ("amount", "currency", "order", "credits", "bonus", "creditsBefore", "creditsAfter", "returned")
     known = {name: payment.document.get(name) for name in shown}
     return {"payment": payment.id, "status": payment.status, "created_ms": payment.created_ms, **known}
-
-
-def _limit(call: Call) -> int:
-    return max(1, call.number("limit", 50, limits.console_page_max))
-
-
-def _before(call: Call) -> tuple[int, str] | None:
-    """The place a page begins after, as `next` gave it."""
-    text = call.query.get("before")
-    if text is None:
-        return None
-    created, _, id_ = text.partition(",")
-    if not created.isascii() or not created.isdigit() or len(created) > 16:
-        raise Declined(400, "invalid", "before must be what `next` said")
-    return int(created), id_
-
-
-def _next(found: list[Record]) -> dict[str, object]:
-    return {"next": f"{found[-1].created_ms},{found[-1].id}" if found else None}

@@ -1,4 +1,4 @@
-"""Routes of statistics: the cards, models, users, curves, and the search in the request log."""
+"""Routes of statistics: the cards, models, users, curves, pools, and the search in the request log."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -23,8 +23,9 @@ from farebox.console.output import (
     usd_number,
 )
 from farebox.console.periods import ALL, Period, period_of
-from farebox.console.routes import READERS, USERS, Call, Route
+from farebox.console.routes import ADMINS, READERS, USERS, Call, Route
 from farebox.console.statistics import Burned
+from farebox.credits.pool_use import pools_document
 from farebox.store.rollups import Sums
 from farebox.store.statistics import LogQuery
 
@@ -121,6 +122,17 @@ async def user_usage(call: Call) -> Document:
     return await _usage(call, call.path["user"])
 
 
+async def pools(call: Call) -> Document:
+    """How the pools are used: balances now, and what each type of transaction did in a period (default all).
+
+    The ledger itself is summed, all of it, which takes seconds where it is large.
+    """
+    period = period_of(cast("PeriodQuery", call.asked).words(ALL), call.now_ms, call.zone)
+    ends_ms = call.now_ms + 1 if period.to_ms is None else period.to_ms
+    uses = await call.store.pool_use(period.from_ms, ends_ms)
+    return {**_span(period), "pools": pools_document(await call.store.wealth(), uses)}
+
+
 async def logs(call: Call) -> Document:
     """Request-log rows, newest first; `next` goes on as `before`, also where a page is short."""
     return await _logs(call, cast("LogsQuery", call.asked).user)
@@ -144,6 +156,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/admin/metrics", READERS, metrics, query=PeriodQuery, answer=Metrics),
     Route("GET", "/api/admin/series", READERS, series, query=PeriodQuery, answer=Series),
     Route("GET", "/api/admin/spenders", READERS, spenders, query=SpendersQuery, answer=Spenders),
+    Route("GET", "/api/admin/pools", ADMINS, pools, query=PeriodQuery),
     Route("GET", "/api/admin/logs", READERS, logs, query=LogsQuery),
     Route("GET", "/api/admin/users/{user}/usage", READERS, user_usage, query=PeriodQuery, answer=Usage),
     Route(

@@ -15,11 +15,10 @@ from farebox.base.keys import key_digest
 from farebox.console.passwords import password_revision
 from farebox.console.routes import USER, Caller
 from farebox.credits.admins import ACTIVE as ADMIN_ACTIVE
-from farebox.store.base import Event, Record, RecordChange, Store
+from farebox.store.base import SESSION_ACTIVE, SESSION_ENDED, Event, Record, RecordChange, Store
 
 COOKIE: Final = "farebox_session"
 _KIND: Final = "session"
-_ACTIVE, _ENDED = "active", "ended"
 ADMIN_TOKEN, API_KEY, PASSWORD = "admin", "key", "password"
 
 
@@ -40,7 +39,7 @@ async def begin(store: Store, caller: Caller, credential: Credential, now_ms: in
         revision=1,
         document={"role": caller.role, "credential": credential.kind, "value": credential.value},
         user=caller.name if caller.role == USER else "",
-        status=_ACTIVE,
+        status=SESSION_ACTIVE,
         reference=caller.name,
         created_ms=now_ms,
         due_ms=now_ms + int(limits.session_lasts_s * 1000),
@@ -53,7 +52,7 @@ async def begin(store: Store, caller: Caller, credential: Credential, now_ms: in
 async def caller_of(store: Store, token: str, now_ms: int) -> Caller | None:
     """Whose session this is; None where it is nobody's, over, or its credential is not in force any more."""
     found = await store.record(_KIND, key_digest(token))
-    if found is None or found.status != _ACTIVE or found.due_ms is None or found.due_ms <= now_ms:
+    if found is None or found.status != SESSION_ACTIVE or found.due_ms is None or found.due_ms <= now_ms:
         return None
     caller = Caller(str(found.document["role"]), found.reference)
     credential = Credential(str(found.document["credential"]), str(found.document["value"]))
@@ -85,9 +84,9 @@ async def _is_in_force(store: Store, caller: Caller, credential: Credential, now
 async def end(store: Store, token: str, actor: str, now_ms: int) -> None:
     """End a session; nothing where it is over."""
     found = await store.record(_KIND, key_digest(token))
-    if found is None or found.status != _ACTIVE:
+    if found is None or found.status != SESSION_ACTIVE:
         return
-    change = RecordChange.update(replace(found, status=_ENDED))
+    change = RecordChange.update(replace(found, status=SESSION_ENDED))
     await store.apply_event(Event((), records=(change,), actor=actor), now_ms)
 
 

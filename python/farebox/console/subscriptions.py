@@ -14,10 +14,12 @@ from farebox.console.answers import Declined
 from farebox.console.input import (
     AllocationInput,
     CancelInput,
+    HistoryQuery,
     OffsetQuery,
     PeriodInput,
     UndoInput,
 )
+from farebox.console.paging import before_of, next_of
 from farebox.console.routes import ADMINS, READERS, USERS, Call, Route
 from farebox.console.wallets import moved
 from farebox.credits import subscriptions
@@ -67,9 +69,16 @@ async def own_cancel(call: Call) -> Document:
 
 
 async def own_history(call: Call) -> Document:
-    """The caller's payments, newest first."""
-    found = await call.store.records("payment", user=call.caller.name, limit=limits.records_page_max)
-    return {"payments": [_payment_view(record) for record in found], "total_count": len(found)}
+    """The caller's payments, newest first; `total_count` is the page's."""
+    asked = cast("HistoryQuery", call.asked)
+    found = await call.store.records(
+        "payment", user=call.caller.name, before=before_of(call), limit=asked.limit
+    )
+    return {
+        "payments": [_payment_view(record) for record in found],
+        "total_count": len(found),
+        **next_of(found),
+    }
 
 
 async def own_allocation(call: Call) -> Document:
@@ -143,7 +152,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/credits/allocations", USERS, own_allocation, AllocationInput),
     Route("GET", "/api/subscriptions", USERS, own_subscriptions),
     Route("POST", "/api/subscriptions/{subscription}/cancel", USERS, own_cancel, CancelInput),
-    Route("GET", "/api/history", USERS, own_history),
+    Route("GET", "/api/history", USERS, own_history, query=HistoryQuery),
     Route("GET", "/api/admin/users/{user}/subscriptions", READERS, user_subscriptions),
     Route("POST", "/api/admin/users/{user}/subscriptions", ADMINS, grant, PeriodInput),
     Route("POST", "/api/admin/subscriptions/{subscription}/cancel", ADMINS, cancel, CancelInput),

@@ -7,6 +7,7 @@ revoking and expiry bind the next request, for nothing is cached.
 import secrets
 from dataclasses import dataclass, replace
 
+from farebox.base import limits
 from farebox.base.errors import UsageError
 from farebox.base.ids import is_user_name
 from farebox.base.keys import key_digest
@@ -16,6 +17,8 @@ ROLES = ("admin", "support", "read-only")
 TOKEN_PREFIX = "fbx-admin-"  # noqa: S105 - how a token begins, no token
 ACTIVE, REVOKED = "active", "revoked"
 _DIGEST_SHOWN = 12
+_DIGEST_NAMED = 6
+"""So much of a digest names a token at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +63,19 @@ async def admin_of(store: Store, token: str, now_ms: int) -> Record | None:
     return None if found.due_ms is not None and found.due_ms <= now_ms else found
 
 
-async def admins(store: Store) -> list[Record]:
-    """All tokens, newest first."""
-    return await store.records("admin", limit=500)
+async def admins(
+    store: Store, before: tuple[int, str] | None = None, limit: int = limits.records_page_max
+) -> list[Record]:
+    """Tokens, newest first, a page at a time."""
+    return await store.records("admin", before=before, limit=limit)
 
 
 async def revoke_admin(store: Store, named: str, actor: str, now_ms: int) -> Record:
     """End a token, named by its owner's name or the start of its digest. Raises UsageError."""
-    fitting = [
-        known
-        for known in await admins(store)
-        if known.status == ACTIVE
-        and (known.reference == named or (len(named) >= 6 and known.id.startswith(named)))
-    ]
+    fitting = await store.records("admin", status=ACTIVE, reference=named, limit=2)
+    if not fitting and len(named) >= _DIGEST_NAMED:
+        active = await store.records("admin", status=ACTIVE, limit=limits.records_page_max)
+        fitting = [known for known in active if known.id.startswith(named)]
     if len(fitting) != 1:
         found = "no active token" if not fitting else f"{len(fitting)} tokens"
         raise UsageError(f"{found} of {named!r}; `farebox admin list` shows them")

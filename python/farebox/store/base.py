@@ -64,6 +64,8 @@ RECORD_KINDS: Final[Mapping[str, str]] = {
     "password": "passwords",
 }
 """Kind of a record -> the collection it lies in."""
+SESSION_ACTIVE, SESSION_ENDED = SESSION_STATUSES = ("active", "ended")
+"""Of records of the kind session: the console makes and ends them, the writer removes them when due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +297,8 @@ class Store(WorkerStore, StatisticsStore, Protocol):
     async def create_key(self, key: KeyRecord, actor: str, now_ms: int) -> bool:
         """Insert a key by its digest; False when the digest or no such user exists."""
 
-    async def keys_of(self, user: str) -> list[KeyRecord]:
-        """A user's keys, newest first."""
+    async def keys_of(self, user: str, before: str = "", limit: int | None = None) -> list[KeyRecord]:
+        """A user's keys, newest first: up to `limit` that stand behind the key whose digest is `before`."""
 
     async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
         """Revoke or restore; False when unknown. Appends to the change feed."""
@@ -370,6 +372,11 @@ class Store(WorkerStore, StatisticsStore, Protocol):
         """Records that fit all that is given, newest first by (created_ms, id), `before` that place.
 
         `due_before_ms` leaves those whose `due_ms` has come. `limit` is capped at `limits.records_page_max`.
+        """
+
+    async def expire_records(self, kind: str, status: str, before_ms: int, limit: int) -> int:
+        """Delete up to `limit` records that were due by `before_ms`; how many went. Raises
+        InvariantBrokenError on a kind that is not of `record_rules.EXPIRING_KINDS`.
         """
 
     # -- import ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ and no oversized document gets into a store.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import orjson
 
@@ -13,6 +14,15 @@ from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
 from farebox.base.units import usd_from_pico
 from farebox.store.base import RECORD_KINDS, Event, EventResult, Record, RecordChange
+
+EXPIRING_KINDS: Final = frozenset({"session"})
+"""Kinds of records that are removed once they are due; whatever money belongs to stays for ever."""
+
+
+def check_expiring(kind: str) -> None:
+    """Raise InvariantBrokenError on a kind whose records stay."""
+    if kind not in EXPIRING_KINDS:
+        raise InvariantBrokenError(f"records of the kind {kind} are kept for ever")
 
 
 def check_changes(changes: Sequence[RecordChange]) -> None:

@@ -33,7 +33,13 @@ from farebox.writer.conservation import ConservationCheck
 from farebox.writer.dead_letter import DeadLetters
 from farebox.writer.journals import JournalSource, dead_letter_path, journal_paths
 from farebox.writer.silence import Silence
-from farebox.writer.sweep import adopt_request_logs, collect_claims, expire_request_logs, sweep_expired_lots
+from farebox.writer.sweep import (
+    adopt_request_logs,
+    collect_claims,
+    expire_request_logs,
+    expire_sessions,
+    sweep_expired_lots,
+)
 
 _log = logging.getLogger(__name__)
 _CHANGES_PAGE: Final = 1000
@@ -293,6 +299,7 @@ class Writer:
             await self._try(self._sweep_expired_lots)
             await self._try(lambda: adopt_request_logs(self._store))
             await self._try(lambda: expire_request_logs(self._store, self._wall_ms()))
+            await self._try(lambda: expire_sessions(self._store, self._wall_ms()))
             await self._pause(limits.tidy_interval_s)
             if not self._stopping.is_set():
                 await self._try(self._adopt_orphans)

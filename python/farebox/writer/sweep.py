@@ -1,4 +1,4 @@
-"""What the writer tidies between bookings: claims, expired lots and old request logs.
+"""What the writer tidies between bookings: claims, expired lots, old request logs and sessions.
 
 Promises: only unleased money of a lot past its expiry is taken, once (`ledger` names the rows, the store
 books them as an event); an account that changed meanwhile is left for the next sweep. Nothing here is needed
@@ -10,7 +10,7 @@ import logging
 
 from farebox.base import limits
 from farebox.ledger.settlement import expiry_rows
-from farebox.store.base import Event, EventResult, Store
+from farebox.store.base import SESSION_STATUSES, Event, EventResult, Store
 
 _log = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
@@ -49,6 +49,15 @@ async def expire_request_logs(store: Store, now_ms: int) -> int:
         total += deleted
         if deleted < limits.records_per_batch_max:
             return total
+
+
+async def expire_sessions(store: Store, now_ms: int) -> int:
+    """Delete browsers' sessions whose time is over, ended or not; how many went."""
+    total = 0
+    for status in SESSION_STATUSES:
+        while deleted := await store.expire_records("session", status, now_ms, limits.records_page_max):
+            total += deleted
+    return total
 
 
 async def adopt_request_logs(store: Store) -> None:

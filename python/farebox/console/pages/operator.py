@@ -1,4 +1,4 @@
-"""What the operator's pages show: figures of everybody, money health, users, payments, prices, changes."""
+"""What the operator's pages show: figures, money health, users, payments, prices, changes, tokens."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,12 @@ from farebox.console.answers import Declined
 from farebox.console.pages import charts, words
 from farebox.console.pages.shown import log_rows, transaction_rows
 from farebox.console.pages.site import Page, Visit
+from farebox.console.paging import place_after, place_of
 from farebox.console.purchases import payment_view
-from farebox.console.routes import ADMIN, READERS, SUPPORTERS
+from farebox.console.routes import ADMIN, ADMINS, READERS, SUPPORTERS
 from farebox.console.statistics import Point
 from farebox.console.wallets import wallet_view
+from farebox.credits import admins
 from farebox.store.rollups import DAY_MS
 from farebox.store.statistics import LogQuery
 
@@ -134,11 +136,13 @@ async def user(visit: Visit) -> Shown:
         raise Declined(404, "unknown_user", "there is no such user")
     rows = await visit.store.transactions(name, _RECENT, visit.query.get("before", ""))
     page = await visit.store.search_logs(LogQuery(user=name), _RECENT)
+    keys = await visit.store.keys_of(name, visit.query.get("keys_before", ""), _FOUND + 1)
     return {
         "user": name,
         "account": account,
         "wallet": wallet_view(account, visit.now_ms),
-        "keys": await visit.store.keys_of(name),
+        "keys": keys[:_FOUND],
+        "older_keys": keys[_FOUND - 1].digest if len(keys) > _FOUND else "",
         "rows": transaction_rows(rows),
         "older": rows[-1].id if len(rows) == _RECENT else "",
         "logs": log_rows(page.rows, visit.zone),
@@ -222,6 +226,16 @@ async def changes(visit: Visit) -> Shown:
     return {"entries": found, "older": found[-1].number if len(found) == _FOUND else 0}
 
 
+async def tokens(visit: Visit) -> Shown:
+    """Admin tokens, newest first, and a new one."""
+    found = await admins.admins(visit.store, place_of(visit.query.get("before")), _FOUND)
+    return {
+        "tokens": [admins.admin_document(one, visit.now_ms) for one in found],
+        "older": place_after(found[-1]) if len(found) == _FOUND else "",
+        "roles": admins.ROLES[::-1],
+    }
+
+
 PAGES: Final = (
     Page("/overview", READERS, "overview.html", overview),
     Page("/live", READERS, "live.html", live),
@@ -230,4 +244,5 @@ PAGES: Final = (
     Page("/payments", READERS, "payments.html", payments),
     Page("/prices", READERS, "prices.html", prices),
     Page("/changes", READERS, "changes.html", changes),
+    Page("/tokens", ADMINS, "tokens.html", tokens),
 )

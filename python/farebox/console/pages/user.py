@@ -20,6 +20,7 @@ from farebox.store.statistics import LogQuery
 Shown = Mapping[str, object]
 
 _RECENT: Final = 25
+_KEYS: Final = 50
 _SOON_MS: Final = 3 * 86_400_000
 
 
@@ -71,7 +72,8 @@ async def _wallets(visit: Visit, account: Account) -> list[Mapping[str, object]]
 async def keys(visit: Visit) -> Shown:
     """His API keys."""
     await _own(visit)
-    return {"keys": await visit.store.keys_of(visit.caller.name)}
+    found = await visit.store.keys_of(visit.caller.name, visit.query.get("before", ""), _KEYS + 1)
+    return {"keys": found[:_KEYS], "older": found[_KEYS - 1].digest if len(found) > _KEYS else ""}
 
 
 async def payments(visit: Visit) -> Shown:

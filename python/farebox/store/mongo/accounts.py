@@ -122,12 +122,18 @@ async def key(place: Place, digest: str) -> KeyRecord | None:
     return None if found is None or owner is None else _key_record(found, owner)
 
 
-async def keys_of(place: Place, user: str) -> list[KeyRecord]:
-    """A user's keys, newest first."""
+async def keys_of(place: Place, user: str, before: str, limit: int | None) -> list[KeyRecord]:
+    """A user's keys, newest first, up to `limit` behind the one whose digest is `before`."""
     owner = await _owner(place, user)
-    if owner is None:
+    last = await place[KEYS].find_one({"_id": before}, {"createdAt": 1}) if before else None
+    if owner is None or (before and last is None):
         return []
-    cursor = place[KEYS].find({"user": user}).sort([("createdAt", -1), ("_id", 1)])
+    wanted: dict[str, object] = {"user": user}
+    if last is not None:
+        moment = last["createdAt"]
+        older = [{"createdAt": {"$lt": moment}}, {"createdAt": moment, "_id": {"$gt": before}}]
+        wanted = {**wanted, "createdAt": {"$lte": moment}, "$or": older}
+    cursor = place[KEYS].find(wanted).sort([("createdAt", -1), ("_id", 1)]).limit(limit or 0)
     return [_key_record(found, owner) async for found in cursor]
 
 

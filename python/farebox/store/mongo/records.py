@@ -13,9 +13,9 @@ from pymongo import InsertOne, UpdateOne
 from farebox.base import limits
 from farebox.store.base import RECORD_KINDS, EventResult, Record, RecordChange
 from farebox.store.mongo import faults
-from farebox.store.mongo.connection import Place
+from farebox.store.mongo.connection import Connection, Place
 from farebox.store.mongo.values import date, milliseconds
-from farebox.store.record_rules import document_text, standing
+from farebox.store.record_rules import check_expiring, document_text, standing
 
 
 async def record(place: Place, kind: str, id_: str) -> Record | None:
@@ -52,6 +52,21 @@ async def records(
         ]
     cursor = place[RECORD_KINDS[kind]].find(conditions).sort([("createdAt", -1), ("_id", -1)])
     return [_decode(kind, found) async for found in cursor.limit(min(limit, limits.records_page_max))]
+
+
+async def expire(connection: Connection, kind: str, status: str, before_ms: int, limit: int) -> int:
+    """Delete records that were due by then, up to `limit`; how many went."""
+    check_expiring(kind)
+    due = await connection.read(lambda place: _due(place, kind, status, before_ms, limit))
+    if not due:
+        return 0
+    done = await connection.write(lambda place: place[RECORD_KINDS[kind]].delete_many({"_id": {"$in": due}}))
+    return done.deleted_count
+
+
+async def _due(place: Place, kind: str, status: str, before_ms: int, limit: int) -> list[str]:
+    wanted = {"status": status, "dueAt": {"$ne": None, "$lte": date(before_ms)}}
+    return [one["_id"] async for one in place[RECORD_KINDS[kind]].find(wanted, {"_id": 1}).limit(limit)]
 
 
 async def obstacle(place: Place, changes: Sequence[RecordChange]) -> EventResult | None:

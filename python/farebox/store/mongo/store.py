@@ -215,8 +215,8 @@ class MongoStore:
     async def key(self, digest: str) -> KeyRecord | None:
         return await self._connection.read(lambda place: accounts.key(place, digest))
 
-    async def keys_of(self, user: str) -> list[KeyRecord]:
-        return await self._connection.read(lambda place: accounts.keys_of(place, user))
+    async def keys_of(self, user: str, before: str = "", limit: int | None = None) -> list[KeyRecord]:
+        return await self._connection.read(lambda place: accounts.keys_of(place, user, before, limit))
 
     async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
         return await self._connection.transact(
@@ -284,6 +284,9 @@ class MongoStore:
         return await self._connection.read(
             lambda place: records.records(place, kind, user, status, reference, due_before_ms, before, limit)
         )
+
+    async def expire_records(self, kind: str, status: str, before_ms: int, limit: int) -> int:
+        return await records.expire(self._connection, kind, status, before_ms, limit)
 
     # -- import ----------------------------------------------------------------------------------------------
     async def open_accounts(

@@ -17,6 +17,8 @@ _KEY = """
            users.role, api_keys.requests_per_minute, api_keys.allowed_models, api_keys.expires_at_ms
     FROM api_keys JOIN users ON users.user = api_keys.user
 """
+_BEHIND_KEY = """ AND (-api_keys.created_ms, api_keys.digest) >
+    (SELECT -created_ms, digest FROM api_keys WHERE digest = ?)"""
 
 
 def load(connection: sqlite3.Connection, user: str) -> Account | None:
@@ -168,11 +170,13 @@ def key(connection: sqlite3.Connection, digest: str) -> KeyRecord | None:
     return None if row is None else _key_record(row)
 
 
-def keys_of(connection: sqlite3.Connection, user: str) -> list[KeyRecord]:
-    """A user's keys, newest first."""
-    rows = connection.execute(
-        _KEY + " WHERE api_keys.user = ? ORDER BY api_keys.created_ms DESC, api_keys.digest", (user,)
-    )
+def keys_of(connection: sqlite3.Connection, user: str, before: str, limit: int | None) -> list[KeyRecord]:
+    """A user's keys, newest first, up to `limit` behind the one whose digest is `before`."""
+    where, values = " WHERE api_keys.user = ?", [user]
+    if before:
+        where, values = where + _BEHIND_KEY, [user, before]
+    order = " ORDER BY api_keys.created_ms DESC, api_keys.digest LIMIT ?"
+    rows = connection.execute(_KEY + where + order, (*values, -1 if limit is None else limit))
     return [_key_record(row) for row in rows]
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from farebox.base import limits
 from farebox.store.base import EventResult, Record, RecordChange
-from farebox.store.record_rules import document_text, standing
+from farebox.store.record_rules import check_expiring, document_text, standing
 
 _SELECT = "SELECT * FROM records WHERE kind = ?"
 _WRITE = "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -44,6 +44,17 @@ def records(
     values = (kind, *given.values(), *(before or ()), min(limit, limits.records_page_max))
     found = connection.execute(_SELECT + where + " ORDER BY created_ms DESC, id DESC LIMIT ?", values)
     return [_record(*row) for row in found]
+
+
+def expire(connection: sqlite3.Connection, kind: str, status: str, before_ms: int, limit: int) -> int:
+    """Delete records that were due by then, up to `limit`; how many went."""
+    check_expiring(kind)
+    done = connection.execute(
+        """DELETE FROM records WHERE kind = ?1 AND id IN
+           (SELECT id FROM records WHERE kind = ?1 AND status = ? AND due_ms <= ? LIMIT ?)""",
+        (kind, status, before_ms, limit),
+    )
+    return done.rowcount
 
 
 def obstacle(connection: sqlite3.Connection, changes: Sequence[RecordChange]) -> EventResult | None:

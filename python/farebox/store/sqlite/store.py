@@ -161,8 +161,8 @@ class SQLiteStore:
     async def key(self, digest: str) -> KeyRecord | None:
         return await self._reader.run(accounts.key, digest)
 
-    async def keys_of(self, user: str) -> list[KeyRecord]:
-        return await self._reader.run(accounts.keys_of, user)
+    async def keys_of(self, user: str, before: str = "", limit: int | None = None) -> list[KeyRecord]:
+        return await self._reader.run(accounts.keys_of, user, before, limit)
 
     async def set_key_active(self, digest: str, active: bool, actor: str, now_ms: int) -> bool:
         return await self._writer.run(accounts.set_key_active, digest, active, actor, now_ms)
@@ -217,6 +217,9 @@ class SQLiteStore:
         return await self._reader.run(
             records.records, kind, user, status, reference, due_before_ms, before, limit
         )
+
+    async def expire_records(self, kind: str, status: str, before_ms: int, limit: int) -> int:
+        return await self._writer.run(records.expire, kind, status, before_ms, limit)
 
     # -- import ----------------------------------------------------------------------------------------------
     async def open_accounts(

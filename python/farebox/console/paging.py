@@ -1,0 +1,36 @@
+"""Pages of records: how many, and where a page begins, as the answer before it said (`next`)."""
+
+from farebox.base import limits
+from farebox.console.answers import Declined
+from farebox.console.routes import Call
+from farebox.store.base import Record
+
+
+def limit_of(call: Call) -> int:
+    """How many records a page has at most."""
+    return max(1, call.number("limit", 50, limits.console_page_max))
+
+
+def before_of(call: Call) -> tuple[int, str] | None:
+    """The place a page begins after, as `next` gave it. Raises Declined."""
+    return place_of(call.query.get("before"))
+
+
+def place_of(text: str | None) -> tuple[int, str] | None:
+    """What `place_after` wrote. Raises Declined on anything else."""
+    if text is None:
+        return None
+    created, _, id_ = text.partition(",")
+    if not created.isascii() or not created.isdigit() or len(created) > 16:
+        raise Declined(400, "invalid", "before must be what `next` said")
+    return int(created), id_
+
+
+def place_after(record: Record) -> str:
+    """The place behind a record, newest first."""
+    return f"{record.created_ms},{record.id}"
+
+
+def next_of(found: list[Record]) -> dict[str, object]:
+    """Where the next page begins; null where nothing was found."""
+    return {"next": place_after(found[-1]) if found else None}
