@@ -14,17 +14,18 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-        build-essential ca-certificates cargo-web python3 python3-venv rustc-web \
+        build-essential ca-certificates cargo-web python3 python3-dev python3-venv rustc-web \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY requirements requirements
 RUN python3 -m venv /opt/build && python3 -m venv /opt/farebox \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement requirements/build.txt \
     && /opt/farebox/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement requirements/run.txt
-COPY Cargo.toml Cargo.lock pyproject.toml README.md LICENSE ./
+COPY Cargo.toml Cargo.lock pyproject.toml README.md LICENSE compile_hot_path.py ./
 COPY rust_meter rust_meter
 COPY python python
-RUN PATH="/opt/build/bin:$PATH" /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+RUN /opt/build/bin/python compile_hot_path.py \
+    && PATH="/opt/build/bin:$PATH" /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/farebox/bin/pip install --no-cache-dir --no-deps /wheels/farebox-*.whl \
     && /opt/farebox/bin/farebox --help > /dev/null
 

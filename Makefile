@@ -70,8 +70,14 @@ $(STAMPS)/farebox: $(METER_SOURCES) $(STAMPS)/build $(STAMPS)/run
 	  --verbose --editable .
 	@touch $@
 
+# The meter by cargo, the path of an exchange by mypyc: one core each.
 .PHONY: build
-build: tools $(STAMPS)/farebox ## virtual environment, locked dependencies, compiled meter
+build: tools $(STAMPS)/build $(STAMPS)/run ## virtual environment, locked dependencies, compiled meter and exchange path
+	@$(MAKE) --no-print-directory -j2 $(STAMPS)/farebox hot-path
+
+.PHONY: hot-path
+hot-path: $(STAMPS)/build $(STAMPS)/run ## compile the path of an exchange, if a source is newer (part of build)
+	@$(BIN)/python compile_hot_path.py
 
 .PHONY: demo
 demo: build ## scripted upstream, Farebox and charged exchanges; stays up (ONCE=1: exits after the verdict)
@@ -85,7 +91,8 @@ wheel: build ## dist/farebox-*.whl
 .PHONY: clean
 clean: ## remove everything that can be built again
 	@rm -rf $(VENV) target dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@rm -rf .import_linter_cache python/farebox/_meter*.so
+	@rm -rf .import_linter_cache
+	@find python -name '*.so' -delete
 	@find bench/results -type f ! -name reference.json ! -name compare.json -delete 2>/dev/null || true
 	@find python tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -112,7 +119,7 @@ MONEY_TESTS := $(addprefix tests/,$(MONEY_ROOMS) model \
   $(addprefix console/,test_rows_left_in_place.py test_statistics.py test_verify_rollups.py))
 .PHONY: coverage
 coverage: build $(STAMPS)/test ## branch coverage of the rooms that hold money; fails below 100 %
-	@COVERAGE_FILE=.pytest_cache/coverage $(BIN)/python -m pytest --cov --cov-report= \
+	@FAREBOX_INTERPRETED=1 COVERAGE_FILE=.pytest_cache/coverage $(BIN)/python -m pytest --cov --cov-report= \
 	  --numprocesses $(TEST_PROCESSES) --dist loadfile --timeout 600 $(MONEY_TESTS) $(ARGS)
 	@COVERAGE_FILE=.pytest_cache/coverage $(BIN)/python -m coverage report --fail-under 100 \
 	  --include "$$(printf 'python/farebox/%s/*,' $(MONEY_ROOMS))" --omit 'python/farebox/store/legacy/*'
@@ -180,6 +187,8 @@ system-deps: ## programs that some tests and the benchmark need (apt, root)
 	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd ip:iproute2 promtool:prometheus \
 	  chromium:chromium chromedriver:chromium-driver valgrind:valgrind; do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
+	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || \
+	  missing="$$missing python3-dev"; \
 	if [ -z "$$missing" ]; then echo "system packages: all present"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
@@ -239,11 +248,11 @@ audit: build $(STAMPS)/check ## known vulnerabilities and licences of everything
 lock: $(STAMPS)/check ## requirements/*.txt anew from pyproject.toml (pip-tools is fetched for it)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet 'pip-tools>=7.5'
 	@export CUSTOM_COMPILE_COMMAND="make lock"; unset PIP_FIND_LINKS; \
-	$(LOCK) --output-file requirements/build.txt requirements/build.in; \
 	$(LOCK) --output-file requirements/run.txt pyproject.toml; \
+	$(LOCK) --constraint requirements/run.txt --output-file requirements/build.txt requirements/build.in; \
 	$(LOCK) --extra test --constraint requirements/run.txt --output-file requirements/test.txt pyproject.toml; \
-	$(LOCK) --extra check --constraint requirements/run.txt --constraint requirements/test.txt \
-	  --output-file requirements/check.txt pyproject.toml; \
+	$(LOCK) --extra check --constraint requirements/build.txt --constraint requirements/run.txt \
+	  --constraint requirements/test.txt --output-file requirements/check.txt pyproject.toml; \
 	$(LOCK) --extra bench --constraint requirements/run.txt --constraint requirements/test.txt \
 	  --output-file requirements/bench.txt pyproject.toml
 

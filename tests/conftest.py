@@ -14,13 +14,17 @@ import mongodb
 import needs
 from farebox.base import limits
 
-IN_CI = os.environ.get("CI", "").lower() == "true"
-
 hypothesis.settings.register_profile(
-    "fast", max_examples=60, deadline=None, derandomize=IN_CI, print_blob=True
+    "fast", max_examples=60, deadline=None, derandomize=needs.IN_CI, print_blob=True
 )
 hypothesis.settings.register_profile("thorough", max_examples=5000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("FAREBOX_HYPOTHESIS", "fast"))
+
+
+def pytest_configure() -> None:
+    trouble = needs.trouble_with_compiled_modules()
+    if trouble:
+        pytest.exit(trouble, returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 def pytest_report_header() -> str:
@@ -84,7 +88,7 @@ def mongodb_url(mongodb_server: str, mongodb_database: Any, monkeypatch: pytest.
 
 
 def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if not IN_CI or not report.skipped or hasattr(report, "wasxfail"):
+    if not needs.IN_CI or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
     report.outcome = "failed"

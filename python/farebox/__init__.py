@@ -5,4 +5,10 @@ run. Imports go down only, and the import-linter contract in pyproject.toml enfo
 `__init__` says what it owns, what it promises and what it leaves to others.
 """
 
+import os
+
+from farebox.base.sources_only import use_sources
+
 __version__ = "0.1.0"
+
+use_sources(os.environ)

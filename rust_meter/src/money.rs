@@ -4,8 +4,6 @@
 //! which rounds half to even, once. Every operation is checked: a result beyond `i128` is an error, never a
 //! wrap.
 
-use std::fmt::Write as _;
-
 /// Decimal places of the unit of money, the pico-USD.
 pub const PICO_PLACES: u32 = 12;
 /// Decimal places a price or multiplier may have.
@@ -136,18 +134,57 @@ pub fn round_to_pico(units: i128, places: u32) -> Option<i128> {
     quotient.checked_add(i128::from(up))
 }
 
+/// As many digits as any i128 has.
+const DIGITS_MAX: usize = 39;
+
+/// The digits of `value` at the end of `buffer`, which lends them.
+///
+/// Written out, because charges are told several times an exchange and the standard library's way costs five
+/// times as much.
+fn digits_of(value: u128, buffer: &mut [u8; DIGITS_MAX]) -> &str {
+    let mut used = 0_usize;
+    let mut left = value;
+    for slot in buffer.iter_mut().rev() {
+        let digit;
+        // Division of 64 bits is one instruction, of 128 bits a function.
+        (left, digit) = match u64::try_from(left) {
+            Ok(short) => (u128::from(short / 10), u8::try_from(short % 10)),
+            Err(_) => (left / 10, u8::try_from(left % 10)),
+        };
+        *slot = digit.unwrap_or_default().wrapping_add(b'0');
+        used = used.saturating_add(1);
+        if left == 0 {
+            break;
+        }
+    }
+    let digits = buffer.get(DIGITS_MAX.saturating_sub(used)..).unwrap_or_default();
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
+/// Append an integer in decimal.
+pub fn push_integer(out: &mut Vec<u8>, number: i128) {
+    if number < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(digits_of(number.unsigned_abs(), &mut [0; DIGITS_MAX]).as_bytes());
+}
+
 /// Shortest exact decimal string of `units` / 10^`places`.
 pub fn format_units(units: i128, places: u32) -> String {
-    let mut digits = units.unsigned_abs().to_string();
+    let mut buffer = [0; DIGITS_MAX];
+    let digits = digits_of(units.unsigned_abs(), &mut buffer);
     let places = usize::try_from(places).unwrap_or(usize::MAX);
-    let missing = places.saturating_add(1).saturating_sub(digits.len());
-    digits.insert_str(0, &"0".repeat(missing));
     let (whole, fraction) = digits.split_at(digits.len().saturating_sub(places));
+    let zeros = places.saturating_sub(digits.len());
     let fraction = fraction.trim_end_matches('0');
-    let mut text = String::with_capacity(digits.len().saturating_add(2));
-    let sign = if units < 0 { "-" } else { "" };
-    let point = if fraction.is_empty() { "" } else { "." };
-    let _ = write!(text, "{sign}{whole}{point}{fraction}");
+    let mut text = String::with_capacity(DIGITS_MAX);
+    text.push_str(if units < 0 { "-" } else { "" });
+    text.push_str(if whole.is_empty() { "0" } else { whole });
+    if !fraction.is_empty() {
+        text.push('.');
+        text.extend(std::iter::repeat_n('0', zeros));
+        text.push_str(fraction);
+    }
     text
 }
 

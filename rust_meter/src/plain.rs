@@ -4,8 +4,7 @@
 //! `proxy/admission.py`, `proxy/verdict.py`); they are the reference, and a property test holds both equal.
 //! What is not plain is left to them: `None`. The constants come from them as well, in `Terms`.
 
-use std::fmt::Write as _;
-
+use crate::money::push_integer;
 use crate::normal::Counts;
 use crate::price::Price;
 use crate::reading::Reading;
@@ -145,17 +144,23 @@ impl Terms {
         {
             return None;
         }
-        let counts: Vec<(&str, u64)> = reading.counts.above_zero().collect();
-        let charge = self.price.charge(&counts, reading.input_total, None).ok()?;
-        if !charge.missing.is_empty() {
+        let priced = self.price.priced(reading.counts.above_zero(), reading.input_total, None).ok()?;
+        if !priced.missing.is_empty() {
             return None;
         }
-        let mut used = String::with_capacity(64);
-        for (kind, count, price, _) in &charge.lines {
-            let space = if used.is_empty() { "" } else { " " };
-            write!(used, "{space}{kind}={count}@{price}").ok()?;
+        let mut used = Vec::with_capacity(64);
+        for line in &priced.lines {
+            if !used.is_empty() {
+                used.push(b' ');
+            }
+            used.extend_from_slice(line.kind.as_bytes());
+            used.push(b'=');
+            push_integer(&mut used, i128::from(line.count));
+            used.push(b'@');
+            used.extend_from_slice(line.price.as_bytes());
         }
-        Some(Charge { amount_pico: charge.amount_pico, used })
+        let used = String::from_utf8(used).ok()?;
+        Some(Charge { amount_pico: priced.amount_pico, used })
     }
 }
 

@@ -155,6 +155,31 @@ pub struct Charge {
     pub missing: Vec<String>,
 }
 
+/// One kind of usage at its price, as configured; `units` is its amount at the places of the whole.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub struct PricedLine<'a> {
+    pub kind: &'static str,
+    pub count: u64,
+    pub price: &'a str,
+    pub units: i128,
+}
+
+/// A `Charge` whose lines are still numbers.
+#[derive(Debug, Clone)]
+pub struct Priced<'a> {
+    /// The charge in pico-USD, rounded once; 0 when a price is missing.
+    pub amount_pico: i128,
+    /// What it is made of, in the order of `KINDS`.
+    pub lines: Vec<PricedLine<'a>>,
+    /// Decimal places of the lines' `units`, in USD before the multiplier.
+    pub places: u32,
+    /// Index of the context tier, -1 for the base lines.
+    pub tier: i64,
+    /// Kinds that occurred and have no price.
+    pub missing: Vec<String>,
+}
+
 impl Price {
     /// Compile prices. Tiers ascend strictly; a variant's tier mark names an existing threshold.
     pub fn new(
@@ -206,30 +231,46 @@ impl Price {
         input_total: u64,
         variant: Option<&str>,
     ) -> Result<Charge, PriceError> {
+        let priced = self.priced(counts.iter().copied(), input_total, variant)?;
+        let told = |line: &PricedLine<'_>| {
+            (line.kind, line.count, line.price.to_owned(), format_units(line.units, priced.places))
+        };
+        Ok(Charge {
+            amount_pico: priced.amount_pico,
+            lines: priced.lines.iter().map(told).collect(),
+            multiplier: self.multiplier_text.clone(),
+            tier: priced.tier,
+            missing: priced.missing,
+        })
+    }
+
+    /// The same charge, its lines not yet in words.
+    pub fn priced<'a>(
+        &self,
+        counts: impl Iterator<Item = (&'a str, u64)>,
+        input_total: u64,
+        variant: Option<&str>,
+    ) -> Result<Priced<'_>, PriceError> {
         let (lines, tier) = self.lines_for(input_total, variant);
         let mut by_kind = [0_u64; KIND_COUNT];
         let mut missing: Vec<String> = Vec::new();
-        for (name, count) in counts.iter().filter(|(_, count)| *count > 0) {
+        for (name, count) in counts.filter(|(_, count)| *count > 0) {
             match kind_index(name).and_then(|index| Some((lines?.by_kind.get(index)?.as_ref()?, index))) {
-                Some((_, index)) => by_kind.get_mut(index).into_iter().for_each(|slot| *slot = *count),
-                None => missing.push((*name).to_owned()),
+                Some((_, index)) => by_kind.get_mut(index).into_iter().for_each(|slot| *slot = count),
+                None => missing.push(name.to_owned()),
             }
         }
         missing.sort_unstable();
-        let (sum, charge_lines) = match lines {
+        let (sum, priced_lines) = match lines {
             Some(lines) => sum_lines(lines, &by_kind).ok_or_else(overflow)?,
             None => (0, Vec::new()),
         };
-        let places = lines.map_or(0, |lines| lines.places).saturating_add(self.multiplier.places);
-        let amount = sum.checked_mul(self.multiplier.units).and_then(|units| round_to_pico(units, places));
+        let places = lines.map_or(0, |lines| lines.places);
+        let exact_places = places.saturating_add(self.multiplier.places);
+        let amount =
+            sum.checked_mul(self.multiplier.units).and_then(|units| round_to_pico(units, exact_places));
         let amount_pico = if missing.is_empty() { amount.ok_or_else(overflow)? } else { 0 };
-        Ok(Charge {
-            amount_pico,
-            lines: charge_lines,
-            multiplier: self.multiplier_text.clone(),
-            tier,
-            missing,
-        })
+        Ok(Priced { amount_pico, lines: priced_lines, places, tier, missing })
     }
 }
 
@@ -263,18 +304,18 @@ fn compile_variants(
 }
 
 /// Sum of count x price at the set's places, and the lines of the charge; None on overflow.
-fn sum_lines(lines: &Lines, counts: &[u64; KIND_COUNT]) -> Option<(i128, Vec<ChargeLine>)> {
+fn sum_lines<'a>(lines: &'a Lines, counts: &[u64; KIND_COUNT]) -> Option<(i128, Vec<PricedLine<'a>>)> {
     let mut sum = 0_i128;
-    let mut charge_lines = Vec::with_capacity(counts.iter().filter(|count| **count > 0).count());
+    let mut priced = Vec::with_capacity(counts.iter().filter(|count| **count > 0).count());
     for ((line, (kind, _)), count) in lines.by_kind.iter().zip(&KINDS).zip(counts) {
         let Some(line) = line.as_ref().filter(|_| *count > 0) else {
             continue;
         };
-        let amount = line.units.checked_mul(i128::from(*count))?;
-        sum = sum.checked_add(amount)?;
-        charge_lines.push((*kind, *count, line.text.clone(), format_units(amount, lines.places)));
+        let units = line.units.checked_mul(i128::from(*count))?;
+        sum = sum.checked_add(units)?;
+        priced.push(PricedLine { kind, count: *count, price: &line.text, units });
     }
-    Some((sum, charge_lines))
+    Some((sum, priced))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A record is the JSON array of `farebox.base.records.Settlement`, field by field; Python's `encode` is the
 //! reference, and a property test holds both equal. Nothing is decided here.
 
-use crate::money::format_pico;
+use crate::money::{format_pico, push_integer};
 use crate::normal::Counts;
 
 /// What all exchanges of one model on one route have in common.
@@ -117,7 +117,7 @@ pub fn line(wording: &Wording, charged: &Charged, facts: &Facts<'_>, remaining_p
         out.push_str(if number == 0 { "" } else { " " });
         out.push_str(pool);
         out.push('=');
-        out.push_str(&format_pico(i128::from(amount_pico)));
+        out.push_str(&format_pico(amount_pico));
     }
     out.push_str(" remaining~");
     match remaining_pico {
@@ -128,12 +128,14 @@ pub fn line(wording: &Wording, charged: &Charged, facts: &Facts<'_>, remaining_p
     out
 }
 
-fn by_pool<'a>(takes: &[Take<'a>]) -> Vec<(&'a str, i64)> {
-    let mut pools: Vec<(&str, i64)> = Vec::with_capacity(takes.len());
+fn by_pool<'a>(takes: &[Take<'a>]) -> Vec<(&'a str, i128)> {
+    let mut pools: Vec<(&str, i128)> = Vec::with_capacity(takes.len());
     for (_, pool, amount_pico) in takes {
+        let amount_pico = i128::from(*amount_pico);
         match pools.iter_mut().find(|(known, _)| known == pool) {
-            Some((_, sum_pico)) => *sum_pico = sum_pico.saturating_add(*amount_pico),
-            None => pools.push((pool, *amount_pico)),
+            // As many amounts of 64 bits as fit in memory stay far below the end of 128.
+            Some((_, sum_pico)) => *sum_pico = sum_pico.saturating_add(amount_pico),
+            None => pools.push((pool, amount_pico)),
         }
     }
     pools
@@ -162,13 +164,19 @@ impl Array {
         let out = &mut self.0;
         out.reserve(text.len().saturating_add(text.len() / 4).saturating_add(2));
         out.push(b'"');
-        for byte in text.bytes() {
+        // Nearly every text has nothing to escape, and is copied at once.
+        let mut rest = text.as_bytes();
+        while let Some(plain) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
+            let (before, at) = rest.split_at(plain);
+            let Some((byte, after)) = at.split_first() else { break };
+            out.extend_from_slice(before);
             match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                0..=0x1f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                _ => out.push(byte),
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+                _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
             }
+            rest = after;
         }
+        out.extend_from_slice(rest);
         out.push(b'"');
     }
 
@@ -177,13 +185,8 @@ impl Array {
     }
 
     fn number(&mut self, number: i128) {
-        use std::io::Write as _;
         self.separate();
-        // Writing to a vector cannot fail.
-        let _ = match i64::try_from(number) {
-            Ok(short) => write!(self.0, "{short}"),
-            Err(_) => write!(self.0, "{number}"),
-        };
+        push_integer(&mut self.0, number);
     }
 
     fn truth(&mut self, value: bool) {

@@ -51,6 +51,16 @@ def test_they_are_refused_where_no_test_allows_them(tmp_path: Path) -> None:
         failpoints.permitted({VARIABLE: str(tmp_path / "nowhere")})
 
 
+def test_a_point_that_would_never_be_reached_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / PERMIT).touch()
+    compiled = Point("clock.read", "before", "farebox.base.clock:time.time", "nothing")
+    monkeypatch.setattr(failpoints, "POINTS", (compiled,))
+    with pytest.raises(UsageError, match="which is compiled"):
+        failpoints.weave({VARIABLE: str(tmp_path)})
+
+
 def test_a_process_that_has_them_says_so(tmp_path: Path) -> None:
     (tmp_path / PERMIT).touch()
     ended = start({VARIABLE: str(tmp_path)})

@@ -42,7 +42,11 @@ def driven(cases: Sequence[dict[str, Any]], server: str = "") -> list[dict[str, 
         ended = subprocess.run(
             [sys.executable, str(DRIVER), folder, *([server] if server else [])],
             input=json.dumps(cases),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env={
+                **os.environ,
+                "FAREBOX_INTERPRETED": "1",
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            },
             capture_output=True,
             text=True,
             check=False,

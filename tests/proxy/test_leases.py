@@ -661,7 +661,7 @@ async def test_closing_does_not_wait_for_a_store_that_never_answers(
     async def silent(*_arguments: Any) -> None:
         await asyncio.Event().wait()
 
-    leases._store = type("Silent", (), {"give_back": silent, "fence": silent})()
+    leases._calls._store = type("Silent", (), {"give_back": silent, "fence": silent})()
     async with asyncio.timeout(60):
         await leases.close()
 

@@ -3,6 +3,7 @@ measured, none of them too small.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ def results(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCH))
     import results
 
-    return results
+    yield results
+    sys.modules.pop("results", None)
 
 
 @pytest.mark.parametrize(

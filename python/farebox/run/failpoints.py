@@ -169,7 +169,13 @@ def weave(environment: Mapping[str, str]) -> None:
     _log.critical("failpoints are woven in from %s: this process may kill itself; for tests only", directory)
     for point in POINTS:
         owner, name = resolve(point)
-        setattr(owner, name, _wrapped(getattr(owner, name), point, directory))
+        function = getattr(owner, name)
+        if not inspect.isfunction(function):
+            raise UsageError(
+                f"failpoint {point.name} cannot be woven around {point.target}, which is compiled: set "
+                f"{VARIABLE} or FAREBOX_INTERPRETED=1 before the process starts"
+            )
+        setattr(owner, name, _wrapped(function, point, directory))
 
 
 def permitted(environment: Mapping[str, str]) -> Path | None:

@@ -3,7 +3,7 @@
 Its body comes through aiohttp's flow control: what the proxy does not take stays in the client's socket.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import hdrs
 from aiohttp.http import HttpVersion11
@@ -15,7 +15,7 @@ from farebox.base.errors import Refusal, Refused
 from farebox.wire.incoming import Incoming, too_large
 
 if TYPE_CHECKING:
-    from aiohttp.http import RawRequestMessage
+    from aiohttp.http import HttpVersion
     from multidict import CIMultiDictProxy
 
     from farebox.wire.client import ClientConnection
@@ -25,6 +25,27 @@ _FRAMING_BYTES_CHECKED_FROM = 8192
 _FRAMING_SHARE_MAX = 4
 
 
+class Message(Protocol):
+    """A request's head as aiohttp's parser gives it, of which there is one in C and one in Python."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def version(self) -> "HttpVersion": ...
+    @property
+    def headers(self) -> "CIMultiDictProxy[str]": ...
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    @property
+    def should_close(self) -> bool: ...
+    @property
+    def upgrade(self) -> bool: ...
+    @property
+    def chunked(self) -> bool: ...
+
+
 class ParsedRequest(Incoming):
     """One request of aiohttp's parser."""
 
@@ -32,9 +53,7 @@ class ParsedRequest(Incoming):
 
     from_parser = True
 
-    def __init__(
-        self, connection: "ClientConnection", message: "RawRequestMessage", payload: StreamReader
-    ) -> None:
+    def __init__(self, connection: "ClientConnection", message: Message, payload: StreamReader) -> None:
         path, _, query = message.path.partition("?")
         chunked_ok = message.version is HttpVersion11
         # A chunked request ends its connection: its last trailer would open the next head in the parser.
