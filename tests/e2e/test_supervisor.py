@@ -30,7 +30,7 @@ from typing import Any, Self
 import pytest
 
 from e2e.deployment import Customer
-from e2e.refusals import Prober
+from e2e.refusals import Asked, Prober
 from e2e.storefront import GPT, USD, Storefront
 from farebox.base.counters import read_counters
 from farebox.run.control import ask
@@ -150,6 +150,23 @@ def one_stream(port: int, key: str) -> tuple[int, bool]:
         return 0, False
     finally:
         connection.close()
+
+
+def test_a_stretch_of_refusals_reaches_to_the_next_request_that_is_served() -> None:
+    """Of the measure itself: a request that was lost with its worker neither begins nor ends a stretch."""
+    prober = Prober(0, "", GPT, SHARED_PACE_S, killed_s=[5.0])
+    prober.asked = [
+        Asked(3.5, 4.0, 200),
+        Asked(0.0, 1.5, 200),
+        Asked(1.0, 1.0, 503),
+        Asked(2.0, 2.0, 0),
+        Asked(4.0, 9.0, 0),
+        Asked(6.0, 6.5, 200),
+    ]
+    assert (len(prober.refused()), len(prober.lost()), prober.served_count()) == (2, 1, 3)
+    assert (prober.longest_refusal_s(), prober.longest_wait_s()) == (2.5, 1.5)
+    prober.asked += [Asked(7.0, 7.0, 503), Asked(10.0, 11.0, 503)]
+    assert prober.longest_refusal_s() == 4.0
 
 
 class Probers(ExitStack):
