@@ -44,6 +44,32 @@ def test_junk_is_no_amount(text: str) -> None:
         parse_pico(text)
 
 
+@pytest.mark.parametrize(
+    ("widest", "one_more"),
+    [
+        ("9" * 16, "1" + "0" * 16),
+        ("0." + "0" * 11 + "1", "0." + "0" * 12 + "1"),
+        ("1e-12", "1e-13"),
+        ("0e40", "0e41"),
+        ("0e-40", "0e-41"),
+        ("0" * 52 + "." + "0" * 11, "0" * 53 + "." + "0" * 11),
+    ],
+)
+def test_M10_the_widest_amount_is_taken_and_one_more_is_refused(widest: str, one_more: str) -> None:
+    assert parse_pico(widest) == Decimal(widest).scaleb(12)
+    with pytest.raises(PriceError):
+        parse_pico(one_more)
+
+
+@pytest.mark.parametrize(
+    ("widest", "one_more"), [("9" * 12, "1" + "0" * 12), ("1e-24", "1e-25"), ("1e11", "1e12")]
+)
+def test_M10_the_widest_price_is_taken_and_one_more_is_refused(widest: str, one_more: str) -> None:
+    assert Decimal(Price({"input": widest}).charge({"input": 1}, 1).lines[0][2]) == Decimal(widest)
+    with pytest.raises(PriceError):
+        Price({"input": one_more})
+
+
 @given(
     st.lists(st.tuples(PLAIN, st.integers(0, 10**9)), min_size=1, max_size=5),
     st.decimals(min_value=0, max_value=99, places=4),
