@@ -1,6 +1,7 @@
 """An opening balance is exact to the pico or refused with its reason, and its row is booked once (M1, M4)."""
 
 import math
+import re
 from decimal import Decimal
 from fractions import Fraction
 
@@ -51,7 +52,9 @@ def test_M4_an_opening_has_one_row_and_one_lot_whoever_books_it() -> None:
     assert row == opening_row("alice", "credits", 5, "import-1", "import", 7)
     assert row.id == "alice:opening:import-1:credits"
     (part,) = row.lots
-    assert (part.pool, part.amount_pico, row.amount_pico, row.created_ms) == ("credits", 5, 5, 7)
+    assert (part.pool, part.amount_pico, row.amount_pico) == ("credits", 5, 5)
+    assert (row.cause, row.created_ms) == ("import", 7)
+    assert re.fullmatch("[0-9a-f]{24}", part.lot)
     others = [
         opening_row(user, pool, 5, reference, "import", 7).lots[0].lot
         for user, pool, reference in (

@@ -261,6 +261,7 @@ def test_hole_18_a_sweep_takes_what_is_not_leased_of_expired_lots() -> None:
     assert [(one.id, one.amount_pico, one.lots) for one in expiry_rows(case, NOW_MS)] == [
         ("alice:expired:a:7:credits", -3, (part("a", -3),))
     ]
+    assert [(one.cause, one.created_ms) for one in expiry_rows(case, NOW_MS)] == [("expiry", NOW_MS)]
 
 
 def test_merged_adds_up_and_drops_zeros() -> None:

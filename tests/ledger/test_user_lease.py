@@ -195,6 +195,8 @@ def test_hole_13_a_fence_counts_unbooked_debits_and_open_holds() -> None:
     assert lease.settle(hold, 4, 0) == ((part("a", 2),), 2)
     lease.replace([(part("a", 1), None)], 9, [(WALLET, (part("a", 4),), 0)])
     assert lease.free_pico(WALLET, 0) == -3
+    lease.replace([(part("a", 1), None)], 10, [(WALLET, (part("x", 3), part("y", 4)), 0)])
+    assert lease.free_pico(WALLET, 0) == -6
 
 
 def test_is_empty_only_without_money_holds_and_debts() -> None:
