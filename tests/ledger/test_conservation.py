@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from farebox.base.records import Account, Transaction
-from farebox.ledger.conservation import differences
+from farebox.ledger.conservation import differences, findings
 from ledger.accounts import account, lease, lot, part, row
 
 GOOD = account(
@@ -93,3 +93,49 @@ def test_M1_M2_M4_differences_are_named(case: Account, rows: list[Transaction], 
     assert len(found) == len(expected)
     for line, words in zip(found, expected, strict=True):
         assert words in line
+
+
+ALICE = {"user": "alice"}
+OFF = {**ALICE, "pool": "credits", "balance": 11, "other": 10}
+FINDINGS = {
+    "all is well": (GOOD, []),
+    "nothing leased": (account(lot("a", 10), lot("n", 4, pool="creditsNew")), []),
+    "the balance was changed": (
+        replace(GOOD, balances={"credits": 11, "creditsNew": 4}),
+        [("rows", 1, OFF), ("lots", 1, OFF), ("shadow", 1, OFF)],
+    ),
+    "leased does not match": (
+        _with_lot(0, leased_pico=5),
+        [("leased", 1, {**ALICE, "lot": "a", "leased": 5, "held": 6})],
+    ),
+    "a lease of a lot that is not there": (
+        replace(GOOD, leases={**GOOD.leases, **lease("l", x=-3)}),
+        [("no lot", 3, {**ALICE, "lot": "x"}), ("below zero", 3, ALICE)],
+    ),
+    "leased above left": (
+        replace(_with_lot(0, leased_pico=12), leases={**lease("j", a=9), **lease("k", a=1, n=1)}),
+        [("below zero", 2, ALICE)],
+    ),
+    "leased below nothing": (
+        replace(_with_lot(0, leased_pico=-1), leases={**lease("k", a=-3, n=1)}),
+        [("below zero", 1, ALICE), ("below zero", 3, ALICE)],
+    ),
+    "a negative reservation": (
+        replace(GOOD, leases={**lease("j", a=8), **lease("k", n=1)}, reserved={"e9": {"a": -2}}),
+        [("below zero", 2, ALICE)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), FINDINGS.values(), ids=FINDINGS.keys())
+def test_M1_M2_a_finding_names_its_kind_the_money_in_question_and_where(
+    case: Account, expected: list[tuple[str, int, dict[str, object]]]
+) -> None:
+    found = list(findings(case, {"credits": 10, "creditsNew": 4}))
+    assert [(one.kind, one.delta_pico, one.values) for one in found] == expected
+    assert all(one.text.endswith(": written from outside") == (one.kind == "shadow") for one in found)
+
+
+def test_M2_a_balance_below_zero_is_in_question_as_far_as_it_is_below() -> None:
+    found = list(findings(account(lot("a", -4)), {"credits": -4}))
+    assert [(one.kind, one.delta_pico, one.values) for one in found] == [("below zero", 4, ALICE)] * 2

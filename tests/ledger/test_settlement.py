@@ -39,6 +39,7 @@ ROWS = {
     ),
     "all written off": (7, [], 7, [("spent", "credits", -7, []), ("written_off", "credits", 7, [])]),
     "no pool touched": (0, [], 0, [("spent", "credits", 0, [])]),
+    "a lot of which nothing is taken": (0, [part("a", 0)], 0, [("spent", "credits", 0, [])]),
     "one lot, rest written off": (
         9,
         [part("a", 4)],
@@ -60,6 +61,7 @@ def test_M1_M7_rows_of_a_charge(
     assert sum(one.amount_pico for one in rows if one.type == "spent") == -charge
     assert len({one.id for one in rows}) == len(rows)
     assert all(one.user == "alice" and one.reference == "e1" for one in rows)
+    assert all(one.cause == "exchange" and one.created_ms == NOW_MS for one in rows)
     assert all(not one.charge for one in rows[1:])
 
 
@@ -206,6 +208,20 @@ def test_M2_late_split_takes_k_and_no_more(charge: int, own: int, free: int, tak
     assert rows_of(settlement(charge), split.split, split.written_off_pico, NOW_MS)
 
 
+def test_M2_the_late_path_takes_nothing_where_claims_exceed_what_is_there() -> None:
+    case = account(
+        lot("a", 2), lot("r", 10, pool=REF), claims=[Claim("debt", "credits", None, 20)]
+    )  # 8 are missing to the claim, though the other pool has money
+    split = late_split(case, "j", settlement(5), NOW_MS)
+    assert (split.split, split.written_off_pico) == ((), 5)
+
+
+def test_M2_the_late_path_takes_the_last_pico_of_its_own_lease() -> None:
+    case = account(lot("a", 1, leased=1), leases=lease("j", a=1))
+    split = late_split(case, "j", settlement(5), NOW_MS)
+    assert (split.from_lease, split.from_available, split.written_off_pico) == ((part("a", 1),), (), 4)
+
+
 MIXED = account(
     lot("gone", 5, expires=PAST_MS),
     lot("soon", 5, leased=2, expires=SOON_MS),
@@ -224,6 +240,10 @@ EVENTS = {
         (part("soon", 3), part("later", 3)),
     ),
     "named lot": (row("refund", -3, part("soon", -3)), (part("soon", 3),)),
+    "hole 51: named lots, its own claim and younger ones do not block the collector": (
+        row("refund", -6, part("soon", -3), part("later", -3), reference="mine"),
+        (part("soon", 3), part("later", 3)),
+    ),
     "named lot, positive spelling": (row("refund", -3, part("soon", 3)), (part("soon", 3),)),
     "hole 16: leased money is not refunded": (row("refund", -4, part("soon", -4)), None),
     "named expired lot": (row("expired", -5, part("gone", -5)), (part("gone", 5),)),
@@ -240,6 +260,7 @@ def test_M2_plan_event(event: Transaction, plan: tuple[LotAmount, ...] | None) -
     "bad",
     [
         row("earned_purchase", 9),
+        row("earned_purchase", 1),
         row("earned_purchase", 9, part("x", 8)),
         row("refund", -9, part("x", -8)),
         row("earned_purchase", 9, part("x", 9, "creditsNew")),

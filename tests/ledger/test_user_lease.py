@@ -156,6 +156,14 @@ def test_an_extension_past_expiry_needs_unexpired_money() -> None:
     assert lease.settle(hold, 10, 101) == ((part("old", 7), part("new", 3)), 0)
 
 
+def test_an_extension_past_expiry_is_paid_by_what_the_hold_before_it_leaves() -> None:
+    lease = leased((part("a", 5), 100), (part("b", 5), 200), (part("c", 3), 300))
+    hold = opened(lease, 10, now=0)
+    assert lease.extend(hold, 3, 150)
+    assert lease.settle(hold, 13, 400) == ((part("a", 5), part("b", 5), part("c", 3)), 0)
+    assert lease.is_empty()
+
+
 def test_an_extension_is_refused_when_short() -> None:
     lease = leased((part("a", 5), 100))
     hold = opened(lease, 4)

@@ -90,6 +90,8 @@ async def test_M10_a_journal_that_leases_of_many_users_ends_page_by_page(scene, 
     users = [await scene.user(f"user{number}", usd=1) for number in range(5)]
     for user in users:
         await scene.lease(user, 50)
+    (spent,) = await scene.lease("user0", 10)
+    await scene.book(scene.settlement("user0", 60, (spent._replace(amount_pico=60),)))
     await scene.store.end_journal(scene.J, "lost")
     assert [await scene.leased(user) for user in users] == [0] * 5
     assert [state.state for state in await scene.store.journal_states()] == ["lost"]

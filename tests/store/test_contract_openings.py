@@ -57,6 +57,19 @@ async def test_M1_an_account_that_is_there_gets_its_opening_on_top(scene):
         assert (await scene.store.lifetime("alice"))["totalInputTokens"] == 3
 
 
+async def test_M1_an_opening_without_counters_changes_none(scene):
+    await scene.user("alice", usd=1)
+    assert await opened(scene, opening(scene, counters={})) == [OpeningResult.ADDED]
+    assert await scene.balance("alice") == scene.USD + 500
+    assert (await scene.store.lifetime("alice"))["totalInputTokens"] == 0
+
+
+async def test_nothing_to_import_imports_nothing(scene):
+    assert await scene.store.import_keys([]) == 0
+    assert await scene.store.import_logs([]) == set()
+    assert await scene.store.open_accounts([], scene.NOW) == []
+
+
 async def test_an_opening_that_was_only_tried_leaves_nothing(scene):
     await scene.user("bob", usd=1)
     tried = [opening(scene), opening(scene, "bob")]

@@ -1,5 +1,6 @@
 """Lists and sums for people: in order, page by page, and the same whichever store answers."""
 
+from farebox.base import limits
 from farebox.store.rollups import Part
 from farebox.store.statistics import LogQuery
 
@@ -72,6 +73,18 @@ async def test_request_logs_are_searched_by_what_they_say_and_read_page_by_page(
     rest = await scene.store.search_logs(LogQuery(before=first.next), 3)
     found = [row["_id"] for row in (*first.rows, *rest.rows)]
     assert found == [row.exchange for row in reversed(rows)]
+
+
+async def test_M10_a_page_looks_at_so_many_rows_and_says_where_to_go_on(scene, monkeypatch):
+    monkeypatch.setattr(limits, "log_rows_searched_max", 2)
+    rows = [scene.settlement("alice", 5, ended_ms=scene.NOW + number) for number in range(5)]
+    rows[0] = scene.settlement("alice", 5, model="opus")
+    assert await scene.store.log(rows, {}) == []
+    pages, query = [], LogQuery(model="opus")
+    while not pages or pages[-1].next is not None:
+        pages.append(await scene.store.search_logs(query, 9))
+        query = LogQuery(model="opus", before=pages[-1].next)
+    assert [[row["_id"] for row in page.rows] for page in pages] == [[], [], [rows[0].exchange]]
 
 
 async def test_sums_by_step_leave_out_what_lies_between_the_parts(scene):

@@ -19,7 +19,9 @@ from farebox.base import limits
 from farebox.base.errors import FaultError, StoreConflictError, StoreDownError, StoreUnknownError
 from farebox.base.records import Claim
 from farebox.store.base import Event, Record, RecordChange
+from farebox.store.booking_rules import Counters
 from farebox.store.mongo import MongoStore, events, feed, schema
+from farebox.store.mongo.document import counter_steps
 from farebox.store.mongo.turns import Turns
 from farebox.store.mongo.values import UnstorableError, key, whole_pico
 from store.conftest import LOG_TTL_DAYS, Scene
@@ -143,7 +145,15 @@ async def test_nobody_is_opened_who_is_not_there(store: MongoStore) -> None:
     assert await store._connection.transact(lambda place: events.open_account(place, "nobody", 1)) is None
 
 
-async def test_S19_a_collection_another_process_made_meanwhile_is_there(store: MongoStore) -> None:
+async def test_S19_a_collection_another_process_made_meanwhile_is_there(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await schema._create(store._connection.database, "usersNew")
+
+    def quicker(*_: Any, **__: Any) -> Any:
+        raise OperationFailure("Collection already exists", 48)
+
+    monkeypatch.setattr(AsyncDatabase, "create_collection", quicker)
     await schema._create(store._connection.database, "usersNew")
 
 
@@ -245,6 +255,22 @@ async def test_S16_log_rows_that_no_majority_has_are_written_again(
     assert [found["_id"] for found in await scene.store.request_logs("alice", 9)] == [row.exchange]
 
 
+async def test_S16_keys_that_no_majority_has_are_not_counted_as_imported(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.user("alice")
+    keys = [(scene.key("alice"), scene.NOW)]
+
+    def unsafe(*_: Any, **__: Any) -> Any:
+        raise BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AsyncCollection, "insert_many", unsafe)
+        with pytest.raises(FaultError):
+            await scene.store.import_keys(keys)
+    assert [await scene.store.import_keys(keys) for _ in range(2)] == [1, 0]
+
+
 # -- values --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("amount", ["0.0000000000001", "NaN", "-Infinity", "9223372.036854775808"])
 def test_M1_an_amount_that_cannot_be_kept_exactly_is_refused(amount: str) -> None:
@@ -256,6 +282,12 @@ def test_M1_an_amount_that_cannot_be_kept_exactly_is_refused(amount: str) -> Non
 def test_S21_no_name_becomes_a_path_or_an_operator(name: str) -> None:
     with pytest.raises(UnstorableError, match="cannot name a field"):
         key(name)
+
+
+def test_S10_more_tokens_than_a_counter_holds_are_refused_before_they_leave() -> None:
+    assert counter_steps(Counters(input_tokens=2**63 - 1)) == {"totalInputTokens": 2**63 - 1}
+    with pytest.raises(UnstorableError, match="more than a store can hold"):
+        counter_steps(Counters(input_tokens=2**63))
 
 
 async def test_counters_the_replaced_system_left_as_no_numbers_are_shown_as_nothing(
