@@ -9,10 +9,12 @@ import random
 import time
 from typing import ClassVar
 
+import gevent
 import options as own
 from answers import Stream, error_code, plain_problem
 from events import chunk_gap, first_token, money_refused
 from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, ResponseContextManager
+from locust.exception import CatchResponseError
 from prompts import PATHS, Json, question
 
 from locust import FastHttpUser
@@ -45,9 +47,27 @@ class Customer(FastHttpUser):
         return question(text, script, is_scripted=self.is_scripted)
 
     def exchange(self, wire_format: str, body: Json, name: str, *, leave_after: int = 0) -> None:
-        """One exchange, from sending to its last byte, or to leaving after so many events of its stream."""
-        is_streamed = body.get("stream") is True
+        """One exchange, from sending to its last byte, or to leaving after so many events of its stream.
+
+        One that has not ended when --stop-timeout is over is a failure: perhaps nobody will ever answer it.
+        """
         started_s = time.perf_counter()
+        try:
+            self._exchange(wire_format, body, name, started_s, leave_after)
+        except gevent.GreenletExit:
+            if self.environment.stop_timeout:
+                self.environment.events.request.fire(
+                    request_type="POST",
+                    name=name,
+                    response_time=1000 * (time.perf_counter() - started_s),
+                    response_length=0,
+                    exception=CatchResponseError("did not end within --stop-timeout"),
+                    context={},
+                )
+            raise
+
+    def _exchange(self, wire_format: str, body: Json, name: str, started_s: float, leave_after: int) -> None:
+        is_streamed = body.get("stream") is True
         with self.client.post(
             PATHS[wire_format],
             data=json.dumps(body),
@@ -57,9 +77,8 @@ class Customer(FastHttpUser):
             catch_response=True,
         ) as answer:
             try:
-                problem = self._problem(
-                    wire_format, answer, name, started_s, leave_after if is_streamed else -1
-                )
+                limit = leave_after if is_streamed else -1
+                problem = self._problem(wire_format, answer, name, started_s, limit)
             except FAILURE_EXCEPTIONS as error:
                 problem = f"connection: {type(error).__name__}"
             answer.request_meta["response_time"] = 1000 * (time.perf_counter() - started_s)
