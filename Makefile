@@ -321,6 +321,10 @@ screenshots: build $(STAMPS)/test ## pictures of every page, desktop and phone, 
 	@mkdir -p $(SCREENSHOTS)
 	@FAREBOX_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/console/test_browser.py -q
 
+.PHONY: bench-growth
+bench-growth: build $(STAMPS)/test ## cost against users, open streams, models, log rows (ARGS="--quick", "--only keys", "--sizes rows=1000,10000")
+	@$(BIN)/python bench/growth.py $(ARGS)
+
 .PHONY: guard guard-baseline
 guard: build ## counted costs of an exchange beside the committed baseline: instructions, calls, allocations, writes
 	@$(BIN)/python bench/guard.py $(ARGS)
@@ -328,5 +332,5 @@ guard-baseline: build ## the same, and write the baseline anew
 	@$(BIN)/python bench/guard.py --write-baseline
 
 .PHONY: profile
-profile: build $(STAMPS)/bench ## where the time of a request goes
+profile: build $(STAMPS)/bench ## where time and instructions of an exchange go: flame graphs, counts, JSON and page
 	@$(BIN)/python bench/hot_path.py $(ARGS)

@@ -69,6 +69,11 @@ class Marks:
         path = os.environ.get(_MARKS)
         self._library = ctypes.CDLL(path) if path else None
 
+    @property
+    def counting(self) -> bool:
+        """Whether this runs under callgrind."""
+        return self._library is not None
+
     def begin(self) -> None:
         """Count from here."""
         if self._library is not None:
@@ -80,22 +85,28 @@ class Marks:
             self._library.end_of_part(name.encode())
 
 
-def run(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[dict[str, Part], str]:
+def missing() -> str | None:
+    """What must be installed first, if anything."""
+    absent = next((name for name in ("valgrind", "cc") if shutil.which(name) is None), None)
+    return absent and f"{absent} is not installed; `make system-deps` installs it"
+
+
+def run(
+    command: Sequence[str | Path], environment: dict[str, str], run_s_max: float = _RUN_S_MAX
+) -> tuple[dict[str, Part], str]:
     """The parts of a Python program (script and arguments) run by this interpreter, and what it printed.
     Raises MissingProgramError, RuntimeError when the program fails.
     """
-    valgrind = shutil.which("valgrind")
-    compiler = shutil.which("cc")
-    if valgrind is None or compiler is None:
-        missing = "valgrind" if valgrind is None else "cc"
-        raise MissingProgramError(f"{missing} is not installed; `make system-deps` installs it")
+    absent = missing()
+    if absent is not None:
+        raise MissingProgramError(absent)
     with tempfile.TemporaryDirectory(prefix="farebox-callgrind-") as name:
         folder = Path(name)
         marks = folder / "marks.so"
-        build = [compiler, "-O1", "-shared", "-fPIC", "-o", marks, HERE / "marks.c"]
-        _finished(build, {}, "the marks for callgrind cannot be compiled")
+        build = ["cc", "-O1", "-shared", "-fPIC", "-o", marks, HERE / "marks.c"]
+        _finished(build, {}, "the marks for callgrind cannot be compiled", run_s_max)
         count = [
-            valgrind,
+            "valgrind",
             "--tool=callgrind",
             "--quiet",
             "--instr-atstart=no",
@@ -106,7 +117,7 @@ def run(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[dic
             *command,
         ]
         settings = {"PYTHONHASHSEED": "0", _MARKS: str(marks)}
-        said = _finished(count, settings | environment, "the counted program failed")
+        said = _finished(count, settings | environment, "the counted program failed", run_s_max)
         found: dict[str, Part] = {}
         for path in sorted(folder.glob("out.*")):
             part_name, part = _read(path)
@@ -115,14 +126,16 @@ def run(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[dic
         return found, said
 
 
-def _finished(command: Sequence[str | Path], environment: dict[str, str], trouble: str) -> str:
+def _finished(
+    command: Sequence[str | Path], environment: dict[str, str], trouble: str, run_s_max: float
+) -> str:
     done = subprocess.run(
         command,
         env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=_RUN_S_MAX,
+        timeout=run_s_max,
     )
     if done.returncode:
         raise RuntimeError(f"{trouble}:\n{(done.stdout + done.stderr)[-4000:]}")

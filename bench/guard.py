@@ -124,10 +124,15 @@ def instruction_set() -> str:
     return f"{architecture} with avx2" if "avx2" in flags else architecture
 
 
+def count(environment: dict[str, str]) -> tuple[dict[str, callgrind.Part], dict[str, dict[str, float]]]:
+    """The parts as callgrind saw them, and what their program told. Raises as `measure`."""
+    parts, said = callgrind.run([HERE / "guard_parts.py"], environment)
+    return parts, json.loads(said.splitlines()[-1])
+
+
 def measure() -> Figures:
     """Count everything. Raises callgrind.MissingProgramError, RuntimeError."""
-    parts, said = callgrind.run([HERE / "guard_parts.py"], {"PYTHONMALLOC": "malloc"})
-    told = json.loads(said.splitlines()[-1])
+    parts, told = count({"PYTHONMALLOC": "malloc"})  # so that the interpreter's allocations are seen too
     return {name: _figures(parts[name], told[name]) for name in told}
 
 

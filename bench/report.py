@@ -130,8 +130,9 @@ def _sections(result: Result, title: str) -> Iterator[str]:
         yield from _cost_charts(result.cells)
         yield from _latency_charts(result.cells)
     for series in result.series:
-        steps = [f"{second:,.0f} s" for second in series.at_s]
-        yield charts.lines(series.title, series.unit, steps, series.lines)
+        steps = [f"{at:,.0f} {series.step}" for at in series.at_s]
+        over_time = series.step == "s"
+        yield charts.lines(series.title, series.unit, steps, series.lines, logarithmic=not over_time)
     if result.cells:
         yield "<h2>Cells</h2>"
         yield _table(_cell_table(result.cells))
@@ -229,6 +230,16 @@ def _table(table: Table) -> str:
     )
     note = f"<p>{escape(table.note)}</p>" if table.note else ""
     return f'{title}<div class="wide"><table><tr>{head}</tr>{rows}</table></div>{note}'
+
+
+def as_text(table: Table) -> str:
+    """The same for a terminal."""
+    rows = [table.head, *table.rows]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(table.head))]
+    lines = (
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+    return "\n".join(["", table.title, *lines])
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 One JSON object a run, in `bench/results/` unless told otherwise:
 
     format      1
-    kind        "bench", "compare" or "soak"
+    kind        "bench", "compare", "soak", "growth" or "profile"
     quick       true: a short look, whose figures are not to be published
     started     UTC, ISO 8601
     took_s      wall time of the whole run
@@ -130,12 +130,15 @@ class Table:
 
 @dataclass(slots=True)
 class Series:
-    """Samples over time: `at_s` since the load began, one list of values for each line of one chart."""
+    """Samples over time: `at_s` since the load began, one list of values for each line of one chart. With
+    another `step` the chart is not over time: `at_s` are so many of it.
+    """
 
     title: str
     unit: str
     at_s: list[float]
     lines: dict[str, list[float]]
+    step: str = "s"
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ depend on what else the machine does.
 import asyncio
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import rig
@@ -58,18 +59,29 @@ class CountingTransport(Transport):
         self.writes += 1
 
 
-async def make_worker(folder: Path, upstream_port: int = 10_001) -> tuple[Worker, Server, Pool, str]:
-    """A worker as its process makes one, on a store of its own; with one user's key. It cannot be closed: end
-    the process.
+def _as_it_is(_: Path) -> None: ...
+
+
+async def make_worker(
+    folder: Path,
+    upstream_port: int = 10_001,
+    fill: Callable[[Path], None] = _as_it_is,
+    models: Sequence[str] = (rig.MODEL,),
+) -> tuple[Worker, Server, Pool, str]:
+    """A worker as its process makes one, on a store of its own (`fill` adds to the closed file); with one
+    user's key. It cannot be closed: end the process.
     """
     os.environ["BENCH_UPSTREAM_KEY"] = "sk-bench"
     loop = asyncio.get_running_loop()
     url = f"sqlite:///{folder / 'farebox.sqlite'}"
     key = await rig.make_account(url)
+    fill(folder / "farebox.sqlite")
     store = open_store(url)
     await store.open()
     path = folder / "config.json"
-    path.write_text(json.dumps(rig.farebox_config(10_000, folder, upstream_port)))
+    config = rig.farebox_config(10_000, folder, upstream_port)
+    config["models"] = [{**config["models"][0], "id": model, "name": model} for model in models]
+    path.write_text(json.dumps(config))
     settings = load([path])
     journal = take(settings.journal_dir)
     counters = Counters(folder / "counters")
@@ -125,13 +137,15 @@ class Connections:
             upstream.connection_made(CountingTransport())  # type: ignore[arg-type]
             pool.put_back(upstream)
             self.upstreams.append(upstream)
-        self._plain = request_of(key, rig.PLAIN_BODY)
+        self.plain = [request_of(key, rig.PLAIN_BODY)] * count
+        """The request of each client's next plain exchange."""
+        self._is_warm = False
         self._streamed = request_of(key, STREAM_BODY)
 
     async def plain_turn(self) -> None:
         """One plain exchange on every connection."""
-        for client in self.clients:
-            client.data_received(self._plain)
+        for client, request in zip(self.clients, self.plain, strict=True):
+            client.data_received(request)
         while self._any_open():
             await asyncio.sleep(0)
             for upstream in self.upstreams:
@@ -145,7 +159,10 @@ class Connections:
         for _ in range(_TURNS_MAX):
             if all(upstream.receiver is not None for upstream in self.upstreams):
                 break
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if self._is_warm else 0.001)
+        else:
+            raise AssertionError("a stream does not begin")
+        self._is_warm = True
         for upstream in self.upstreams:
             upstream.data_received(STREAM_HEAD)
 

@@ -1,0 +1,170 @@
+"""`make bench-growth`: what an exchange costs as users, open streams, models and log rows grow.
+
+    python bench/growth.py [--quick] [--only KIND]... [--sizes KIND=N,N,...]... [--out FILE]
+
+Each step is a process of its own (`growth_parts.py`): once plainly, for CPU time and memory, and once under
+callgrind, for instructions, which noise does not touch (left out where valgrind is missing). A cost that ends
+above `FLAT` times its first is said to grow; docs/BENCH.md explains those. The result is a JSON file
+(`results.py`) and a page with charts beside it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import callgrind
+import machine
+import report
+from results import Result, Series, Table
+
+PARTS = Path(__file__).resolve().parent / "growth_parts.py"
+SIZES = {
+    "keys": (10, 1_000, 100_000, 1_000_000),
+    "streams": (1, 10, 100, 1_000, 10_000),
+    "models": (10, 100, 1_000, 5_000),
+    "rows": (1_000, 10_000, 100_000, 1_000_000, 10_000_000),
+}
+QUICK = {"keys": (10, 1_000), "streams": (1, 100), "models": (10, 500), "rows": (1_000, 10_000)}
+TITLES = {"keys": "users, one key each", "streams": "open streams", "models": "models", "rows": "log rows"}
+FILLED = frozenset(("keys", "rows"))
+"""Kinds whose store is filled first."""
+UNITS = {"cpu_us": "CPU µs", "instructions": "instructions", "bytes": "bytes"}
+FLAT = 1.25
+_STEP_S_MAX = 3600
+METHOD = """\
+A whole worker in one process with a real journal, leases, price book and SQLite store; connections have \
+transports that do nothing, so kernel and network are left out.
+CPU is user plus system time of the process, all threads; the least of seven repetitions where the work can \
+be repeated (a first request and a booking cannot).
+Instructions are those of the process in user space, all threads, under callgrind.
+Keys: 64 of all users are busy; first requests are of others, each a look-up of the key and a lease. A \
+booking is of a user taken by chance, 1,600 in one batch.
+Memory is resident memory before and after, so small sizes show little but allocation in steps."""
+
+
+@dataclass(slots=True)
+class Growth:
+    """One kind's measurements: (line, unit) -> a figure for each size."""
+
+    kind: str
+    sizes: tuple[int, ...]
+    figures: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    def add(self, line: str, unit: str, figure: float) -> None:
+        self.figures.setdefault((line, unit), []).append(figure)
+
+
+def step(kind: str, size: int, folder: Path, *, instructions: bool) -> dict[str, dict[str, float]]:
+    """Line -> unit -> figure, each. Raises RuntimeError where the step fails."""
+    command = [str(PARTS), kind, str(size)]
+    if kind in FILLED:
+        store = folder / f"{kind}-{size}.sqlite"
+        _said_by([*command, "--fill", str(store)])
+        command += ["--store", str(store)]
+    told = json.loads(_said_by(command).splitlines()[-1])
+    if instructions:
+        parts, said = callgrind.run(command, {}, _STEP_S_MAX)
+        each = {line: figures["each"] for line, figures in json.loads(said.splitlines()[-1]).items()}
+        for line, part in parts.items():
+            told[line]["instructions"] = sum(part.instructions.values()) / each[line]
+    return {
+        line: {unit: figures[unit] for unit in UNITS if unit in figures} for line, figures in told.items()
+    }
+
+
+def _said_by(command: list[str]) -> str:
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=_STEP_S_MAX
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}:\n{(done.stdout + done.stderr)[-3000:]}")
+    return done.stdout
+
+
+def measure(kind: str, sizes: tuple[int, ...], *, instructions: bool) -> Growth:
+    """All sizes of one kind."""
+    growth = Growth(kind, sizes)
+    for size in sizes:
+        began_s = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="farebox-growth-") as folder:
+            found = step(kind, size, Path(folder), instructions=instructions)
+        for line, figures in found.items():
+            for unit, figure in figures.items():
+                growth.add(line, unit, figure)
+        print(f"{size:>12,} {TITLES[kind]}: {time.monotonic() - began_s:.0f} s", flush=True)
+    return growth
+
+
+def charts_of(growth: Growth) -> list[Series]:
+    """A chart for each unit, with all lines that are measured in it."""
+    found = []
+    for unit, name in UNITS.items():
+        lines = {line: values for (line, of), values in growth.figures.items() if of == unit}
+        if lines:
+            title = f"{TITLES[growth.kind]}: {name} each"
+            sizes = [float(size) for size in growth.sizes]
+            found.append(Series(title, name, sizes, lines, step=TITLES[growth.kind].partition(",")[0]))
+    return found
+
+
+def table_of(growth: Growth) -> Table:
+    """Every figure, and whether it grows."""
+    rows = []
+    for (line, unit), values in growth.figures.items():
+        factor = values[-1] / values[0] if values[0] > 0 else 0.0
+        verdict = "" if unit == "bytes" else "flat" if factor <= FLAT else f"grows: {factor:.1f} x"
+        rows.append([line, UNITS[unit], *(f"{value:,.1f}" for value in values), verdict])
+    head = ["", "each", *(f"{size:,}" for size in growth.sizes), ""]
+    return Table(f"Growth: {TITLES[growth.kind]}", head, rows)
+
+
+def sizes_of(words: list[str]) -> dict[str, tuple[int, ...]]:
+    """What `--sizes` says."""
+    found = {}
+    for word in words:
+        kind, _, numbers = word.partition("=")
+        if kind not in SIZES or not numbers:
+            raise SystemExit(f"growth: --sizes wants KIND=N,N,... with one of {', '.join(SIZES)}, not {word}")
+        found[kind] = tuple(int(number) for number in numbers.split(","))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="two small sizes of each")
+    parser.add_argument("--only", action="append", choices=SIZES, help="one kind; may be repeated")
+    parser.add_argument("--sizes", action="append", default=[], help="KIND=N,N,...")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    sizes = {**(QUICK if options.quick else SIZES), **sizes_of(options.sizes)}
+    result = Result("growth", quick=options.quick, machine=machine.facts(), versions=machine.versions())
+    result.method = METHOD.splitlines()
+    instructions = callgrind.missing() is None
+    if not instructions:
+        result.notes.append(f"no instructions: {callgrind.missing()}")
+    began_s = time.monotonic()
+    failed = False
+    for kind in options.only or sizes:
+        try:
+            growth = measure(kind, sizes[kind], instructions=instructions)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            failed = True
+            result.notes.append(f"{kind} failed: {error}")
+            print(f"growth: {error}", file=sys.stderr)
+            continue
+        result.series += charts_of(growth)
+        result.tables.append(table_of(growth))
+        print(report.as_text(result.tables[-1]))
+    result.took_s = round(time.monotonic() - began_s, 1)
+    path = result.write(options.out or result.default_path())
+    print(f"\n{path}\n{report.write_page(result, path.with_suffix('.html'))}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

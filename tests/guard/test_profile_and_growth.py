@@ -1,0 +1,87 @@
+"""Promise: the flame graph shows every share as it was sampled and nothing a viewer could run; the growth
+charts call flat only what is, and measure what their steps say.
+"""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree as ET
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+FOLDED = "main;serve;read 6\nmain;serve;write <b> 3\nmain 1\nno number here\n"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> object:
+    """A function that imports a script of bench/ as scripts there import each other."""
+    monkeypatch.syspath_prepend(str(BENCH))
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_a_flame_graph_gives_every_function_its_share(script: object) -> None:
+    flame = script("flame")  # type: ignore[operator]
+    root = flame.tree(FOLDED)
+    document = ET.fromstring(flame.draw(root, "worker & writer"))
+    space = "{http://www.w3.org/2000/svg}"
+    widths = {}
+    for group in document.iter(f"{space}g"):
+        name = group.findtext(f"{space}title", "").partition(":")[0]
+        widths[name] = float(group.find(f"{space}rect").get("width")) + 0.5  # type: ignore[union-attr,arg-type]
+    assert widths == {"all": 1600, "main": 1600, "serve": 1440, "read": 960, "write <b>": 480}
+    assert not list(document.iter(f"{space}script"))
+
+
+def test_an_empty_profile_is_drawn_too(script: object) -> None:
+    flame = script("flame")  # type: ignore[operator]
+    ET.fromstring(flame.draw(flame.tree(""), "nothing"))
+
+
+def test_growth_is_called_flat_only_where_it_is(script: object) -> None:
+    growth = script("growth")  # type: ignore[operator]
+    found = growth.Growth("streams", (1, 100))
+    found.figures = {
+        ("steady", "instructions"): [100.0, 124.0],
+        ("rising", "instructions"): [100.0, 130.0],
+        ("kept", "bytes"): [1.0, 900.0],
+    }
+    assert [row[-1] for row in growth.table_of(found).rows] == ["flat", "grows: 1.3 x", ""]
+    assert [series.step for series in growth.charts_of(found)] == ["open streams", "open streams"]
+
+
+def test_sizes_are_read_from_arguments_and_others_refused(script: object) -> None:
+    growth = script("growth")  # type: ignore[operator]
+    assert growth.sizes_of(["rows=1,20", "keys=3"]) == {"rows": (1, 20), "keys": (3,)}
+    for wrong in ("cats=1", "rows", "rows="):
+        with pytest.raises(SystemExit, match="KIND=N"):
+            growth.sizes_of([wrong])
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("streams", {"memory of an open stream", "a chunk", "a look at a silent stream (4 a second)"}),
+        ("models", {"memory of a model", "an exchange", "reading the configuration, each model"}),
+    ],
+)
+def test_a_step_of_growth_measures_its_lines(kind: str, lines: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCH / "growth_parts.py", kind, "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(told) == lines
+    assert all(figures["each"] > 0 for figures in told.values())
