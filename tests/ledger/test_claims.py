@@ -45,7 +45,7 @@ COLLECTED = {
         False,
     ),
     "of its lot alone": (
-        account(lot("a", 5, leased=2), lot("b", 9, leased=9)),
+        account(lot("a", 5, leased=2, expires=SOON_MS), lot("b", 9, leased=9)),
         claim(8, "a"),
         [part("a", 3)],
         5,
@@ -114,7 +114,7 @@ def test_hole_17_a_renewed_pool_shortens_nothing_and_revives_nothing(
 ) -> None:
     case = account(
         lot("gone", 5, expires=PAST_MS),
-        lot("soon", 5, expires=SOON_MS),
+        lot("soon", 1, expires=SOON_MS),
         lot("later", 5, expires=LATER_MS),
         lot("never", 5),
         lot("empty", 0, expires=SOON_MS),

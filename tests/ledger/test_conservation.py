@@ -100,6 +100,10 @@ OFF = {**ALICE, "pool": "credits", "balance": 11, "other": 10}
 FINDINGS = {
     "all is well": (GOOD, []),
     "nothing leased": (account(lot("a", 10), lot("n", 4, pool="creditsNew")), []),
+    "all leased": (
+        account(lot("a", 10, leased=10), lot("n", 4, pool="creditsNew"), leases=lease("j", a=10)),
+        [],
+    ),
     "the balance was changed": (
         replace(GOOD, balances={"credits": 11, "creditsNew": 4}),
         [("rows", 1, OFF), ("lots", 1, OFF), ("shadow", 1, OFF)],

@@ -34,6 +34,11 @@ AVAILABLE = {
         17,
         7,
     ),
+    "two claims on one lot": (
+        account(lot("a", 10), claims=[lot_claim("a", 2), Claim("d", "credits", "a", 3)]),
+        10,
+        5,
+    ),
     "claim on an expired lot": (
         account(lot("a", 10, expires=PAST_MS), lot("b", 7), claims=[lot_claim("a", 10)]),
         7,

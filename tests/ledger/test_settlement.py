@@ -240,6 +240,10 @@ EVENTS = {
         (part("soon", 3), part("later", 3)),
     ),
     "named lot": (row("refund", -3, part("soon", -3)), (part("soon", 3),)),
+    "hole 51: nor does a younger one on a lot": (
+        row("transfer_out", -8, reference="mine"),
+        (part("soon", 3), part("later", 5)),
+    ),
     "hole 51: named lots, its own claim and younger ones do not block the collector": (
         row("refund", -6, part("soon", -3), part("later", -3), reference="mine"),
         (part("soon", 3), part("later", 3)),

@@ -156,6 +156,56 @@ def test_an_extension_past_expiry_needs_unexpired_money() -> None:
     assert lease.settle(hold, 10, 101) == ((part("old", 7), part("new", 3)), 0)
 
 
+def test_an_extension_takes_all_that_is_free_and_no_more() -> None:
+    lease = leased((part("a", 10), None))
+    hold = opened(lease, 4)
+    assert lease.extend(hold, 2, 0)
+    assert lease.free_pico(WALLET, 0) == 4
+    assert not lease.extend(hold, 5, 0)
+    assert lease.extend(hold, 4, 0)
+    assert lease.free_pico(WALLET, 0) == 0
+
+
+def test_a_grant_of_a_lot_that_is_leased_adds_to_it() -> None:
+    lease = leased((part("a", 5), None))
+    lease.add([(part("a", 3), None)])
+    assert lease.returnable({}, 0) == [part("a", 8)]
+
+
+def test_what_is_owed_adds_up_and_no_other_hold_pays_for_it() -> None:
+    lease = leased((part("a", 2), None))
+    first, second = opened(lease, 1), opened(lease, 1)
+    assert lease.settle(first, 4, 0) == ((part("a", 1),), 3)
+    assert lease.settle(second, 5, 0) == ((part("a", 1),), 4)
+    assert lease.shortfall_pico(WALLET, 0) == 7
+
+
+def test_hole_18_a_lot_is_good_strictly_before_its_expiry() -> None:
+    assert leased((part("a", 5), 100)).hold(WALLET, 1, 99) is not None
+    assert leased((part("a", 5), 100)).hold(WALLET, 1, 100) is None
+
+
+def test_expired_money_beyond_what_a_hold_may_use_goes_back() -> None:
+    lease = leased((part("a", 5), 100), (part("b", 5), 200))
+    hold = opened(lease, 6, now=0)
+    assert lease.returnable({}, 300) == [part("b", 4)]
+    assert lease.settle(hold, 6, 300) == ((part("a", 5), part("b", 1)), 0)
+
+
+def test_a_charge_below_an_extended_hold_takes_no_more_than_itself() -> None:
+    lease = leased((part("a", 5), 100), (part("b", 5), 200), (part("c", 3), 300))
+    hold = opened(lease, 10, now=0)
+    assert lease.extend(hold, 3, 150)
+    assert lease.settle(hold, 4, 400) == ((part("a", 4),), 0)
+
+
+def test_the_last_pico_can_be_returned() -> None:
+    lease = leased((part("a", 5), None))
+    opened(lease, 4)
+    assert lease.returnable({}, 0) == [part("a", 1)]
+    assert (lease.op, UserLease(3).op) == (0, 3)
+
+
 def test_an_extension_past_expiry_is_paid_by_what_the_hold_before_it_leaves() -> None:
     lease = leased((part("a", 5), 100), (part("b", 5), 200), (part("c", 3), 300))
     hold = opened(lease, 10, now=0)
@@ -201,6 +251,7 @@ def test_hole_13_a_fence_counts_unbooked_debits_and_open_holds() -> None:
     assert lease.op == 8
     assert lease.free_pico(WALLET, 0) == 10 - 8 - 2 - 1 - 4
     assert lease.settle(hold, 4, 0) == ((part("a", 2),), 2)
+    assert lease.free_pico(WALLET, 0) == -5
     lease.replace([(part("a", 1), None)], 9, [(WALLET, (part("a", 4),), 0)])
     assert lease.free_pico(WALLET, 0) == -3
     lease.replace([(part("a", 1), None)], 10, [(WALLET, (part("x", 3), part("y", 4)), 0)])

@@ -47,15 +47,15 @@ def choose_slices(
     return take_in_order(free_parts(account, wallet, now_ms), min(limit_pico, want_pico))
 
 
-def free_parts(account: Account, wallet: str, now_ms: int, ignore_claim: str = "") -> list[LotAmount]:
-    """Every lot's free money in spending order, after claims; the claim `ignore_claim` and those after it
-    do not bind its collector.
-    """
-    return [part for pool in WALLETS[wallet] for part in pool_parts(account, pool, now_ms, ignore_claim)]
+def free_parts(account: Account, wallet: str, now_ms: int) -> list[LotAmount]:
+    """Every lot's free money in spending order, after claims."""
+    return [part for pool in WALLETS[wallet] for part in pool_parts(account, pool, now_ms)]
 
 
 def pool_parts(account: Account, pool: str, now_ms: int, ignore_claim: str = "") -> list[LotAmount]:
-    """One pool's share of `free_parts`. A claim on the whole pool takes the latest expiry first."""
+    """One pool's share of `free_parts`; the claim `ignore_claim` and those after it do not bind its
+    collector. A claim on the whole pool takes the latest expiry first.
+    """
     claimed_pico = _pool_claims_pico(account, pool, ignore_claim)
     parts: list[LotAmount] = []
     for lot, capacity in reversed(_capacities(account, pool, now_ms, ignore_claim)):
