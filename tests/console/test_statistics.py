@@ -33,7 +33,7 @@ from farebox.console.statistics import (
     totals,
 )
 from farebox.store.base import Event, EventResult
-from farebox.store.rollups import Sums
+from farebox.store.rollups import Sums, together, usage_of
 from farebox.store.sqlite import SQLiteStore
 
 SEED = 6
@@ -131,6 +131,21 @@ async def test_point_1_every_statistic_of_every_period_equals_sums_by_hand(store
     assert await store.usages(0, NOW - DAY) == []
     for name in ("all", "30d", "24h", "8h"):
         await check(store, facts, named_period(name, NOW, HANOI), begins(name), None)
+
+
+async def test_odd_rows_where_a_period_begins_are_counted_like_plain_ones(store):
+    """Quarantined, with other models' counts, with escapes in a name: the compiled reader leaves these."""
+    oddities = ({}, {"quarantine": "no price"}, {"others": {"tool": {"input": 7}}}, {"model": 'a\n"b"'})
+    records = [
+        replace(settlement(number, Fact(NOW, "alice", "m", "ohmygpt", 200, 1, 2, 0, 3, 5, 7, 1)), **oddity)
+        for number, oddity in enumerate(oddities * 80)
+    ]
+    assert await store.log(records, {}) == []
+    expected = together(usage_of(record) for record in records)
+    found = await store.usages(NOW, NOW + 1)
+    assert {usage._replace(ended_ms=0) for usage in found} == {
+        usage._replace(ended_ms=0) for usage in expected
+    }
 
 
 async def test_another_time_zone_begins_its_day_elsewhere(tmp_path):
