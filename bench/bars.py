@@ -45,6 +45,8 @@ PROMISES = {
         "plain exchanges, worker alone on one core, to nginx's on it", 0.5, 0.65, at_least=True
     ),
     "chunk": Promise("CPU of a streamed chunk, to nginx's", 1.3, 1.0),
+    "crossings": Promise("calls into the compiled meter a streamed chunk", 1),
+    "writes": Promise("writing system calls a streamed chunk", 1),
     "plain p50": Promise("time to first byte added at 50 % load, plain, p50", 0.3, 0.15, unit="ms"),
     "plain p99": Promise("time to first byte added at 50 % load, plain, p99", 1.5, 0.75, unit="ms"),
     "plain p99.9": Promise("time to first byte added at 50 % load, plain, p99.9", 5, 2.5, unit="ms"),

@@ -44,6 +44,15 @@ CPU is user plus system time of the whole process tree, booking included.
 After every cell verify must be clean, every charge recompute, and number and total of the charges equal \
 those of the upstream's own log, to the pico; else the cell is void.
 Latencies of open loops count from the moment an exchange was due."""
+COUNTED_CHUNKS = 100
+TURNS = {
+    "nginx plain": "nginx, plain exchanges",
+    "farebox plain": "Farebox, plain exchanges, all processes on one core",
+    "worker plain": "Farebox, plain exchanges, writer on the other core",
+    "nginx streamed": "nginx, chunks of streams",
+    "farebox streamed": "Farebox, chunks of streams, all processes on one core",
+}
+"""What `ratio.Bench` calls its turns, in words."""
 
 
 @dataclass(slots=True)
@@ -70,7 +79,7 @@ class Run:
 
 def ratios(run: Run) -> None:
     """Throughput and CPU beside nginx: the rounds of `bench-ratio`, its wrk and 64 connections."""
-    bench = ratio.Bench(run.rig, 1.0 if run.quick else 3.0)
+    bench = ratio.Bench(run.rig, 1.0 if run.quick else 2.5)
     for number in range(1, run.rounds + 1):
         bench.nginx(number)
         bench.farebox(number)
@@ -93,13 +102,13 @@ def ratio_table(bench: ratio.Bench) -> Table:
     """The medians of `bench-ratio`."""
     head = ["medians", "each second", "full core", "CPU µs each", "core busy", "p50 ms", "p99 ms"]
     rows = []
-    for name in bench.rounds:
+    for name, words in TURNS.items():
         per_s, full, cpu_us, busy, p50, p99 = (
             bench.median(name, figure)
             for figure in ("per_s", "full_core_per_s", "cpu_us", "busy", "p50_us", "p99_us")
         )
         times = [f"{p50 / 1000:.2f}", f"{p99 / 1000:.2f}"] if p50 else ["", ""]
-        rows.append([name, f"{per_s:,.0f}", f"{full:,.0f}", f"{cpu_us:.1f}", f"{busy:.0%}", *times])
+        rows.append([words, f"{per_s:,.0f}", f"{full:,.0f}", f"{cpu_us:.1f}", f"{busy:.0%}", *times])
     note = "`full core`: the rate divided by how busy the core was, where it was less than 95 % busy."
     return Table("Throughput, in turns", head, rows, note)
 
@@ -112,7 +121,7 @@ def cell_matrix(run: Run) -> None:
 def added_latency(run: Run) -> None:
     """Time to the first byte at half load."""
     found = latency.measure(
-        run.rig, run.plain_per_s, run.streams_per_s, run.rounds, 1.5 if run.quick else 3.0
+        run.rig, run.plain_per_s, run.streams_per_s, run.rounds, 1.5 if run.quick else 2.5
     )
     run.result.cells += found
     behind = sum(cell.fell_behind for cell in found)
@@ -145,7 +154,7 @@ def two_workers(run: Run) -> None:
 
 
 def compiled_meter(run: Run) -> None:
-    """Scan, usage, and what a long prompt does to the event loop."""
+    """Scan, usage, what a long prompt does to the event loop, and what a chunk calls."""
     prose = micro.scan_gigabytes_per_s(3, PROSE)
     run.judge(
         "scan", micro.scan_gigabytes_per_s(3), f"source code; prose: {statistics.median(prose):.1f} GB/s"
@@ -153,6 +162,12 @@ def compiled_meter(run: Run) -> None:
     run.judge("usage", micro.usage_gigabytes_per_s(2_000_000, 3))
     small, large = micro.usage_gigabytes_per_s(500_000, 3), micro.usage_gigabytes_per_s(4_000_000, 3)
     run.judge("usage linear", [few / many for few, many in zip(small, large, strict=True)])
+    counted = script("stream_writes.py", "--chunks", str(COUNTED_CHUNKS))
+    for name in ("crossings", "writes"):
+        alone, together = (
+            [one[name] / COUNTED_CHUNKS for one in counted[how]] for how in ("lock_step", "burst")
+        )
+        run.judge(name, alone, f"chunks that come one by one; all at once: {statistics.median(together):.2f}")
     rounds, seen, worst_ms = [], {}, 0.0
     for _ in range(run.rounds):
         options = ["--upstream-port", str(run.rig.upstream_port), "--load-core", str(run.rig.load_core)]
@@ -183,7 +198,7 @@ def writer(run: Run) -> None:
 
 def starts(run: Run) -> None:
     """A start, and one after kill -9."""
-    run.judge("start", restart.first_request_s(run.rig, 3 if run.quick else 5))
+    run.judge("start", restart.first_request_s(run.rig, 2 if run.quick else 5))
     found = restart.recovery(run.rig, 20_000 if run.quick else 1_000_000)
     note = f"{found.records:,} records, {found.journal_bytes / 1e6:,.0f} MB of journal; all booked afterwards"
     run.judge("recovery", [found.served_s], note)

@@ -21,6 +21,8 @@ LARGE_BODIES = "client_max_body_size 64m; proxy_request_buffering off;"
 """Lets nginx pass a long request on as it comes; by its defaults it refuses it, or writes it to disk."""
 
 LOAD_ENDS_S = 180.0
+EXCHANGES_MIN = 50
+"""Of fewer, the CPU time would be mostly that of processes with nothing to do."""
 
 
 @dataclass(slots=True)
@@ -133,6 +135,8 @@ def fill(cell: Cell, seen: dict[str, Any], loaded_s: float, cpu_s: float) -> Non
     if cell.subject == DIRECT or not cell.exchanges:
         return
     cell.busy = round(loaded_s / cell.seconds, 4)
+    if cell.exchanges < EXCHANGES_MIN:
+        return
     cell.cpu_us = round(1e6 * cpu_s / cell.exchanges, 2)
     cell.chunk_cpu_us = round(1e6 * cpu_s / cell.chunks, 3) if cell.chunks else None
 

@@ -62,8 +62,7 @@ def lines(
     every = [value for line in values.values() for value in line if value > 0]
     if not every or len(steps) < 2:
         return ""
-    low, high = (min(every), max(every)) if logarithmic else (0.0, max(every))
-    scale = _logarithmic(low, high) if logarithmic else _from_zero(high)
+    scale = _Scale(min(every), max(every), logarithmic=logarithmic)
     parts = [_grid(share, f"{number_text(value)} {unit}") for share, value in scale.marks]
     for number, (name, line) in enumerate(values.items()):
         points = [
@@ -80,9 +79,8 @@ class _Scale:
     """Where a value stands between the bottom (0) and the top (1), and some marks."""
 
     def __init__(self, low: float, high: float, *, logarithmic: bool) -> None:
-        self._low, self._high, self._is_logarithmic = low, high, logarithmic
-        between = (0.0, 0.25, 0.5, 0.75, 1.0)
-        self.marks = [(share, self._value(share)) for share in between]
+        self._low, self._high, self._is_logarithmic = low, max(high, 1.01 * low), logarithmic
+        self.marks = [(share, self._value(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
 
     def share(self, value: float) -> float:
         if not self._is_logarithmic:
@@ -93,14 +91,6 @@ class _Scale:
         if not self._is_logarithmic:
             return share * self._high
         return float(self._low * (self._high / self._low) ** share)
-
-
-def _logarithmic(low: float, high: float) -> _Scale:
-    return _Scale(low, max(high, low * 1.01), logarithmic=True)
-
-
-def _from_zero(high: float) -> _Scale:
-    return _Scale(0.0, high, logarithmic=False)
 
 
 def _down(share: float) -> float:

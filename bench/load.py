@@ -19,6 +19,7 @@ import sys
 import time
 from array import array
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ class Load:
         self.waiting: deque[float] = deque()
         """Moments at which exchanges were due that found no connection."""
         self.connections = 0
+        self.opening: set[asyncio.Future[None]] = set()
         self.running = 0
         self.is_over = False
         self.done = self.loop.create_future()
@@ -87,6 +89,8 @@ class Load:
         self.is_over = True
         self._look_for_end()
         await asyncio.wait_for(self.done, FINISH_S)
+        for connection in self.idle:
+            connection.close()
 
     def ended(self, connection: "Connection", *, failed: str) -> None:
         """An exchange is over; its connection may take another one."""
@@ -113,9 +117,12 @@ class Load:
         else:
             connection.close()
 
-    async def connect(self) -> None:
-        """One more connection; it takes what waits."""
+    def connect(self) -> Awaitable[None]:
+        """One more connection, counted at once; it takes what waits."""
         self.connections += 1
+        return self._connect()
+
+    async def _connect(self) -> None:
         try:
             _, connection = await self.loop.create_connection(
                 lambda: Connection(self), "127.0.0.1", self.plan.port
@@ -181,7 +188,9 @@ class Load:
             return
         self.waiting.append(due_s)
         if self.connections < self.plan.concurrency:
-            self.loop.create_task(self.connect())
+            opening = asyncio.ensure_future(self.connect())
+            self.opening.add(opening)
+            opening.add_done_callback(self.opening.discard)
 
     # -- figures ---------------------------------------------------------------------------------------------
 
@@ -329,7 +338,6 @@ def request_of(body: bytes, key: str, path: str, headers: list[str]) -> bytes:
 async def run(plan: Plan) -> dict[str, Any]:
     """Carry a plan out; its figures."""
     load = Load(plan)
-    gc.disable()
     await load.run()
     return load.figures()
 
@@ -348,6 +356,7 @@ def main() -> int:
     options = parser.parse_args()
     request = request_of(options.body.read_bytes(), options.key, options.path, options.header)
     plan = Plan(options.port, request, options.seconds, options.rate, options.concurrency, options.spread)
+    gc.disable()
     print(json.dumps(uvloop.run(run(plan))))
     return 0
 

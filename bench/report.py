@@ -54,6 +54,7 @@ def speed_table(result: Result) -> str:
         BEGIN,
         f"Measured {result.started[:10]} at commit {versions['commit']}, beside nginx {versions['nginx']}:",
         f"{where}.",
+        *(["", "A short look: these figures are no measurement."] if result.quick else []),
     ]
     for table in result.tables[:1]:
         rows = [[row[0], row[1], row[3]] for row in table.rows]

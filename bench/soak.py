@@ -11,6 +11,7 @@ an exchange failed, or the charges at the end are not those of the upstream's lo
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -80,16 +81,10 @@ def descriptors_of(pid: int) -> int:
 
 
 def growth(values: Sequence[float]) -> tuple[float, float]:
-    """The medians of the first and the last quarter of what counts."""
-    counted = sorted_parts(values[int(len(values) * SETTLED_SHARE) :])
-    return counted[0], counted[1]
-
-
-def sorted_parts(values: Sequence[float]) -> tuple[float, float]:
-    """Median of the first quarter, and of the last."""
-    quarter = max(1, len(values) // 4)
-    first, last = sorted(values[:quarter]), sorted(values[-quarter:])
-    return first[len(first) // 2], last[len(last) // 2]
+    """The medians of the first and of the last quarter of what counts."""
+    counted = values[int(len(values) * SETTLED_SHARE) :]
+    quarter = max(1, len(counted) // 4)
+    return statistics.median(counted[:quarter]), statistics.median(counted[-quarter:])
 
 
 def judged(samples: Samples) -> list[Bar]:

@@ -3,7 +3,6 @@ measured, none of them too small.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCH))
     import results
 
-    yield results
-    sys.modules.pop("results", None)
+    return results
 
 
 @pytest.mark.parametrize(

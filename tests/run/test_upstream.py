@@ -172,3 +172,11 @@ def test_a_request_in_chunks_is_answered_like_one_with_a_length(upstream: Upstre
         ]
     assert usages[0] == usages[1]
     assert upstream.log()["usage"] == {"input": 18, "output": 6}
+
+
+def test_long_requests_are_told_apart_and_answered_alike_again(upstream: Upstream) -> None:
+    bodies = [{"model": "m", "messages": [*said(text="x" * 20_000), *said(prompt=n)]} for n in range(1, 8)]
+    for body in [*bodies, *bodies]:
+        answer = post(upstream, "/v1/chat/completions", body).json()
+        assert answer["usage"]["prompt_tokens"] == bodies.index(body) + 1
+    assert upstream.log()["usage"]["input"] == 2 * sum(range(1, 8))
