@@ -73,8 +73,10 @@ def plain_load(
     environment = {**os.environ, "BENCH_BODY": rig.PLAIN_BODY, "BENCH_KEY": key}
     environment["BENCH_HEADERS"] = "\n".join(headers)
     result = _run_on(core, [*command, f"http://127.0.0.1:{port}{rig.PATH}"], environment)
-    if result["errors"] or result["timeouts"]:
-        rig.stop_with(f"void: {result['errors']} errors and {result['timeouts']} timeouts at the generator")
+    if result["errors"] or result["timeouts"] or not result["requests"]:
+        rig.stop_with(
+            f"void: {result['requests']} answers, {result['errors']} errors and {result['timeouts']} timeouts"
+        )
     return result
 
 

@@ -177,9 +177,9 @@ def merged(old: Result, new: Result) -> Result:
 
 def markdown(result: Result) -> str:
     """The tables for docs/BENCH.md, and where and when they come from."""
-    machine, commit = result.machine, result.versions.get("commit", "?")
+    machine = result.machine
     where = f"{machine.get('processor')}, {machine.get('cores')} cores, Linux {machine.get('kernel')}"
-    lines = [f"Measured {result.started[:10]} at commit {commit}: {where}."]
+    lines = [f"Last measured {result.started[:10]} on {where}."]
     for table in result.tables:
         if table.rows and table.title != DETAIL:
             lines += ["", f"**{table.title}**", "", *_table_lines(table)]
