@@ -364,13 +364,14 @@ async def proxying(
     upstream: ScriptedUpstream,
     *,
     stream: bool = False,
+    wire_format: str = "",
     held_max: int = 2**20,
     server_options: dict[str, Any] | None = None,
     listen_buffers: dict[str, int] | None = None,
     **endpoint_options: Any,
 ) -> AsyncIterator[tuple[BareProxy, int]]:
     pool = Pool(endpoint(upstream.port, **endpoint_options), asyncio.get_running_loop())
-    proxy = BareProxy(pool, stream=stream, held_max=held_max)
+    proxy = BareProxy(pool, stream=stream, wire_format=wire_format, held_max=held_max)
     try:
         async with serving(proxy.handle, listen_buffers=listen_buffers, **(server_options or {})) as (
             _,

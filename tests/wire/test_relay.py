@@ -3,6 +3,7 @@ buffer.
 """
 
 import asyncio
+import socket
 
 import pytest
 
@@ -114,7 +115,7 @@ async def test_held_bytes_wait_and_keep_their_order(monkeypatch: pytest.MonkeyPa
 async def test_H03_C07_slow_reader_pauses_the_upstream() -> None:
     part = b"x" * 2**16
     async with (
-        upstream_playing(chunked(*[part] * 60)) as upstream,
+        upstream_playing(chunked(*[part] * 40)) as upstream,
         proxying(
             upstream,
             stream=True,
@@ -132,11 +133,67 @@ async def test_H03_C07_slow_reader_pauses_the_upstream() -> None:
             sent = exchange.client.bytes_written
             await asyncio.sleep(0.1)
         assert sent < 2**21
+        sock = client.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)  # it was slow for long enough
         taken = b""
         while not taken.endswith(b"\r\n0\r\n\r\n"):
             taken += await client.reader.read(2**16)
-        assert taken.count(b"x") == 60 * 2**16
+        assert taken.count(b"x") == 40 * 2**16
         assert exchange.relay.chunk_count > 0
+
+
+@on_uvloop
+async def test_C07_a_client_that_was_slow_at_the_end_leaves_no_paused_connection_to_the_next() -> None:
+    text = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 60_000)
+    body = text + b"data: [DONE]\n\n"
+    whole: list[bytes | float | str] = [b"".join(part for part in chunked(body) if isinstance(part, bytes))]
+    async with (
+        upstream_playing(whole, whole) as upstream,
+        proxying(
+            upstream,
+            stream=True,
+            wire_format="chat",
+            listen_buffers=SMALL,
+            server_options={"write_buffer_bytes_max": 1},
+        ) as (proxy, port),
+        connected(port, **SMALL) as slow,
+        connected(port) as quick,
+    ):
+        slow.send(post())
+        await until(lambda: bool(proxy.exchanges) and bool(proxy.exchanges[0].states))
+        assert proxy.exchanges[0].client.paused
+        quick.send(post())
+        assert (await quick.response()).body == body
+        assert upstream.connections == 1
+        assert (await slow.response()).body == body
+
+
+@on_uvloop
+async def test_C07_a_client_that_is_slow_after_the_end_pauses_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[BareExchange] = []
+    monkeypatch.setattr(BareExchange, "hold_point", lambda self, data, state: held.append(self))
+    second = [0.1, *chunked(b"second")]
+    async with (
+        upstream_playing(chunked(b"first"), second) as upstream,
+        proxying(
+            upstream,
+            stream=True,
+            listen_buffers=SMALL,
+            server_options={"write_buffer_bytes_max": 1},
+        ) as (proxy, port),
+        connected(port, **SMALL) as slow,
+        connected(port) as quick,
+    ):
+        slow.send(post())
+        await until(lambda: bool(held) and proxy.pool.idle_count == 1)
+        quick.send(post())
+        await until(lambda: len(upstream.requests) == 2)
+        held[0].relay.send_held(b"x" * 2**20)
+        assert held[0].client.paused
+        await until(lambda: len(held) == 2)
+        assert upstream.connections == 1
 
 
 @on_uvloop

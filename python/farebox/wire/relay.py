@@ -245,6 +245,7 @@ class Relay:
     def _end(self) -> None:
         self._chunk_count = self.chunk_count
         self._over = True
+        self.client.on_paused = None  # the connection may serve another client from here on
 
     def _detach(self) -> None:
         self.client.on_gone = self.client.on_paused = self.client.on_writable = None

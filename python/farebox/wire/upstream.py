@@ -143,6 +143,8 @@ class Connection(asyncio.Protocol):
             self._handed_over = False
             self._deliver(self._take)
         self._in_body = False
+        if not transport.is_reading():  # a slow client had it paused; the next one waits for its own answer
+            transport.resume_reading()
         self._pool.put_back(self)
 
     def abort(self) -> None:
