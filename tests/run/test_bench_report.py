@@ -6,7 +6,6 @@ import dataclasses
 import re
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -79,14 +78,23 @@ def test_the_page_tells_everything_and_fetches_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "bound", "is_met"),
-    [([50.0] * 20, "memory", True), ([50.0 + 2 * n for n in range(20)], "memory", False)],
+    ("megabytes", "descriptors", "seconds", "memory", "kept"),
+    [
+        ([50] * 20, 40, 3600, "met", "met"),
+        ([1, 20, 40, *[50] * 17], 40, 3600, "met", "met"),
+        ([50 + 2 * number for number in range(20)], 40, 3600, "not met", "met"),
+        ([50 + 2 * number for number in range(20)], 40, 60, "not measured", "met"),
+        ([50] * 20, 4000, 3600, "met", "not met"),
+    ],
+    ids=["flat", "the beginning is forgiven", "growth", "too short", "descriptors kept"],
 )
-def test_a_soak_sees_growth_and_forgives_the_beginning(values: list[float], bound: str, is_met: bool) -> None:
+def test_a_soak_sees_growth(
+    megabytes: list[int], descriptors: int, seconds: float, memory: str, kept: str
+) -> None:
     import soak
 
-    megabytes = [1e6 * value for value in [1.0, *values]]
-    samples = soak.Samples([0.0] * 21, {"worker": megabytes}, {"worker": [40] * 20})
-    found: dict[str, Any] = {bar.what.split()[0]: bar for bar in soak.judged(samples)}
-    assert (found[bound].verdict == "met") is is_met
-    assert found["descriptors"].verdict == "met"
+    at_s = [seconds * number / 21 for number in range(22)]
+    sizes = [1e6 * value for value in [1, *megabytes, 1]]
+    samples = soak.Samples(at_s, {"worker": sizes}, {"worker": [40.0, *[900.0] * 20, float(descriptors)]})
+    found = {bar.what.split()[0]: bar.verdict for bar in soak.judged(samples)}
+    assert (found["memory"], found["descriptors"]) == (memory, kept)
