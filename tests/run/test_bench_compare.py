@@ -1,5 +1,6 @@
 """Promise: the comparison with other gateways says what was measured: medians against nginx's of the same
-turns, every answer nobody paid for, every lost charge; a later run of one gateway leaves the others alone.
+turns, every answer nobody paid for, every lost charge; a later run of one gateway leaves the others alone;
+and the committed table is generated.
 """
 
 import sys
@@ -129,3 +130,10 @@ def test_quota_tables_tell_charges_and_the_smaller_balance(compare: Any, tmp_pat
         )
     database.close()
     assert gateway.books(key) == compare.peer.Books(2, Fraction(-2))
+
+
+def test_the_committed_tables_are_generated(compare: Any) -> None:
+    page = (REPOSITORY / "docs" / "BENCH.md").read_text(encoding="utf-8")
+    reference = compare.results.read(REPOSITORY / "bench" / "results" / "compare.json")
+    generated = compare.comparison.markdown(reference)
+    assert compare.comparison.between_markers(page, generated) == page
