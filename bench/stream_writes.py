@@ -21,6 +21,8 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
+os.environ["FAREBOX_INTERPRETED"] = "1"  # a profiler is told of no call that compiled modules make
+
 import uvloop
 
 import farebox._meter
