@@ -104,7 +104,7 @@ async def test_events_are_counted_however_they_are_cut(load: Any) -> None:
             await asyncio.sleep(0.002)
 
     async with serving(answer) as port:
-        found = await load.run(load.Plan(port, REQUEST, 0.01, concurrency=1))
+        found = await load.run(load.Plan(port, REQUEST, 1.0, concurrency=1))
     assert found["errors"] == 0
     assert found["chunks"] == 4 * found["exchanges"] > 0
 
