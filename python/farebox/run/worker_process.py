@@ -64,6 +64,8 @@ async def main(number: int, silent_start_s: float, descriptors: list[list[int]],
     journal = take(settings.journal_dir)
     counters = Counters(counters_file(settings, number))
     journal.on_sync = partial(observe, counters.values, JOURNAL_SYNC)
+    # Before recovery, which may make a million records that the collector would look through again and again.
+    tune_garbage_collection()
     try:
         recovered = await _while_store_is_away(lambda: _recover(journal, store, settings), signals)
         if recovered is None:
@@ -81,7 +83,6 @@ async def main(number: int, silent_start_s: float, descriptors: list[list[int]],
         worker.upstream_connections = serving.open_connections
         root = Path(os.environ.get(ROOT_VARIABLE, "/"))
         worker.spawn(MemoryWatch(worker, servers, root).run())
-        tune_garbage_collection()
         life.serve(worker, serving)
         await listening.begin()
         _log.info("worker %d serves with journal %s, epoch %d", number, journal.id, journal.epoch)

@@ -26,7 +26,8 @@ class Finished(NamedTuple):
     settlement: Settlement
 
 
-_PLAIN: Final = SettlementReader(Settlement, LotAmount, Finished)
+PLAIN_RECORDS: Final = SettlementReader(Settlement, LotAmount, Finished)
+"""Reads settle frames in the plain form, and says which are not."""
 
 
 def finished_of(journal: str, read: Iterable[Frame]) -> tuple[list[Finished], list[Finished]]:
@@ -35,7 +36,7 @@ def finished_of(journal: str, read: Iterable[Frame]) -> tuple[list[Finished], li
     The compiled reader makes plain records; the odd ones it leaves out are decoded and judged here.
     """
     settled = [frame for frame in read if frame.kind == frames.SETTLE]
-    records, odd = _PLAIN.read(settled)
+    records, odd = PLAIN_RECORDS.read(settled)
     unreadable: list[Finished] = []
     for index in odd:
         records[index], is_readable = _decoded(journal, settled[index])

@@ -25,6 +25,7 @@ from farebox.journal import Durability, Journal, JournalScan
 from farebox.journal.frames import Frame
 from farebox.meter.price_book import ModelPrice, PriceBook, from_plain
 from farebox.store.base import JournalState, WorkerStore
+from farebox.writer.batch import PLAIN_RECORDS
 from farebox.writer.unfinished import PriceOf, Unfinished, close_open_exchanges
 
 _log = logging.getLogger(__name__)
@@ -174,12 +175,15 @@ def _appended(journal: Journal, end: Settlement | Void) -> asyncio.Future[int]:
 
 def settlements_after(finished: Iterable[Frame], applied: int) -> list[tuple[int, Settlement]]:
     """Recorded settlements that may not be booked. One that cannot be read is the writer's to park."""
-    found: list[tuple[int, Settlement]] = []
-    for frame in finished:
-        if frame.pos > applied and frame.kind == frames.SETTLE:
-            with contextlib.suppress(ValueError, TypeError):
-                found.append((frame.pos, Settlement.decode(frame.payload)))
-    return found
+    settled = [frame for frame in finished if frame.pos > applied and frame.kind == frames.SETTLE]
+    records, odd = PLAIN_RECORDS.read(settled)
+    found: list[tuple[int, Settlement] | None] = [*records]
+    for index in odd:
+        frame = settled[index]
+        found[index] = None
+        with contextlib.suppress(ValueError, TypeError):
+            found[index] = (frame.pos, Settlement.decode(frame.payload))
+    return [record for record in found if record is not None]
 
 
 # -- step 6: money nobody needs ------------------------------------------------------------------------------
@@ -220,14 +224,21 @@ def free_parts(fenced: Fenced, debits: Iterable[Settlement]) -> tuple[LotAmount,
     if fenced.dead:
         return ()
     left = {part.lot: part for part, _ in fenced.lots}
-    unbooked = [debit for debit in debits if debit.exchange not in fenced.booked]
-    for debit in unbooked:
-        for take in debit.takes:
-            _keep(left, [take.lot], take.amount_pico)
-    for debit in unbooked:
-        uncovered_pico = debit.amount_pico - sum(take.amount_pico for take in debit.takes)
-        in_order = [lot for pool in WALLETS[debit.wallet] for lot, part in left.items() if part.pool == pool]
-        _keep(left, in_order, uncovered_pico)
+    taken_pico: dict[str, int] = {}
+    uncovered_pico: dict[str, int] = {}
+    for debit in debits:
+        if debit.exchange not in fenced.booked:
+            covered_pico = 0
+            for lot, _, amount_pico in debit.takes:
+                taken_pico[lot] = taken_pico.get(lot, 0) + amount_pico
+                covered_pico += amount_pico
+            rest_pico = max(0, debit.amount_pico - covered_pico)
+            uncovered_pico[debit.wallet] = uncovered_pico.get(debit.wallet, 0) + rest_pico
+    for lot, amount_pico in taken_pico.items():
+        _keep(left, [lot], amount_pico)
+    for wallet, amount_pico in uncovered_pico.items():
+        in_order = [lot for pool in WALLETS[wallet] for lot, part in left.items() if part.pool == pool]
+        _keep(left, in_order, amount_pico)
     return tuple(part for part in left.values() if part.amount_pico)
 
 
