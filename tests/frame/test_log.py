@@ -72,5 +72,23 @@ async def test_settlements_are_objects_too_with_exact_amounts() -> None:
     }
 
 
+async def test_a_settlement_after_the_close_is_written_at_once_and_no_timer_is_left() -> None:
+    import asyncio
+
+    told: list[str] = []
+    reader, writer = os.pipe()
+    loop = asyncio.get_running_loop()
+    settlements = SettlementLog(loop, lambda: told.append("counted"), writer)
+    settlements.add(LINE)
+    settlements.close()
+    settlements.add(LINE)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        assert list(lines) == [LINE, LINE]
+    assert told == ["counted", "counted"]
+    await asyncio.sleep(0.6)
+    assert told == ["counted", "counted"]
+
+
 def test_a_line_of_another_form_is_kept_whole() -> None:
     assert json.loads(log.settlement_as_json("something else\n", 0.0))["message"] == "something else"

@@ -31,7 +31,7 @@ OVERLOADED = "overloaded"
 class RelayedAnswer:
     """The answer of one exchange on its way through; owned by the exchange."""
 
-    __slots__ = ("_connection", "_is_over", "_tap", "exchange", "progress_bytes", "relay")
+    __slots__ = ("_connection", "_is_over", "_tap", "covered_bytes", "exchange", "progress_bytes", "relay")
 
     relay: Relay
 
@@ -39,6 +39,8 @@ class RelayedAnswer:
         self.exchange = exchange
         self.progress_bytes = 0
         """Output recorded in the journal so far."""
+        self.covered_bytes = -1
+        """Output at the last look that found the hold large enough; it is until more comes."""
         self._connection = connection
         self._tap = tap
         self._is_over = False

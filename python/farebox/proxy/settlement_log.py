@@ -39,19 +39,28 @@ class SettlementLog:
         self._on_flush = on_flush
         self._descriptor = descriptor
         self._waiting: list[str] = []
-        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def add(self, line: str) -> None:
         """Write a settlement's line soon. Beyond a bound of waiting lines it is dropped."""
         if len(self._waiting) < _LINES_MAX:
             self._waiting.append(line)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_later(_FLUSH_INTERVAL_S, self.flush)
+        if self._is_closed:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_FLUSH_INTERVAL_S, self.flush)
+
+    def close(self) -> None:
+        """Write what waits; from now on each line is written as it comes, as nobody will wait for a timer."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.flush()
 
     def flush(self) -> None:
         """Write what waits. A closed or full output loses lines, never an exchange."""
-        self._scheduled = False
+        self._timer = None
         self._on_flush()
         waiting, self._waiting = self._waiting, []
         if waiting:

@@ -67,6 +67,8 @@ class Streams:
         if exchange.settled:
             return
         output_bytes = stream.output_bytes
+        if output_bytes == stream.covered_bytes and output_bytes == stream.progress_bytes:
+            return
         tokens = -(-output_bytes // _BYTES_PER_TOKEN)
         if record and output_bytes > stream.progress_bytes:
             stream.progress_bytes = output_bytes
@@ -74,22 +76,26 @@ class Streams:
                 self._worker.journal.append(frames.PROGRESS, progress_payload(exchange.id, tokens), None)
             except FaultError as error:
                 _log.debug("progress of %s: %s", exchange.id, error)
-        self._grow(stream, tokens)
+        if output_bytes != stream.covered_bytes and self._grow(stream, tokens):
+            stream.covered_bytes = output_bytes
 
-    def _grow(self, stream: "RelayedAnswer", tokens: int) -> None:
-        """Keep the hold a slice ahead; with no more money to be had, go on until the hold is nearly used."""
+    def _grow(self, stream: "RelayedAnswer", tokens: int) -> bool:
+        """Keep the hold a slice ahead, and say whether it is; with no more money to be had, go on until the
+        hold is nearly used.
+        """
         lacking_pico = stream.lacks_pico(tokens, limits.stream_slice_output_tokens)
         if lacking_pico <= 0:
-            return
+            return True
         worker, exchange = self._worker, stream.exchange
         if stream not in self._asking:
             if worker.leases.extend(exchange.key.user, exchange.hold, lacking_pico, worker.wall_ms()):
                 self._dry.discard(stream)
-                return
+                return True
             self._asking.add(stream)
             worker.spawn(self._ask(stream, lacking_pico))
         if stream in self._dry and stream.lacks_pico(tokens, _MARGIN_TOKENS) > exchange.finish_cap_pico:
             stream.cut("insufficient_credits")
+        return False
 
     async def _ask(self, stream: "RelayedAnswer", lacking_pico: int) -> None:
         """Get more money for a stream that runs on meanwhile; note it as dry when there is none.

@@ -156,4 +156,4 @@ class Worker:
         await self.leases.close()
         for task in list(self._tasks):
             task.cancel()
-        self.settlement_log.flush()
+        self.settlement_log.close()
