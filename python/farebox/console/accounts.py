@@ -21,6 +21,7 @@ from farebox.console.input import (
 )
 from farebox.console.once import once
 from farebox.console.output import usd_number
+from farebox.console.paging import page_of
 from farebox.console.routes import ADMINS, READERS, USER, USERS, Call, Route
 from farebox.credits import accounts
 from farebox.credits.accounts import NewKey
@@ -34,11 +35,8 @@ async def users(call: Call) -> Document:
     asked = cast("UsersQuery", call.asked)
     found = await call.store.users(max(asked.after, _before(asked.q)), asked.limit + 1)
     fitting = [row for row in found if row.user.startswith(asked.q)]
-    page = fitting[: asked.limit]
-    return {
-        "users": [user_view(row) for row in page],
-        "next": page[-1].user if len(fitting) > asked.limit else None,
-    }
+    page, last = page_of(fitting, asked.limit)
+    return {"users": [user_view(row) for row in page], "next": None if last is None else last.user}
 
 
 async def user(call: Call) -> Document:
@@ -178,11 +176,8 @@ async def _key(call: Call) -> KeyRecord:
 
 async def _keys(call: Call, owner: str, asked: PageQuery) -> Document:
     found = await call.store.keys_of(owner, asked.before, asked.limit + 1)
-    page = found[: asked.limit]
-    return {
-        "keys": [key_view(key) for key in page],
-        "next": page[-1].digest if len(found) > asked.limit else None,
-    }
+    page, last = page_of(found, asked.limit)
+    return {"keys": [key_view(key) for key in page], "next": None if last is None else last.digest}
 
 
 async def _create_key(call: Call, owner: str) -> Document:

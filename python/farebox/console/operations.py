@@ -15,7 +15,7 @@ from farebox.console.input import (
     TokenInput,
 )
 from farebox.console.once import once
-from farebox.console.paging import before_of, limit_of, next_of
+from farebox.console.paging import before_of, limit_of, next_of, page_of
 from farebox.console.routes import ADMINS, READERS, Call, Route
 from farebox.credits import admins
 
@@ -26,8 +26,7 @@ async def writers(call: Call) -> Document:
     """Journals with host, last sign of life and how far each is booked, a page at a time."""
     asked = cast("AfterQuery", call.asked)
     states = sorted(await call.store.journal_states(), key=lambda state: state.journal)
-    found = [state for state in states if state.journal > asked.after]
-    page = found[: asked.limit]
+    page, last = page_of([state for state in states if state.journal > asked.after], asked.limit)
     return {
         "writers": [
             {
@@ -42,7 +41,7 @@ async def writers(call: Call) -> Document:
             }
             for state in page
         ],
-        "next": page[-1].journal if len(found) > asked.limit else None,
+        "next": None if last is None else last.journal,
     }
 
 
@@ -80,13 +79,13 @@ async def prices(call: Call) -> Document:
     asked = cast("PageQuery", call.asked)
     before = int(asked.before) if asked.before.isdigit() else 2**62
     found = [one for one in reversed(await call.store.price_versions()) if one[0] < before]
-    page = found[: asked.limit]
+    page, last = page_of(found, asked.limit)
     return {
         "versions": [
             {"version": version, "content_hash": digest, "effective_ms": effective_ms}
             for version, digest, effective_ms in page
         ],
-        "next": str(page[-1][0]) if len(found) > asked.limit else None,
+        "next": None if last is None else str(last[0]),
     }
 
 
@@ -103,11 +102,10 @@ async def parked(call: Call) -> Document:
     """Settlements that wait for an operator, a page at a time."""
     asked = cast("PageQuery", call.asked)
     waiting = sorted(await call.store.parked(), key=lambda one: str(one["id"]))
-    found = [one for one in waiting if str(one["id"]) > asked.before]
-    page = found[: asked.limit]
+    page, last = page_of([one for one in waiting if str(one["id"]) > asked.before], asked.limit)
     return {
         "parked": [_parked_view(one) for one in page],
-        "next": str(page[-1]["id"]) if len(found) > asked.limit else None,
+        "next": None if last is None else str(last["id"]),
     }
 
 

@@ -1,9 +1,19 @@
-"""Pages of records: how many, and where a page begins, as the answer before it said (`next`)."""
+"""Pages of lists: how long one is, and where it begins, as the answer before it said (`next`)."""
+
+from typing import TypeVar
 
 from farebox.base import limits
 from farebox.console.answers import Declined
 from farebox.console.routes import Call
 from farebox.store.base import Record
+
+Item = TypeVar("Item")
+
+
+def page_of(found: list[Item], limit: int) -> tuple[list[Item], Item | None]:
+    """A page of what may be longer, and its last item where there is more."""
+    page = found[:limit]
+    return page, page[-1] if len(found) > limit else None
 
 
 def limit_of(call: Call) -> int:

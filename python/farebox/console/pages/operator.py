@@ -13,7 +13,7 @@ from farebox.console.answers import Declined
 from farebox.console.pages import charts, words
 from farebox.console.pages.shown import log_rows, transaction_rows
 from farebox.console.pages.site import Page, Visit
-from farebox.console.paging import place_after, place_of
+from farebox.console.paging import page_of, place_after, place_of
 from farebox.console.purchases import payment_view
 from farebox.console.routes import ADMIN, ADMINS, READERS, SUPPORTERS
 from farebox.console.statistics import Point
@@ -136,13 +136,14 @@ async def user(visit: Visit) -> Shown:
         raise Declined(404, "unknown_user", "there is no such user")
     rows = await visit.store.transactions(name, _RECENT, visit.query.get("before", ""))
     page = await visit.store.search_logs(LogQuery(user=name), _RECENT)
-    keys = await visit.store.keys_of(name, visit.query.get("keys_before", ""), _FOUND + 1)
+    found = await visit.store.keys_of(name, visit.query.get("keys_before", ""), _FOUND + 1)
+    keys, last_key = page_of(found, _FOUND)
     return {
         "user": name,
         "account": account,
         "wallet": wallet_view(account, visit.now_ms),
-        "keys": keys[:_FOUND],
-        "older_keys": keys[_FOUND - 1].digest if len(keys) > _FOUND else "",
+        "keys": keys,
+        "older_keys": "" if last_key is None else last_key.digest,
         "rows": transaction_rows(rows),
         "older": rows[-1].id if len(rows) == _RECENT else "",
         "logs": log_rows(page.rows, visit.zone),

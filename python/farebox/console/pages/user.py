@@ -9,6 +9,7 @@ from farebox.console.answers import Declined
 from farebox.console.pages.operator import curves
 from farebox.console.pages.shown import log_rows, transaction_rows
 from farebox.console.pages.site import Page, Visit
+from farebox.console.paging import page_of
 from farebox.console.periods import named_period
 from farebox.console.routes import USERS
 from farebox.console.wallets import wallet_view
@@ -73,7 +74,8 @@ async def keys(visit: Visit) -> Shown:
     """His API keys."""
     await _own(visit)
     found = await visit.store.keys_of(visit.caller.name, visit.query.get("before", ""), _KEYS + 1)
-    return {"keys": found[:_KEYS], "older": found[_KEYS - 1].digest if len(found) > _KEYS else ""}
+    page, last = page_of(found, _KEYS)
+    return {"keys": page, "older": "" if last is None else last.digest}
 
 
 async def payments(visit: Visit) -> Shown:
