@@ -67,8 +67,6 @@ class Streams:
         if exchange.settled:
             return
         output_bytes = stream.output_bytes
-        if output_bytes == stream.covered_bytes and output_bytes == stream.progress_bytes:
-            return
         tokens = -(-output_bytes // _BYTES_PER_TOKEN)
         if record and output_bytes > stream.progress_bytes:
             stream.progress_bytes = output_bytes
