@@ -5,7 +5,6 @@ Farebox. All of a subject's processes are on the measured core; generator and up
 """
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -69,14 +68,11 @@ def run_load(
     file.write_bytes(body)
     command = [sys.executable, str(rig.HERE / "load.py"), "--port", str(port), "--key", key]
     command += ["--body", str(file), "--seconds", str(seconds), *options]
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {the_rig.load_core})
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LOAD_ENDS_S)
+        with rig.on_core(the_rig.load_core):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LOAD_ENDS_S)
     except subprocess.TimeoutExpired:
         rig.stop_with(f"the load did not end within {LOAD_ENDS_S:.0f} s")
-    finally:
-        os.sched_setaffinity(0, allowed)
     if done.returncode:
         rig.stop_with(f"load.py: {done.stderr.strip()[-1000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -108,12 +108,8 @@ def _start_load(the_rig: rig.Rig, farebox: rig.FareboxUnderTest, streams: int) -
     command = [sys.executable, str(rig.HERE / "load.py"), "--port", str(farebox.port), "--key", farebox.key]
     command += ["--body", str(file), "--rate", str(OPENED_PER_S), "--seconds", str(streams / OPENED_PER_S)]
     command += ["--concurrency", str(streams)]
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {the_rig.load_core})
-    try:
+    with rig.on_core(the_rig.load_core):
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def _wait_open(the_rig: rig.Rig, count: int, load: subprocess.Popen[str]) -> None:

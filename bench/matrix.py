@@ -5,7 +5,6 @@ take turns. A cell that fails says why, Farebox is replaced, and the rest goes o
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,12 +149,8 @@ def mongodb(the_rig: rig.Rig, result: Result) -> Iterator[str]:
     folder = the_rig.folder / "mongodb"
     folder.mkdir()
     server = MongoDBServer(folder)
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {the_rig.load_core})
-    try:
+    with rig.on_core(the_rig.load_core):
         server.start()
-    finally:
-        os.sched_setaffinity(0, allowed)
     result.notes.append(
         f"On MongoDB: {', '.join(workload.name for workload in MONGODB_LOADS)}; the server is the one of the"
         " tests (SecantusDB over WiredTiger), on the generator's core."

@@ -94,12 +94,8 @@ def streamed_load(
 
 
 def _run_on(core: int, command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
+    with rig.on_core(core):
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    finally:
-        os.sched_setaffinity(0, allowed)
     if done.returncode:
         rig.stop_with(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 
 import charts
+from markdown import between_markers, table_lines
 from results import REFERENCE, Cell, Result, Table, read
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -51,34 +52,22 @@ def speed_table(result: Result) -> str:
     memory_gb = float(machine["memory_bytes"]) / 1e9
     where = f"{machine['processor']}, {machine['cores']} cores, {memory_gb:.0f} GB, Linux {machine['kernel']}"
     lines = [
-        BEGIN,
         f"Measured {result.started[:10]} at commit {versions['commit']}, beside nginx {versions['nginx']}:",
         f"{where}.",
         *(["", "A short look: these figures are no measurement."] if result.quick else []),
     ]
     for table in result.tables[:1]:
         rows = [[row[0], row[1], row[3]] for row in table.rows]
-        lines += ["", *_markdown([table.head[0], table.head[1], table.head[3]], rows)]
+        lines += ["", *table_lines([table.head[0], table.head[1], table.head[3]], rows)]
     head = ["what", "bar", "stretch", "measured", "verdict"]
     bars = [[bar.what, bar.bar, bar.stretch, bar.measured or "-", bar.verdict] for bar in result.bars]
-    lines += ["", *_markdown(head, bars), END]
+    lines += ["", *table_lines(head, bars)]
     return "\n".join(lines)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def with_table(text: str, result: Result) -> str:
     """A README with its table replaced. Raises ValueError where the markers are missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no {BEGIN} ... {END}")
-    return before + speed_table(result) + after
+    return between_markers(text, BEGIN, END, speed_table(result))
 
 
 # ---- the page ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ counters are on.
 """
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -63,6 +65,17 @@ def two_cores() -> tuple[int, int]:
     if len(cores) < 2:
         stop_with("two cores are needed: one for generator and upstream, one for what is measured")
     return cores[0], cores[1]
+
+
+@contextlib.contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """What is started within runs on this core, for children inherit it; None: on any."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @dataclass(slots=True)
@@ -177,15 +190,10 @@ class Rig:
     def start(self, name: str, command: list[str], core: int | None, **environment: str) -> Process:
         """Start a child on a core; None: on any."""
         log = self.folder / f"{name}.log"
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, allowed if core is None else {core})  # the child inherits it
-        try:
-            with log.open("wb") as out:
-                child = subprocess.Popen(
-                    command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **environment}
-                )
-        finally:
-            os.sched_setaffinity(0, allowed)
+        with on_core(core), log.open("wb") as out:
+            child = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+            )
         process = Process(name, child, log)
         self._running.append(process)
         return process

@@ -174,12 +174,8 @@ class Soak:
         command = [sys.executable, str(rig.HERE / "load.py"), "--port", str(farebox.port)]
         command += ["--key", farebox.key, "--body", str(file), "--seconds", str(self.seconds)]
         command += ["--rate", str(self.rate_per_s * share), "--concurrency", str(CONNECTIONS_MAX)]
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {self.rig.load_core})
-        try:
+        with rig.on_core(self.rig.load_core):
             return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        finally:
-            os.sched_setaffinity(0, allowed)
 
     def _watch(self, farebox: rig.FareboxUnderTest) -> None:
         began_s = time.monotonic()

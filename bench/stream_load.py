@@ -13,6 +13,8 @@ import time
 
 import uvloop
 
+from load import request_of
+
 
 class Stream(asyncio.Protocol):
     """One keep-alive connection that asks for one stream after another until the deadline."""
@@ -77,13 +79,8 @@ def main() -> int:
     parser.add_argument("--body", required=True)
     parser.add_argument("--header", action="append", default=[], help="one more, as NAME: VALUE")
     options = parser.parse_args()
-    body = options.body.encode()
-    more = "".join(f"{header}\r\n" for header in options.header)
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {options.key}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
-    )
-    result = uvloop.run(load(options.port, head.encode() + body, options.streams, options.seconds))
+    request = request_of(options.body.encode(), options.key, "/v1/chat/completions", options.header)
+    result = uvloop.run(load(options.port, request, options.streams, options.seconds))
     print(json.dumps(result))
     return 0
 

@@ -187,7 +187,7 @@ def main() -> int:
     print(f"written: {path}, {report.write_page(result, path.with_suffix('.html'))}")
     if options.reference:
         page = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(comparison.between_markers(page, comparison.markdown(result)), encoding="utf-8")
+        DOCUMENT.write_text(comparison.with_tables(page, result), encoding="utf-8")
     return 1 if any(one.name == Farebox.name and one.missing for one in found) else 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from compare.money import Outcome, in_requests, told
+from markdown import between_markers, table_lines
 from ratio import FULL_CORE
 from results import Cell, Result, Table
 
@@ -182,21 +183,10 @@ def markdown(result: Result) -> str:
     lines = [f"Last measured {result.started[:10]} on {where}."]
     for table in result.tables:
         if table.rows and table.title != DETAIL:
-            lines += ["", f"**{table.title}**", "", *_table_lines(table)]
+            lines += ["", f"**{table.title}**", "", *table_lines(table.head, table.rows)]
     return "\n".join(lines)
 
 
-def _table_lines(table: Table) -> list[str]:
-    rows = [table.head, ["---"] * len(table.head), *table.rows]
-    return [
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
-    ]
-
-
-def between_markers(page: str, generated: str) -> str:
-    """The page with what stands between the markers replaced. Raises ValueError where there are none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n{generated}\n{END}{after}"
+def with_tables(page: str, result: Result) -> str:
+    """docs/BENCH.md with its tables replaced. Raises ValueError where the markers are missing."""
+    return between_markers(page, BEGIN, END, markdown(result))

@@ -6,7 +6,6 @@ at most as many answers as the quota pays for, a charge for each answer, and a b
 """
 
 import asyncio
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -59,12 +58,8 @@ def perform(
     key = peer.new_key(asked.affordable)
     served_before = the_rig.served()["received"]
     headers = {**running.headers, "authorization": f"Bearer {key}"}
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {the_rig.load_core})
-    try:
+    with rig.on_core(the_rig.load_core):
         statuses = asyncio.run(burst(running.port, headers, asked.sent, asked.at_once))
-    finally:
-        os.sched_setaffinity(0, allowed)
     if asked.is_killed:
         kill_everything(the_rig, running.process)
         running = peer.start(the_rig)

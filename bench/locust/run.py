@@ -81,14 +81,10 @@ def run_scenario(
     command += ["--processes", str(scenario.processes)] if scenario.processes > 1 else []
     way = " through nginx" if scenario.is_by_nginx else ""
     print(f"== {name}: {users} users, {seconds} s{way}: {' '.join(scenario.classes)}", flush=True)
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {deployment.the_rig.load_core})  # the child inherits it
-    try:
+    with rig.on_core(deployment.the_rig.load_core):
         done = subprocess.run(
             [*command, *more], env={**os.environ, **deployment.environment()}, cwd=HERE, check=False
         )
-    finally:
-        os.sched_setaffinity(0, allowed)
     return done.returncode
 
 

@@ -135,5 +135,4 @@ def test_quota_tables_tell_charges_and_the_smaller_balance(compare: Any, tmp_pat
 def test_the_committed_tables_are_generated(compare: Any) -> None:
     page = (REPOSITORY / "docs" / "BENCH.md").read_text(encoding="utf-8")
     reference = compare.results.read(REPOSITORY / "bench" / "results" / "compare.json")
-    generated = compare.comparison.markdown(reference)
-    assert compare.comparison.between_markers(page, generated) == page
+    assert compare.comparison.with_tables(page, reference) == page
