@@ -19,6 +19,8 @@ endif
 ARGS ?=
 TEST_PROCESSES ?= 3
 FUZZ_SECONDS ?= 60
+# SECONDS= as a person gave it; empty where only the shell counts its own.
+GIVEN_SECONDS := $(if $(filter environment command,$(origin SECONDS)),$(SECONDS))
 ROUNDS ?= 100
 COUNT ?= 10000000
 
@@ -135,7 +137,7 @@ fuzz: build $(STAMPS)/test $(BIN)/cargo-fuzz ## every fuzz target for FUZZ_SECON
 	@PYTHONPATH=python:tests $(BIN)/python tests/fuzz/journal_frames.py $(FUZZ_SECONDS)
 	@FAREBOX_HYPOTHESIS=thorough $(BIN)/python -m pytest -m fuzz --timeout 900
 
-SECONDS_OF_CHAOS := $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),600)
+SECONDS_OF_CHAOS := $(or $(GIVEN_SECONDS),600)
 SEED ?= 0
 .PHONY: chaos
 chaos: build $(STAMPS)/test ## the bank test: SECONDS= of kills, stops, cuts under load (default 600), SEED= repeats; ARGS='--store mongodb'
@@ -149,7 +151,7 @@ cut-off: build $(STAMPS)/test ## two hosts in network namespaces on MongoDB, one
 .PHONY: long-streams
 long-streams: build $(STAMPS)/test ## streams of SECONDS= (default 900) through nginx while workers are replaced every minute
 	@PYTHONPATH=python:tests $(BIN)/python tests/e2e/long_streams.py \
-	  --seconds $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),900) $(ARGS)
+	  --seconds $(or $(GIVEN_SECONDS),900) $(ARGS)
 
 DELIVERIES ?= 1000
 KILLS ?= 100
@@ -187,8 +189,7 @@ system-deps: ## programs that some tests and the benchmark need (apt, root)
 	@missing=""; for need in nginx:nginx wrk:wrk openssl:openssl systemd-analyze:systemd ip:iproute2 promtool:prometheus \
 	  chromium:chromium chromedriver:chromium-driver valgrind:valgrind; do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
-	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || \
-	  missing="$$missing python3-dev"; \
+	$(PYTHON) compile_hot_path.py --needs-headers || missing="$$missing python3-dev"; \
 	if [ -z "$$missing" ]; then echo "system packages: all present"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
@@ -270,12 +271,12 @@ PEERS ?= nginx,farebox,litellm,one-api,one-api-batched,new-api,portkey
 .PHONY: bench-compare
 bench-compare: build $(STAMPS)/test ## Farebox, nginx and PEERS= from the registries: speed, and whether the money survives (SECONDS= a load, default 5)
 	@PYTHONPATH=bench $(BIN)/python -m compare --peers $(PEERS) \
-	  --seconds $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),5) $(ARGS)
+	  --seconds $(or $(GIVEN_SECONDS),5) $(ARGS)
 
 .PHONY: bench-soak
 bench-soak: build $(STAMPS)/test ## half load for SECONDS= (default 3600): memory, descriptors, verify; ARGS="--rate PER_S"
 	@$(BIN)/python bench/soak.py \
-	  --seconds $(if $(filter environment command,$(origin SECONDS)),$(SECONDS),3600) $(ARGS)
+	  --seconds $(or $(GIVEN_SECONDS),3600) $(ARGS)
 
 .PHONY: bench-ratio
 bench-ratio: build $(STAMPS)/bench ## requests a second and CPU a request, Farebox and nginx in one run
@@ -305,7 +306,7 @@ bench-import: build $(STAMPS)/test ## import 100,000 users and 1,000,000 request
 .PHONY: locust
 locust: build $(STAMPS)/bench ## every load-test scenario, then through nginx: SCENARIO= USERS= SECONDS= (ARGS goes to locust)
 	@$(BIN)/python bench/locust/run.py $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(USERS),--users $(USERS)) \
-	  $(if $(filter environment command,$(origin SECONDS)),--seconds $(SECONDS)) $(ARGS)
+	  $(if $(GIVEN_SECONDS),--seconds $(GIVEN_SECONDS)) $(ARGS)
 
 .PHONY: metrics-micro
 metrics-micro: build $(STAMPS)/test ## what recording metrics costs an exchange, and a scrape the console

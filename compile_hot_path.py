@@ -1,13 +1,14 @@
 """Compiles the path of an exchange ahead of time: `MODULES` become machine code, by mypyc.
 
-    python compile_hot_path.py [--status]
+    python compile_hot_path.py [--needs-headers]
 
 They are ordinary typed Python and run as such where they are not compiled: on another interpreter, or without
 its C headers. Compiled, an exchange costs the worker about a third fewer instructions (docs/DECISIONS.md).
 
 The compiled modules lie beside their sources, which Python then no longer reads. So whoever changes one of
 them builds again (`make build`, which compiles only when a source is newer), and the tests refuse to run on a
-compiled module that is older than its source. `--status` says what there is and compiles nothing.
+compiled module that is older than its source. `--needs-headers` compiles nothing: its status is 1 where this
+interpreter's C headers are missing.
 """
 
 import os
@@ -60,6 +61,11 @@ def compiled(module: str) -> Path:
     return (SOURCES / module).with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
+def is_compiled() -> bool:
+    """Whether any of them is compiled."""
+    return any(compiled(module).exists() for module in MODULES)
+
+
 def is_fresh() -> bool:
     """Whether all of them are compiled, and since their sources and this list changed."""
     changed_s = max((SOURCES / module).stat().st_mtime for module in MODULES)
@@ -108,12 +114,11 @@ def compile_modules() -> None:
 
 def main() -> int:
     """The command line."""
+    if "--needs-headers" in sys.argv[1:]:
+        return 0 if has_headers() else 1
     if is_fresh():
         sys.stdout.write("== the path of an exchange is compiled\n")
         return 0
-    if "--status" in sys.argv[1:]:
-        sys.stdout.write("== the path of an exchange is not compiled, or older than its sources\n")
-        return 1
     remove()
     if not has_headers():
         sys.stdout.write(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import compile_hot_path
 import hypothesis
 import pymongo
 import pytest
@@ -13,18 +14,27 @@ import pytest
 import mongodb
 import needs
 from farebox.base import limits
+from farebox.base.sources_only import VARIABLES
+
+IN_CI = os.environ.get("CI", "").lower() == "true"
 
 hypothesis.settings.register_profile(
-    "fast", max_examples=60, deadline=None, derandomize=needs.IN_CI, print_blob=True
+    "fast", max_examples=60, deadline=None, derandomize=IN_CI, print_blob=True
 )
 hypothesis.settings.register_profile("thorough", max_examples=5000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("FAREBOX_HYPOTHESIS", "fast"))
 
 
 def pytest_configure() -> None:
-    trouble = needs.trouble_with_compiled_modules()
-    if trouble:
-        pytest.exit(trouble, returncode=pytest.ExitCode.USAGE_ERROR)
+    if any(os.environ.get(name) for name in VARIABLES) or compile_hot_path.is_fresh():
+        return
+    if compile_hot_path.is_compiled():
+        trouble = "the compiled path of an exchange is older than its sources: run `make build`"
+    elif IN_CI:
+        trouble = "the path of an exchange is not compiled: run `make system-deps build`"
+    else:
+        return
+    pytest.exit(trouble, returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 def pytest_report_header() -> str:
@@ -88,7 +98,7 @@ def mongodb_url(mongodb_server: str, mongodb_database: Any, monkeypatch: pytest.
 
 
 def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if not needs.IN_CI or not report.skipped or hasattr(report, "wasxfail"):
+    if not IN_CI or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
     report.outcome = "failed"

@@ -6,35 +6,15 @@ Under CI (environment variable CI=true) nothing may be missing: there the skip i
 import os
 import random
 import shutil
-import sysconfig
 from pathlib import Path
 
 import pytest
 
-import farebox
-from farebox.base.sources_only import VARIABLES
-
-IN_CI = os.environ.get("CI", "").lower() == "true"
 SEED = int(os.environ.get("FAREBOX_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Of tests that disturb at random moments; named at the head of the test report."""
 os.environ["FAREBOX_SEED"] = str(SEED)  # for the processes that share the tests out
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def trouble_with_compiled_modules() -> str:
-    """Why the tests would not try the sources as they are (see compile_hot_path.py); empty if they would."""
-    if any(os.environ.get(name) for name in VARIABLES):
-        return ""
-    package = Path(farebox.__file__).parent
-    modules = list(package.rglob("*" + sysconfig.get_config_var("EXT_SUFFIX")))
-    sources = [path.with_name(path.name.partition(".")[0] + ".py") for path in modules]
-    for module, source in zip(modules, sources, strict=True):
-        if source.exists() and source.stat().st_mtime > module.stat().st_mtime:
-            return f"{source} is newer than its compiled module: run `make build`"
-    if IN_CI and not modules:
-        return "the path of an exchange is not compiled: run `make system-deps build`"
-    return ""
 
 
 def needs_program(name: str) -> str:

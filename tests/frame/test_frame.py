@@ -1,5 +1,6 @@
 """Promise: dependencies are locked by hash and name no host, CI skips nothing, help lists every command."""
 
+import os
 import re
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def test_expected_to_fail():
 def test_skip_is_a_failure_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
     (tmp_path / "conftest.py").write_text((REPOSITORY / "tests" / "conftest.py").read_text())
     (tmp_path / "test_skipping.py").write_text(SKIPPING)
-    environment = {"CI": ci, "PATH": "", "PYTHONPATH": str(REPOSITORY / "tests")}
+    environment = {"CI": ci, "PATH": "", "PYTHONPATH": f"{REPOSITORY / 'tests'}{os.pathsep}{REPOSITORY}"}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path)]
     result = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
