@@ -4,6 +4,7 @@ J32).
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,13 @@ from farebox.journal.files import Files
 from farebox.journal.segments import SEGMENT_SUFFIX, read_epoch, write_epoch
 from journal.fault_files import FaultFiles, disk_error
 from journal.rig import Rig, ended, opened
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 def begun(journal: Journal, epoch: int = 1, turns: list[Callable[[], None]] | None = None) -> Journal:
@@ -186,6 +194,18 @@ def test_what_is_written_while_the_sync_thread_goes_to_sleep_is_synced(tmp_path:
     rig.sync._park()
     assert rig.tail.synced_pos == rig.tail.last_pos
     assert not rig.sync._is_parked
+
+
+def test_a_write_wakes_the_sync_thread_that_sleeps(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.begin()
+    rig.sync.start(rig.appender)
+    wait_until(lambda: rig.sync._is_parked)
+    rig.append(kinds.SETTLE, "e1")
+    rig.turn()
+    wait_until(lambda: rig.tail.synced_pos == rig.tail.last_pos)
+    rig.sync.stop()
+    assert rig.sync.syncs_total == 1
 
 
 def test_the_sync_thread_ends_with_the_loop_it_tells(tmp_path: Path) -> None:
