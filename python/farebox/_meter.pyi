@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar, final
 
 _Record = TypeVar("_Record", bound=tuple[Any, ...])
+_Debit = TypeVar("_Debit", bound=tuple[Any, ...])
 
 __all__ = [
     "BROKEN",
@@ -27,6 +28,7 @@ __all__ = [
     "Price",
     "PriceError",
     "Reading",
+    "RunFolder",
     "Scan",
     "ScanError",
     "SettlementReader",
@@ -424,6 +426,34 @@ def decode_run(
     exchanges that begin, with `sequence`, and loses those that end. With `only_ends` other frames are left
     out, but for one that is the last.
     """
+
+@final
+class RunFolder(Generic[_Record, _Debit]):
+    """Folds runs of journal frames to what recovery needs. `farebox.journal.recovery` makes this and says
+    which function is the reference.
+    """
+
+    def __new__(
+        cls, frame: type[_Record], debit: type[_Debit], lot_amount: type[Any]
+    ) -> RunFolder[_Record, _Debit]: ...
+    def fold(
+        self,
+        data: bytes,
+        journal: int,
+        offset: int,
+        before_crc: int,
+        last_pos: int,
+        synced_pos: int,
+        given_pos: int,
+        opens: dict[bytes, dict[int, bytes]],
+    ) -> tuple[tuple[int, int, int, int], list[_Record | _Debit], list[_Record]]:
+        """Fold the frames that follow each other in `data` from `offset` on, up to one that is not about an
+        exchange: offset, CRC, position behind them and the highest position known synced; the ends among
+        them, as debits where they are plain settlements; those behind what is known synced.
+
+        `opens` gains what exchanges that have not ended said, by kind, and loses those that end. Frames up
+        to `given_pos` are passed over.
+        """
 
 @final
 class SettlementReader(Generic[_Record]):

@@ -52,6 +52,10 @@ pub struct Frame<'a> {
 
 /// An exchange begins.
 pub const OPEN: u8 = 2;
+/// Its first byte leaves.
+pub const SENT: u8 = 3;
+/// How much output it has.
+pub const PROGRESS: u8 = 4;
 /// It ends with a charge.
 pub const SETTLE: u8 = 5;
 /// It ends without one.
@@ -81,12 +85,14 @@ pub struct Run<'a> {
     pub crc: u32,
     /// Its position.
     pub pos: u64,
+    /// The highest position that one of them knows synced.
+    pub synced_pos: u64,
 }
 
 impl<'a> Run<'a> {
     /// Frames of `journal` in `data` that follow the one with this CRC and position.
     pub fn new(data: &'a [u8], journal: u64, before_crc: u32, last_pos: u64) -> Self {
-        Self { rest: data, journal, crc: before_crc, pos: last_pos }
+        Self { rest: data, journal, crc: before_crc, pos: last_pos, synced_pos: 0 }
     }
 
     /// The bytes behind the last frame.
@@ -104,7 +110,7 @@ impl<'a> Iterator for Run<'a> {
         let (&kind, fields) = fields.split_first()?;
         let (owner, fields) = number::<8>(fields)?;
         let (pos, fields) = number::<8>(fields)?;
-        let (_synced_pos, fields) = number::<8>(fields)?;
+        let (synced_pos, fields) = number::<8>(fields)?;
         let (before_crc, fields) = number::<4>(fields)?;
         let (crc, _) = number::<4>(fields)?;
         if owner != self.journal || before_crc != u64::from(self.crc) || Some(pos) != self.pos.checked_add(1)
@@ -119,6 +125,7 @@ impl<'a> Iterator for Run<'a> {
             return None;
         }
         (self.rest, self.crc, self.pos) = (rest, checked.sum(), pos);
+        self.synced_pos = self.synced_pos.max(synced_pos);
         Some(Frame { kind, pos, payload })
     }
 }

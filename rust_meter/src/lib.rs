@@ -84,3 +84,4 @@ pub mod request;
 pub mod scan;
 pub mod settled;
 pub mod settlement;
+pub mod unfinished;

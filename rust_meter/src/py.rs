@@ -4,6 +4,7 @@ mod admission;
 mod body;
 mod plain;
 mod records;
+mod recovery;
 mod settlement;
 mod whole_answer;
 mod wire;
@@ -18,6 +19,7 @@ fn _meter(module: &Bound<'_, PyModule>) -> PyResult<()> {
     plain::add_plain(module)?;
     settlement::add_settlement(module)?;
     records::add_records(module)?;
+    recovery::add_recovery(module)?;
     whole_answer::add_whole_answer(module)?;
     wire::add_wire(module)
 }

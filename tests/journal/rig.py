@@ -36,7 +36,7 @@ class Rig:
 
     def begin(self, *, durable: bool = False) -> JournalScan:
         """Check, cut and open the journal for its next epoch, as a restarted process does."""
-        found = scan(self.directory, 0, self.files)
+        found = scan(self.directory, self.files)
         if found.cut is not None:
             cut_tail(self.files, self.directory, found.cut)
         self.epoch = max(self.epoch, found.epoch) + 1

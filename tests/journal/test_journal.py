@@ -20,6 +20,7 @@ from farebox.base.errors import (
 from farebox.base.ids import is_journal_id, position
 from farebox.journal import Journal, create, open_journal, scan, take
 from farebox.journal.files import Files
+from farebox.journal.frames import Frame
 from farebox.journal.segments import SEGMENT_SUFFIX, read_epoch, write_epoch
 from journal.fault_files import FaultFiles, disk_error
 from journal.rig import Rig, ended, opened
@@ -178,7 +179,7 @@ def test_an_exchange_is_opened_and_settled_through_its_own_calls(tmp_path: Path)
     assert told == [None] * 3
     found = scan(journal.directory)
     assert {name: one.sent for name, one in found.opens.items()} == {"e2": True}
-    assert [frame.payload for frame in found.finished] == [ended("e1")]
+    assert [frame.payload for frame in found.finished if isinstance(frame, Frame)] == [ended("e1")]
 
 
 def test_J12_a_segment_that_went_meanwhile_is_the_oldest_of_all(tmp_path: Path) -> None:
@@ -302,13 +303,13 @@ def test_recovery_finds_what_a_crash_cut_off(tmp_path: Path) -> None:
         rig.append(kind, name, payload)
         rig.turn()
     rig.stop()
-    found = scan(rig.directory, position(1, 6))
+    found = scan(rig.directory)
     assert {name: (one.sent, one.progress) for name, one in found.opens.items()} == {
         "e1": (False, None),
         "e2": (True, 41),
     }
     assert found.opens["e1"].opened.hold_pico == 5
-    assert [one.kind for one in found.finished] == [kinds.VOID]
+    assert [one.pos for one in found.finished] == [position(1, 6), position(1, 8)]
     assert (found.last_pos, found.epoch) == (position(1, 8), 1)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from farebox.base import limits
 from farebox.base.errors import FaultError, StoreDownError, StoreRefusedError, StoreUnknownError
-from farebox.base.records import LotAmount, Settlement, Transaction
+from farebox.base.records import Debit, LotAmount, Settlement, Transaction
 from farebox.ledger.user_lease import Hold
 from farebox.proxy import leases as leases_module
 from farebox.proxy.lease_calls import next_ahead_holds
@@ -604,11 +604,28 @@ async def test_MONEY_8_what_recovery_left_unbooked_is_not_free(bank: Bank) -> No
     before = bank.leases()
     record = bank.settle(before, await got(before, 100), 70)
     after = bank.leases()
-    after.remember_unbooked([(bank.pos, record)])
+    after.remember([], [Debit.of(bank.pos, record)])
     assert isinstance(await after.hold("alice", WALLET, 40), Shortage)
     await got(after, 30)
     await bank.book(after, record)
     assert sum(memory(after)) == await bank.leased_pico() == 30
+
+
+async def test_MONEY_8_what_recovery_left_leased_is_fenced_then_used_or_returned(bank: Bank) -> None:
+    await bank.top_up(100)
+    before = bank.leases()
+    record = bank.settle(before, await got(before, 100), 70)
+    used = bank.leases()
+    used.remember(["alice"], [Debit.of(bank.pos, record)])
+    assert used.hold_now("alice", WALLET, 30, NOW) is None
+    bank.shaky.names.clear()
+    await got(used, 30)
+    assert bank.shaky.names[0] == "fence"
+    idle = bank.leases()
+    idle.remember(["alice"], [Debit.of(bank.pos, record)])
+    while await bank.leased_pico() > 70:
+        await asyncio.sleep(0.01)
+    assert bank.shaky.names[-1] == "give_back"
 
 
 async def test_an_unwritten_settlement_keeps_its_money_out_of_use(bank: Bank) -> None:

@@ -39,6 +39,26 @@ class LotAmount(NamedTuple):
     amount_pico: int
 
 
+class Debit(NamedTuple):
+    """What a recorded settlement takes from a wallet: all that those who hold its money need to know of it.
+
+    `pos` is its place in the journal; what `takes` do not cover of `amount_pico` has no lot yet.
+    """
+
+    pos: int
+    exchange: str
+    user: str
+    wallet: str
+    amount_pico: int
+    takes: tuple[LotAmount, ...]
+
+    @classmethod
+    def of(cls, pos: int, settlement: "Settlement") -> "Debit":
+        """What a settlement takes that stands at `pos`."""
+        made = settlement
+        return cls(pos, made.exchange, made.user, made.wallet, made.amount_pico, made.takes)
+
+
 @dataclass(frozen=True, slots=True)
 class Lot:
     """Credit bought or granted at one time; `left_pico` is unspent, `leased_pico` is set aside of it."""

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from farebox.base import frames as kinds
 from farebox.base.errors import JournalDamagedError, JournalError
@@ -27,6 +28,23 @@ from farebox.journal.segments import (
 
 OnFrame = Callable[[Frame, int], None]
 """Called with a record and the last position known synced so far."""
+
+
+class Place(NamedTuple):
+    """Behind a frame of a segment: offset, the frame's CRC and position, and the highest position that any
+    frame so far knows synced.
+    """
+
+    offset: int
+    crc: int
+    pos: int
+    synced_pos: int
+
+
+OnRun = Callable[[bytes, int, Place, int], tuple[int, int, int, int]]
+"""Called with a segment, the journal's number, a place in it, and the position up to which records have been
+given. Takes the frames that follow each other from there as far as it likes; the place behind them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +83,10 @@ def follows(pos: int, last_pos: int) -> bool:
     return pos == last_pos + 1 or (epoch_of(pos) > epoch_of(last_pos) and pos == position(epoch_of(pos), 1))
 
 
-def walk(files: Files, directory: Path, on_frame: OnFrame) -> Walked:
-    """Give every record once, in order. Raises JournalDamagedError; JournalError when a file cannot be
-    read.
+def walk(files: Files, directory: Path, on_frame: OnFrame, on_run: OnRun | None = None) -> Walked:
+    """Give every record once, in order: to `on_run` many at a time, where it takes them, else to `on_frame`.
+
+    Raises JournalDamagedError; JournalError when a file cannot be read.
     """
     numbers = sequences(files, directory)
     if not numbers:
@@ -76,18 +95,21 @@ def walk(files: Files, directory: Path, on_frame: OnFrame) -> Walked:
         if after != before + 1:
             missing = segment_path(directory, before + 1)
             raise JournalDamagedError(str(missing), 0, "the segment is missing, others follow it")
-    return _Walk(files, directory, numbers, on_frame).run()
+    return _Walk(files, directory, numbers, on_frame, on_run).run()
 
 
 class _Walk:
     """State of one walk."""
 
-    def __init__(self, files: Files, directory: Path, numbers: list[int], on_frame: OnFrame) -> None:
+    def __init__(
+        self, files: Files, directory: Path, numbers: list[int], on_frame: OnFrame, on_run: OnRun | None
+    ) -> None:
         self.files = files
         self.directory = directory
         self.journal = number_of(directory.name)
         self.numbers = numbers
         self.on_frame = on_frame
+        self.on_run = on_run
         self.first_pos = 0
         self.pos = 0
         self.synced_pos = 0
@@ -137,6 +159,12 @@ class _Walk:
         """Give the records of one segment that have not been given yet."""
         pos, crc, offset = header.last_pos, header.crc, HEADER_BYTES
         while offset < len(data):
+            if self.on_run is not None:
+                place = Place(offset, crc, pos, self.synced_pos)
+                offset, crc, pos, self.synced_pos = self.on_run(data, self.journal, place, self.pos)
+                self.pos = max(self.pos, pos)
+                if offset == len(data):
+                    break
             read = decode(data, offset, self.journal)
             if isinstance(read, Broken):
                 return _End(pos, offset, read.reason)

@@ -46,9 +46,9 @@ class Journal:
         """
 
     # -- before appending ------------------------------------------------------------------------------------
-    def scan(self, after_pos: int = 0) -> JournalScan:
+    def scan(self) -> JournalScan:
         """Check the whole journal, cut a torn tail, and tell what it holds (see recovery.scan)."""
-        found = scan(self.directory, after_pos, self._files)
+        found = scan(self.directory, self._files)
         if found.cut is not None:
             cut_tail(self._files, self.directory, found.cut)
         self._scan = found

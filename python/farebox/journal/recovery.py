@@ -8,16 +8,20 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from farebox._meter import RunFolder
 from farebox.base import frames as kinds
 from farebox.base.errors import JournalDamagedError
 from farebox.base.ids import epoch_of
-from farebox.base.records import Opened
-from farebox.journal.check import Cut, walk
+from farebox.base.records import Debit, LotAmount, Opened
+from farebox.journal.check import Cut, Place, walk
 from farebox.journal.files import Files
 from farebox.journal.frames import Frame
 from farebox.journal.payloads import exchange_of, prices_of, progress_count
 from farebox.journal.segments import read_epoch
+
+_RUNS: Final = RunFolder(Frame, Debit, LotAmount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +39,30 @@ class OpenExchange:
 class JournalScan:
     """One look at a whole journal. `epoch` is the highest it may ever have been claimed under.
 
-    `finished`: settle and void records after the asked position. `unsynced`: all records after `synced_pos`.
-    `first_pos`: the position before the oldest record that is still there.
+    `finished`: settle and void records, in order; those of settlements in the plain current form as the
+    debits they are. `unsynced`: all records after `synced_pos`. `first_pos`: the position before the oldest
+    record that is still there.
     """
 
     last_pos: int
     synced_pos: int
     epoch: int
     opens: Mapping[str, OpenExchange]
-    finished: tuple[Frame, ...]
+    finished: list[Debit | Frame]
     unsynced: tuple[Frame, ...]
     prices: Mapping[int, bytes]
     cut: Cut | None
     first_pos: int = 0
 
 
-def scan(directory: Path, after_pos: int = 0, files: Files | None = None) -> JournalScan:
+def scan(directory: Path, files: Files | None = None) -> JournalScan:
     """Read a journal, changing nothing; a torn tail is reported in `cut`.
 
     Raises JournalDamagedError for damage at or before a position known synced or a record that does not
     decode, JournalError when a file cannot be read.
     """
-    folded = _Fold(after_pos)
-    walked = walk(files or Files(), directory, folded.add)
+    folded = Fold()
+    walked = walk(files or Files(), directory, folded.add, folded.add_run)
     try:
         opens = {exchange.decode(): _open_exchange(frames) for exchange, frames in folded.opens.items()}
     except (ValueError, TypeError) as error:
@@ -67,7 +72,7 @@ def scan(directory: Path, after_pos: int = 0, files: Files | None = None) -> Jou
         synced_pos=min(walked.synced_pos, walked.last_pos),
         epoch=max(epoch_of(walked.last_pos), read_epoch(directory)),
         opens=opens,
-        finished=tuple(folded.finished),
+        finished=folded.finished,
         unsynced=tuple(frame for frame in folded.recent if frame.pos > walked.synced_pos),
         prices=folded.prices,
         cut=walked.cut,
@@ -75,20 +80,19 @@ def scan(directory: Path, after_pos: int = 0, files: Files | None = None) -> Jou
     )
 
 
-class _Fold:
+class Fold:
     """Records in order, folded to what is still of interest."""
 
-    def __init__(self, after_pos: int) -> None:
-        self.after_pos = after_pos
+    def __init__(self) -> None:
         self.opens: dict[bytes, dict[int, bytes]] = {}
-        self.finished: list[Frame] = []
+        self.finished: list[Debit | Frame] = []
         self.recent: deque[Frame] = deque()
         self.prices: dict[int, bytes] = {}
 
     def add(self, frame: Frame, synced_pos: int) -> None:
+        """Fold one record."""
         self.recent.append(frame)
-        while self.recent and self.recent[0].pos <= synced_pos:
-            self.recent.popleft()
+        self._forget_synced(synced_pos)
         if frame.kind == kinds.PRICES:
             version, book = prices_of(frame.payload)
             self.prices[version] = book
@@ -98,10 +102,21 @@ class _Fold:
             self.opens.setdefault(exchange, {})[kinds.OPEN] = frame.payload
         elif frame.kind in {kinds.SETTLE, kinds.VOID}:
             self.opens.pop(exchange, None)
-            if frame.pos > self.after_pos:
-                self.finished.append(frame)
+            self.finished.append(frame)
         elif exchange in self.opens:
             self.opens[exchange][frame.kind] = frame.payload
+
+    def add_run(self, data: bytes, journal: int, place: Place, given_pos: int) -> tuple[int, int, int, int]:
+        """Fold many records at once, up to one that is odd or not about an exchange: see `walk`."""
+        end, finished, unsynced = _RUNS.fold(data, journal, *place, given_pos, self.opens)
+        self.finished += finished
+        self.recent += unsynced
+        self._forget_synced(end[-1])
+        return end
+
+    def _forget_synced(self, synced_pos: int) -> None:
+        while self.recent and self.recent[0].pos <= synced_pos:
+            self.recent.popleft()
 
 
 def _open_exchange(frames: Mapping[int, bytes]) -> OpenExchange:

@@ -15,7 +15,7 @@ from typing import Any
 
 from farebox.base import limits
 from farebox.base.errors import FareboxError
-from farebox.base.records import Settlement
+from farebox.base.records import Debit
 from farebox.ledger.user_lease import Hold
 from farebox.proxy.lease_calls import LeaseCalls
 from farebox.proxy.lease_queue import LeaseQueues
@@ -164,16 +164,26 @@ class Leases:
         self._money_moved(money)
 
     # -- what the writer tells -------------------------------------------------------------------------------
-    def remember_unbooked(self, records: Iterable[tuple[int, Settlement]]) -> None:
-        """After recovery: this journal's settlements that are recorded but perhaps not booked, in order."""
-        for pos, record in records:
-            money = self._users.get(record.user) or self._new(record.user)
+    def remember(self, users: Iterable[str], debits: Iterable[Debit]) -> None:
+        """After recovery: who has money in this journal's lease, and what its settlements take that are
+        recorded but perhaps not booked, in order.
+
+        Each lease is fenced before it is used. Whose is not used at once gives back what is free.
+        """
+        for user in users:
+            money = self._new(user)
             money.mistrust()
-            uncovered_pico = max(0, record.amount_pico - sum(take.amount_pico for take in record.takes))
-            charge_pico = uncovered_pico + sum(take.amount_pico for take in record.takes)
-            unbooked = Unbooked(record.exchange, record.wallet, record.takes, uncovered_pico, charge_pico)
-            money.unbooked.append(unbooked)
-            self._unapplied.append((pos, money, unbooked))
+            money.used_s -= limits.lease_idle_return_s
+        for debit in debits:
+            found = self._users.get(debit.user)
+            if found is None:
+                found = self._new(debit.user)
+                found.mistrust()
+            uncovered_pico = max(0, debit.amount_pico - sum(take.amount_pico for take in debit.takes))
+            charge_pico = uncovered_pico + sum(take.amount_pico for take in debit.takes)
+            unbooked = Unbooked(debit.exchange, debit.wallet, debit.takes, uncovered_pico, charge_pico)
+            found.unbooked.append(unbooked)
+            self._unapplied.append((debit.pos, found, unbooked))
 
     def applied(self, pos: int) -> None:
         """Everything of this journal up to `pos` is booked or parked."""

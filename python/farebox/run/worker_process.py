@@ -71,7 +71,7 @@ async def main(number: int, silent_start_s: float, descriptors: list[list[int]],
         if recovered is None:
             return 0
         worker = _worker(settings, store, journal, counters, loop)
-        worker.leases.remember_unbooked(recovered.unapplied)
+        worker.leases.remember(recovered.leased, recovered.unapplied)
         pushes.to(worker)
         serving = Serving(worker, servers, store)
         if not await _while_store_is_away(lambda: _put_in_force(serving, settings), signals):
@@ -217,6 +217,7 @@ async def _recover(journal: Journal, store: RemoteStore, settings: Settings) -> 
         schedule=loop.call_soon,
         wake=loop.call_soon_threadsafe,
         durability="disk" if settings.durability == "disk" else "process",
+        keeps_leases=True,
     )
 
 

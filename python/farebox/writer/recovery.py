@@ -2,8 +2,9 @@
 point.
 
 Order: the caller holds the lock (1); check the files and cut a torn tail (2); claim the epoch (3); new
-segment (4); end what a crash cut off, synced (5); fence each leased user and return what is free (6). A store
-that is down stops it after step 2. Killed anywhere, the next recovery does what is left: an epoch claimed
+segment (4); end what a crash cut off, synced (5); fence each leased user and return what is free (6), unless
+the caller fences each lease itself before it uses it. A store that is down stops it after step 2. Killed
+anywhere, the next recovery does what is left: an epoch claimed
 twice is only a higher one, and an exchange that was ended is not open any more.
 """
 
@@ -20,12 +21,11 @@ from farebox._meter import PriceError
 from farebox.base import frames, limits
 from farebox.base.errors import FaultError, JournalError, StoreRefusedError
 from farebox.base.ids import epoch_of
-from farebox.base.records import WALLETS, Fenced, LotAmount, Settlement, Void
+from farebox.base.records import WALLETS, Debit, Fenced, LotAmount, Settlement, Void
 from farebox.journal import Durability, Journal, JournalScan
 from farebox.journal.frames import Frame
 from farebox.meter.price_book import ModelPrice, PriceBook, from_plain
 from farebox.store.base import JournalState, WorkerStore
-from farebox.writer.batch import PLAIN_RECORDS
 from farebox.writer.unfinished import PriceOf, Unfinished, close_open_exchanges
 
 _log = logging.getLogger(__name__)
@@ -39,11 +39,13 @@ Schedule = Callable[[Callable[[], None]], object]
 class Recovered:
     """What a worker needs to go on; `last_pos` is the position of the last record.
 
-    `unapplied`: (position, settlement) recorded and perhaps not booked, in order.
+    `leased`: whose money the journal holds, as of the claim. `unapplied`: what settlements recorded and
+    perhaps not booked take, in order.
     """
 
     epoch: int
-    unapplied: list[tuple[int, Settlement]]
+    leased: list[str]
+    unapplied: list[Debit]
     last_pos: int
 
 
@@ -56,11 +58,13 @@ async def recover(
     schedule: Schedule,
     wake: Schedule,
     durability: Durability = "process",
+    keeps_leases: bool = False,
 ) -> Recovered:
     """Make a locked journal ready to append.
 
-    Raises JournalDamagedError and StoreRefusedError (an operator must look; the message says how),
-    StoreDownError and StoreUnknownError (try again with the same journal).
+    With `keeps_leases` step 6 is the caller's: asking the store which of very many settlements it has booked
+    would keep a worker from serving. Raises JournalDamagedError and StoreRefusedError (an operator must look;
+    the message says how), StoreDownError and StoreUnknownError (try again with the same journal).
     """
     found = await asyncio.to_thread(journal.scan)
     states = {state.journal: state for state in await store.journal_states()}
@@ -70,11 +74,13 @@ async def recover(
     price_of = await _prices(found, store)
     journal.intend_epoch(epoch)
     await store.claim_epoch(journal.id, epoch, host, now_ms)
+    leased = await store.leases_of(journal.id)
     journal.begin_epoch(epoch, schedule, wake, durability)
-    unapplied = settlements_after(found.finished, applied)
+    unapplied = debits_after(found.finished, applied)
     unapplied += await _end_open_exchanges(journal, found, now_ms, price_of)
-    await _return_free_money(journal.id, epoch, store, unapplied, now_ms)
-    return Recovered(epoch, unapplied, journal.last_pos if found.opens else found.last_pos)
+    if not keeps_leases:
+        await _return_free_money(journal.id, epoch, store, leased, unapplied, now_ms)
+    return Recovered(epoch, leased, unapplied, journal.last_pos if found.opens else found.last_pos)
 
 
 # -- step 3: the epoch ---------------------------------------------------------------------------------------
@@ -136,8 +142,10 @@ async def _prices(found: JournalScan, store: WorkerStore) -> PriceOf:
 
 async def _end_open_exchanges(
     journal: Journal, found: JournalScan, now_ms: int, price_of: PriceOf
-) -> list[tuple[int, Settlement]]:
-    """Append an end for each open exchange and wait until all are on disk; the settlements among them."""
+) -> list[Debit]:
+    """Append an end for each open exchange and wait until all are on disk; what the settlements among them
+    take.
+    """
     if not found.opens:
         return []
     unfinished = [Unfinished(one.opened, one.sent, one.progress) for one in found.opens.values()]
@@ -148,7 +156,7 @@ async def _end_open_exchanges(
             raise JournalError(f"journal {journal.id} cannot be synced: {journal.broken}")
         await asyncio.sleep(limits.sync_interval_s)
     both = zip(positions, ends, strict=True)
-    settled = [(pos, end) for pos, end in both if isinstance(end, Settlement)]
+    settled = [Debit.of(pos, end) for pos, end in both if isinstance(end, Settlement)]
     _log.warning(
         "journal %s: %d exchanges had no end: %d settled at an estimate, %d had not left",
         journal.id,
@@ -173,32 +181,39 @@ def _appended(journal: Journal, end: Settlement | Void) -> asyncio.Future[int]:
     return written
 
 
-def settlements_after(finished: Iterable[Frame], applied: int) -> list[tuple[int, Settlement]]:
-    """Recorded settlements that may not be booked. One that cannot be read is the writer's to park."""
-    settled = [frame for frame in finished if frame.pos > applied and frame.kind == frames.SETTLE]
-    records, odd = PLAIN_RECORDS.read(settled)
-    found: list[tuple[int, Settlement] | None] = [*records]
-    for index in odd:
-        frame = settled[index]
-        found[index] = None
-        with contextlib.suppress(ValueError, TypeError):
-            found[index] = (frame.pos, Settlement.decode(frame.payload))
-    return [record for record in found if record is not None]
+def debits_after(finished: Iterable[Debit | Frame], applied: int) -> list[Debit]:
+    """What recorded settlements take that may not be booked. One that cannot be read is the writer's to
+    park.
+    """
+    found: list[Debit] = []
+    for end in finished:
+        if isinstance(end, Debit):
+            if end.pos > applied:
+                found.append(end)
+        elif end.kind == frames.SETTLE and end.pos > applied:
+            with contextlib.suppress(ValueError, TypeError):
+                found.append(Debit.of(end.pos, Settlement.decode(end.payload)))
+    return found
 
 
 # -- step 6: money nobody needs ------------------------------------------------------------------------------
 
 
 async def _return_free_money(
-    journal: str, epoch: int, store: WorkerStore, unapplied: Iterable[tuple[int, Settlement]], now_ms: int
+    journal: str,
+    epoch: int,
+    store: WorkerStore,
+    leased: Iterable[str],
+    unapplied: Iterable[Debit],
+    now_ms: int,
 ) -> None:
     """Fence each leased user and give back what no recorded debit needs.
 
     What fails here is only money that stays leased a little longer: the worker fences before it uses any.
     """
-    owing: dict[str, list[Settlement]] = {}
-    for _, settlement in unapplied:
-        owing.setdefault(settlement.user, []).append(settlement)
+    owing: dict[str, list[Debit]] = {}
+    for debit in unapplied:
+        owing.setdefault(debit.user, []).append(debit)
     turn = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def give_back(user: str) -> None:
@@ -211,13 +226,13 @@ async def _return_free_money(
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            for user in await store.leases_of(journal):
+            for user in leased:
                 tasks.create_task(give_back(user))
     except* FaultError as errors:
         _log.warning("journal %s: not all leases could be returned: %s", journal, errors.exceptions[0])
 
 
-def free_parts(fenced: Fenced, debits: Iterable[Settlement]) -> tuple[LotAmount, ...]:
+def free_parts(fenced: Fenced, debits: Iterable[Debit]) -> tuple[LotAmount, ...]:
     """What of a lease no recorded and unbooked debit needs; what a debit has no lot for is kept in wallet
     order.
     """

@@ -57,7 +57,7 @@ fn decode_run<'py>(
 }
 
 /// `__new__` of a built-in type: makes an object of a type derived from it without that type's constructor.
-fn new_of<'py>(built_in: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn new_of<'py>(built_in: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
     built_in.getattr(intern!(built_in.py(), "__new__"))
 }
 
@@ -92,7 +92,7 @@ impl SettlementReader {
             new_settlement: new_of(&py.get_type::<PyAny>())?,
             reader: self,
         };
-        let mut words = Words { py, last: [const { None }; FIELDS], known: HashMap::new() };
+        let mut words = Words::new(py);
         let found = PyList::empty(py);
         let mut odd = Vec::new();
         for (index, (pos, payload)) in payloads.iter().enumerate() {
@@ -112,7 +112,7 @@ impl SettlementReader {
 
 /// Fields that often hold what they held in the record before.
 #[derive(Clone, Copy)]
-enum Field {
+pub(super) enum Field {
     User,
     Wallet,
     Model,
@@ -122,14 +122,18 @@ enum Field {
 const FIELDS: usize = 5;
 
 /// Strings that many records have in common, made once.
-struct Words<'py, 'a> {
+pub(super) struct Words<'py, 'a> {
     py: Python<'py>,
     last: [Option<(&'a str, Bound<'py, PyString>)>; FIELDS],
     known: HashMap<&'a str, Bound<'py, PyString>>,
 }
 
 impl<'py, 'a> Words<'py, 'a> {
-    fn of(&mut self, field: Field, text: &'a str) -> Bound<'py, PyString> {
+    pub(super) fn new(py: Python<'py>) -> Self {
+        Self { py, last: [const { None }; FIELDS], known: HashMap::new() }
+    }
+
+    pub(super) fn of(&mut self, field: Field, text: &'a str) -> Bound<'py, PyString> {
         match self.last.get(field as usize) {
             Some(Some((last, word))) if *last == text => word.clone(),
             _ => {
