@@ -52,6 +52,7 @@ MODULES = (
     "farebox/wire/relay.py",
     "farebox/wire/routes.py",
     "farebox/wire/upstream.py",
+    "farebox/wire/watch.py",
 )
 """What every exchange runs through, by what a profile shows. Together: calls among them are direct."""
 

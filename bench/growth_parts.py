@@ -28,6 +28,7 @@ from farebox.base import limits
 from farebox.base.keys import key_digest
 from farebox.base.units import PICO_PER_USD
 from farebox.config.load import load as load_settings
+from farebox.proxy.gauges import write_gauges
 from farebox.run.process import tune_garbage_collection
 from farebox.store import rollups
 from farebox.store.rollups import DAY_MS
@@ -204,11 +205,17 @@ async def streams(told: Told, folder: Path, size: int, _: Path) -> None:
     await chunks()
     await told.cost("a chunk", rounds * size, chunks)
 
-    async def sweep() -> None:
-        for stream in tuple(worker.streams._running):
-            worker.streams._look_at(stream, record=False)
+    async def second() -> None:
+        for _ in range(4):
+            worker.streams.sweep(worker.loop.time())
+        for _ in range(2):
+            server.watch.sweep(worker.loop.time())
+        pool.watch.sweep(worker.loop.time())
+        write_gauges(worker)
 
-    await told.cost("a look at a silent stream (4 a second)", size, sweep)
+    for _ in range(2):
+        await second()
+    await told.cost("a second of a silent stream", size, second)
 
 
 # ---- models ------------------------------------------------------------------------------------------------

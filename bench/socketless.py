@@ -135,6 +135,7 @@ class Connections:
             self.clients.append(client)
             upstream = Connection(pool)
             upstream.connection_made(CountingTransport())  # type: ignore[arg-type]
+            pool.watch.add(upstream.watched, upstream)
             pool.put_back(upstream)
             self.upstreams.append(upstream)
         self.plain = [request_of(key, rig.PLAIN_BODY)] * count

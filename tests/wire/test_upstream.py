@@ -3,19 +3,22 @@ up.
 """
 
 import asyncio
+import random
 import ssl
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from farebox._meter import Head
 from farebox.base.errors import (
     UpstreamBrokenError,
     UpstreamConnectError,
+    UpstreamError,
     UpstreamTimeoutError,
 )
 from farebox.wire.endpoint import verifying_tls
-from farebox.wire.upstream import Pool
+from farebox.wire.upstream import Connection, Pool
 from wire.rig import (
     CLOSE,
     HANG,
@@ -317,6 +320,85 @@ async def test_U25_early_answer_while_uploading_ends_the_connection() -> None:
     ):
         assert (await exchange(port, b"x" * (24 * 2**20))).status == 413
         assert proxy.pool.open_count == 0
+
+
+class Taking:
+    """A transport that takes what it is given, and has no more room after so many writes."""
+
+    def __init__(self, connection: Connection, room: int) -> None:
+        self.connection = connection
+        self.room = room
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(bytes(data))
+        self.room -= 1
+        if self.room == 0:
+            self.connection.pause_writing()
+
+    def writelines(self, parts: tuple[bytes, ...]) -> None:
+        self.write(b"".join(parts))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self.connection.connection_lost(None)
+
+
+class Unanswered:
+    """Takes no answer."""
+
+    def on_head(self, head: Head, rest: bytes) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_closed(self, error: UpstreamError | None) -> None: ...
+
+
+@on_uvloop
+async def test_H_a_long_body_goes_out_a_slice_a_turn_and_waits_while_the_socket_is_full() -> None:
+    pool = Pool(endpoint(80), asyncio.get_running_loop())
+    connection = Connection(pool)
+    transport = Taking(connection, room=4)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    body = random.Random(1).randbytes(2**21 + 5)
+    connection.send(b"head", body, Unanswered())
+    assert max(map(len, transport.written)) <= 2**18
+    for _ in range(20):
+        before = len(transport.written)
+        await asyncio.sleep(0)
+        assert len(transport.written) - before <= 1
+    assert len(transport.written) == 4
+    connection.resume_writing()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert b"".join(transport.written) == b"head" + body
+
+
+@on_uvloop
+async def test_U25_a_connection_that_has_not_sent_its_whole_body_is_not_used_again() -> None:
+    pool = Pool(endpoint(80), asyncio.get_running_loop())
+    connection = Connection(pool)
+    transport = Taking(connection, room=2)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    connection.send(b"head", bytes(2**21), Unanswered())
+    connection.release(True)
+    assert connection.closed
+    assert pool.idle_count == 0
+    connection.resume_writing()
+    await asyncio.sleep(0)
+    assert len(transport.written) == 2
+
+
+@pytest.mark.parametrize("mebibytes", [0.5, 1.5, 9])
+@on_uvloop
+async def test_M9_a_long_body_arrives_unchanged_and_its_connection_is_kept(mebibytes: float) -> None:
+    body = random.Random(2).randbytes(int(mebibytes * 2**20) + 3)
+    async with upstream_playing([OK], [OK]) as upstream, proxying(upstream) as (proxy, port):
+        for number in range(2):
+            assert (await exchange(port, body)).status == 200
+            assert upstream.requests[number].endswith(b"\r\n\r\n" + body)
+        assert upstream.connections == 1
+        assert proxy.pool.idle_count == 1
 
 
 @on_uvloop

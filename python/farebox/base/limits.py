@@ -6,6 +6,7 @@ header_bytes_max = 8190
 headers_max = 100
 request_body_bytes_max = 50 * 2**20
 request_body_plain_bytes_max = 2**20
+request_body_unread_bytes_max = 128 * 2**10
 request_bodies_bytes_total_max = 1 * 2**30
 header_timeout_s = 15.0
 body_timeout_s = 120.0

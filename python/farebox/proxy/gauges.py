@@ -30,7 +30,7 @@ def write_gauges(worker: "Worker") -> None:
     """Take the state over into the counters. Exchanges are in the order in which they were opened."""
     values, exchanges = worker.counters, worker.exchanges
     values[INDEX["oldest_open_ms"]] = next((one.started_ms for one in exchanges.values()), 0)
-    values[INDEX["holds_pico"]] = sum(one.hold.amount_pico for one in exchanges.values())
+    values[INDEX["holds_pico"]] = worker.held_pico()
     values[INDEX["upstream_connections_open"]] = worker.upstream_connections()
     for name, count in worker.journal.statistics().items():
         values[INDEX[name]] = count

@@ -58,7 +58,7 @@ class RelayedAnswer:
         if not exchange.client.gone:
             exchange.client.start_stream(head.status, exchange.head_lines)
         self.relay = self._new_relay(framed=framed)
-        exchange.worker.streams.add(self)
+        self.relay.watched = exchange.worker.streams.add(self)
         self.relay.begin(head, rest)
 
     def begin_large(self, head: "Head", collected: bytes) -> None:

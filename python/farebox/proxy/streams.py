@@ -1,7 +1,8 @@
 """Running streams: their holds grow with them, and the journal learns how far they are.
 
-One sweep a quarter of a second looks at every stream, so that a chunk costs nothing here. A stream whose
-wallet runs dry is cut (or served on, by the service's policy, up to a cap).
+A sweep every quarter of a second looks at the streams that got something since the last one, so that neither
+a chunk nor a silent stream costs anything here. A stream whose wallet runs dry is cut (or served on, by the
+service's policy, up to a cap).
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from farebox.base import frames, limits
 from farebox.base.errors import FaultError
 from farebox.journal.payloads import progress_payload
 from farebox.proxy.user_money import Shortage
+from farebox.wire.watch import AT_NEXT_SWEEP, NEVER, Watch, Watched
 
 if TYPE_CHECKING:
     from farebox.proxy.relayed import RelayedAnswer
@@ -31,21 +33,27 @@ class Streams:
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
-        self._running: set[RelayedAnswer] = set()
+        self._running: dict[RelayedAnswer, Watched] = {}
+        self._watch = Watch(self._look_at, _SWEEP_INTERVAL_S)
         self._asking: set[RelayedAnswer] = set()
         self._dry: set[RelayedAnswer] = set()
         self._sweeps = 0
+        self._records_progress = False
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def add(self, stream: "RelayedAnswer") -> None:
-        """A stream began."""
-        self._running.add(stream)
+    def add(self, stream: "RelayedAnswer") -> Watched:
+        """A stream began; what is returned must stir with its reads."""
+        watched = self._running[stream] = Watched(self._watch)
+        self._watch.add(watched, stream)
+        return watched
 
     def discard(self, stream: "RelayedAnswer") -> None:
         """A stream is over."""
-        self._running.discard(stream)
+        watched = self._running.pop(stream, None)
+        if watched is not None:
+            watched.end()
         self._dry.discard(stream)
 
     def longest(self, share: float) -> list["RelayedAnswer"]:
@@ -58,17 +66,22 @@ class Streams:
         """Sweep until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
-            self._sweeps += 1
-            for stream in tuple(self._running):
-                self._look_at(stream, record=self._sweeps % _SWEEPS_PER_PROGRESS == 0)
+            self.sweep(self._worker.loop.time())
 
-    def _look_at(self, stream: "RelayedAnswer", *, record: bool) -> None:
+    def sweep(self, now_s: float) -> None:
+        """Look at the streams that have got something since the last look, and at those that lack money."""
+        self._sweeps += 1
+        self._records_progress = self._sweeps % _SWEEPS_PER_PROGRESS == 0
+        self._watch.sweep(now_s)
+
+    def _look_at(self, stream: "RelayedAnswer", now_s: float) -> float:  # noqa: ARG002 - a watch's signature
+        """Record how far it is and keep its hold ahead; when to look again."""
         exchange = stream.exchange
         if exchange.settled:
-            return
+            return NEVER
         output_bytes = stream.output_bytes
         tokens = -(-output_bytes // _BYTES_PER_TOKEN)
-        if record and output_bytes > stream.progress_bytes:
+        if self._records_progress and output_bytes > stream.progress_bytes:
             stream.progress_bytes = output_bytes
             try:
                 self._worker.journal.append(frames.PROGRESS, progress_payload(exchange.id, tokens), None)
@@ -76,6 +89,8 @@ class Streams:
                 _log.debug("progress of %s: %s", exchange.id, error)
         if output_bytes != stream.covered_bytes and self._grow(stream, tokens):
             stream.covered_bytes = output_bytes
+        is_done = output_bytes == stream.covered_bytes and output_bytes <= stream.progress_bytes
+        return NEVER if is_done else AT_NEXT_SWEEP
 
     def _grow(self, stream: "RelayedAnswer", tokens: int) -> bool:
         """Keep the hold a slice ahead, and say whether it is; with no more money to be had, go on until the

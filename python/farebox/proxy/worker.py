@@ -101,6 +101,13 @@ class Worker:
         if exchange.gone_handled:
             self.drains.ended(exchange)
 
+    def held_pico(self) -> int:
+        """What the exchanges that run hold together."""
+        held_pico = 0
+        for exchange in self.exchanges.values():
+            held_pico += exchange.hold.amount_pico
+        return held_pico
+
     # -- what the writer tells -------------------------------------------------------------------------------
     def on_push(self, message: Mapping[str, Any]) -> None:
         """A push of the host's writer (see store/remote.py)."""

@@ -33,6 +33,7 @@ from farebox.wire.incoming import Incoming
 from farebox.wire.parsed_request import ParsedRequest
 from farebox.wire.plain_request import PlainRequest
 from farebox.wire.routes import family_of
+from farebox.wire.watch import Watched
 
 if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
@@ -65,6 +66,7 @@ class ClientConnection(RequestHandler):
         "stalled_since_s",
         "stalled_taken_bytes",
         "task",
+        "watched",
         "written_before",
     )
 
@@ -74,6 +76,7 @@ class ClientConnection(RequestHandler):
             server,
             loop=loop,
             keepalive_timeout=0,
+            read_bufsize=limits.request_body_unread_bytes_max // 2,  # aiohttp stops reading at twice this
             max_line_size=options.request_line_bytes_max,
             max_field_size=options.header_bytes_max,
             max_headers=options.headers_max,
@@ -82,6 +85,8 @@ class ClientConnection(RequestHandler):
         )
         self._messages: deque[tuple[RawRequestMessage, StreamReader]] = deque()  # type: ignore[assignment]
         self.server = server
+        self.watched = Watched(server.watch)
+        """Stirs when a deadline begins to run and when something is written."""
         self.current: Incoming | None = None
         self._plain = True
         """Nothing was given to aiohttp's parser yet, and requests are still wanted."""
@@ -181,6 +186,7 @@ class ClientConnection(RequestHandler):
         elif self.current is None:
             if not self.head_since_s and data:
                 self.head_since_s = self.now_s()
+                self.watched.stir()
         elif self.body_since_s and isinstance(self.current, ParsedRequest):
             self._body_fed_bytes += len(data)
             if self.current.framing_wasteful(self._body_fed_bytes):
@@ -316,6 +322,7 @@ class ClientConnection(RequestHandler):
             return
         self._lingering = True
         self.linger_since_s = self.now_s()
+        self.watched.stir()
         self._messages.clear()
         if self._reading_paused or self._buffer_paused:
             self._reading_paused = self._buffer_paused = False

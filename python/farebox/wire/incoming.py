@@ -9,7 +9,7 @@ methods but `body` are synchronous and never wait. How a request is read is know
 import struct
 from collections.abc import Callable, Sequence
 from socket import SO_LINGER, SOL_SOCKET
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError, Refusal, Refused
@@ -35,6 +35,7 @@ class Incoming:
     `on_gone`, `on_paused` and `on_writable` are called at most once per event; set them to None when done.
     `chunked_ok`: the client understands chunks (HTTP/1.1). `chunked`: the answer is a stream in chunks.
     `gone`: the client left before its answer was finished (a half-close counts as leaving).
+    `watched` is its connection's: who writes by `send` makes it stir.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Incoming:
         "paused",
         "query",
         "send",
+        "watched",
     )
 
     from_parser: ClassVar[bool]
@@ -70,6 +72,7 @@ class Incoming:
         keep_alive: bool,
     ) -> None:
         self._connection = connection
+        self.watched: Final = connection.watched
         self._transport: asyncio.Transport | None = connection.transport
         self._phase = _WAITING
         self._body_bytes = 0
@@ -137,6 +140,7 @@ class Incoming:
             return data
         connection = self._connection
         connection.body_since_s = connection.now_s()
+        self.watched.stir()
         try:
             return await self._arriving_body(bytes_max)
         finally:
@@ -219,12 +223,14 @@ class Incoming:
         self.bytes_written = len(data)
         transport.write(data)
         self.send = transport.write
+        self.watched.stir()
 
     def write(self, data: bytes) -> None:
         """Send body bytes as they are: chunk-framed by the caller where the stream is chunked."""
         send = self.send
         if send is not None:
             self.bytes_written += len(data)
+            self.watched.stir()
             send(data)
 
     def write_framed(self, data: bytes) -> None:
@@ -276,6 +282,7 @@ class Incoming:
     def _finish(self) -> None:
         self._phase = _DONE
         self._transport = self.send = None
+        self.watched.stir()
         if self._body_bytes:
             self.release_body()
         self._connection.exchange_finished(self)

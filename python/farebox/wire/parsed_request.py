@@ -3,6 +3,7 @@
 Its body comes through aiohttp's flow control: what the proxy does not take stays in the client's socket.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import hdrs
@@ -109,7 +110,11 @@ class ParsedRequest(Incoming):
             raise Refused(
                 Refusal.BODY_INVALID, "The request body's transfer framing is broken.", close=True
             ) from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(parts) == 1:
+            return parts[0]
+        if size < limits.scan_in_thread_bytes_min:
+            return b"".join(parts)
+        return await asyncio.to_thread(b"".join, parts)  # which lets others run while it copies so much
 
     def _answer_expectation(self) -> None:
         expectations = self.headers.getall(hdrs.EXPECT, ())

@@ -45,10 +45,12 @@ class Relay:
     `framed`: the tap's output is framed for this client already (chunked, or a body of known length). When
     the client leaves, `on_gone` is called and the relay goes on feeding the tap; `drop_upstream` ends that.
     `error`: what ended the body early, if anything. `client.bytes_written`: the bytes that went out.
+    `watched`: what else stirs with each read; its owner may set it, at first it is the upstream's.
     """
 
     __slots__ = (
         "_chunk_count",
+        "_client_watched",
         "_feed",
         "_framed",
         "_holding",
@@ -56,12 +58,14 @@ class Relay:
         "_over",
         "_reads_before",
         "_tap",
+        "_upstream_watched",
         "_waiting",
         "client",
         "error",
         "on_gone",
         "on_hold_point",
         "upstream",
+        "watched",
     )
 
     def __init__(
@@ -88,6 +92,9 @@ class Relay:
         self._last = b""
         self._over = False
         self._waiting: list[bytes] = []
+        self._client_watched = client.watched
+        self._upstream_watched = upstream.watched
+        self.watched = upstream.watched
         client.on_gone = self._client_gone
         client.on_paused = upstream.pause_reading
         client.on_writable = self._client_writable
@@ -115,6 +122,8 @@ class Relay:
     def on_data(self, data: bytes) -> None:
         """The hot path."""
         self.upstream.read_count += 1
+        if self.watched.asleep or self._upstream_watched.asleep or self._client_watched.asleep:
+            self._stir()
         if self._holding:
             self._waiting.append(data)
             return
@@ -134,6 +143,11 @@ class Relay:
                 out = client.framed(out)
             client.bytes_written += len(out)
             send(out)
+
+    def _stir(self) -> None:
+        self.watched.stir()
+        self._upstream_watched.stir()
+        self._client_watched.stir()
 
     def _write(self, data: bytes) -> None:
         self._last = data

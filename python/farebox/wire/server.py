@@ -1,8 +1,8 @@
 """The listening side: accepts client connections, sweeps their deadlines, drains and closes them.
 
-One timer per server looks at all connections a few times per shortest deadline; no exchange owns a timer.
-The proxy supplies `handle`, which is called once per request with an `Incoming` and is never cancelled by a
-client that leaves.
+One timer per server looks a few times per shortest deadline at the connections that stirred or may be overdue
+(watch.py); no exchange owns a timer. The proxy supplies `handle`, which is called once per request with an
+`Incoming` and is never cancelled by a client that leaves.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from aiohttp import web
 from farebox.base import limits
 from farebox.wire.client import ClientConnection
 from farebox.wire.incoming import Incoming
+from farebox.wire.watch import AT_NEXT_SWEEP, NEVER, Watch
 
 if TYPE_CHECKING:
     from socket import socket
@@ -82,7 +83,7 @@ class Server(web.Server):
         self.head_starts: dict[int, bytes] = {}
         """Beginnings of answers by status, this second's; `head_start` makes those that are missing."""
         self._open_connections: dict[ClientConnection, None] = {}
-        self._sweep_interval_s = self.options.sweep_interval_s()
+        self.watch = Watch(self._check, self.options.sweep_interval_s())
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     def __call__(self) -> ClientConnection:
@@ -179,10 +180,12 @@ class Server(web.Server):
             else:
                 oldest.drop()
         self._open_connections[handler] = None
+        self.watch.add(handler.watched, handler)
 
     def connection_lost(self, handler: ClientConnection, exc: BaseException | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """Forget a connection."""
         self._open_connections.pop(handler, None)
+        handler.watched.end()
 
     def exchange_lost(self, task: asyncio.Task[None] | None) -> None:
         """A client left in mid-exchange; its handler keeps running and is kept alive here."""
@@ -203,28 +206,32 @@ class Server(web.Server):
     # ---- deadlines -------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        self._sweep_handle = self._loop.call_later(self._sweep_interval_s, self._sweep)
+        self._sweep_handle = self._loop.call_later(self.watch.interval_s, self._sweep)
         self.head_starts.clear()
-        now_s = self._loop.time()
-        for connection in tuple(self._open_connections):
-            self._check(connection, now_s)
+        self.watch.sweep(self._loop.time())
 
-    def _check(self, connection: ClientConnection, now_s: float) -> None:
-        options = self.options
+    def _check(self, connection: ClientConnection, now_s: float) -> float:
+        """Act on what is overdue; when to look again."""
         if self._stalled(connection, now_s):
             connection.drop()
-        elif connection.linger_since_s:
-            if now_s - connection.linger_since_s > options.linger_timeout_s:
-                connection.drop()
-        elif connection.body_since_s:
-            if now_s - connection.body_since_s > options.body_timeout_s:
-                connection.time_out_body()
-        elif connection.current is None:
-            if connection.head_since_s:
-                if now_s - connection.head_since_s > options.header_timeout_s:
-                    connection.time_out_head()
-            elif now_s - connection.idle_since_s > options.keepalive_timeout_s:
-                connection.close_idle()
+            return NEVER
+        due_s, act = self._deadline(connection)
+        if now_s > due_s:
+            act()
+        return AT_NEXT_SWEEP if connection.stalled_since_s else due_s
+
+    def _deadline(self, connection: ClientConnection) -> tuple[float, Callable[[], None]]:
+        """When its present state must have ended, and what happens otherwise; none while it is answered."""
+        options = self.options
+        if connection.linger_since_s:
+            return connection.linger_since_s + options.linger_timeout_s, connection.drop
+        if connection.body_since_s:
+            return connection.body_since_s + options.body_timeout_s, connection.time_out_body
+        if connection.current is not None:
+            return NEVER, connection.drop
+        if connection.head_since_s:
+            return connection.head_since_s + options.header_timeout_s, connection.time_out_head
+        return connection.idle_since_s + options.keepalive_timeout_s, connection.close_idle
 
     def _stalled(self, connection: ClientConnection, now_s: float) -> bool:
         """Whether the client has taken none of the bytes waiting for it for too long."""

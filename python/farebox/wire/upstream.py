@@ -2,7 +2,7 @@
 
 Promises: a request is written at most once and never re-sent here; a connection is used again only when the
 answer ended exactly at its boundary, the whole request had left and not a byte came while it was idle.
-Deadlines are looked at by one sweep per pool, so an exchange owns no timer.
+Deadlines are looked at by one sweep per pool (watch.py), so an exchange owns no timer.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from farebox.base.errors import (
     UpstreamTimeoutError,
 )
 from farebox.wire.endpoint import Endpoint, request_head, verifying_tls
+from farebox.wire.watch import AT_NEXT_SWEEP, NEVER, Watch, Watched
 
 __all__ = ["Connection", "Endpoint", "Pool", "Receiver", "request_head", "verifying_tls"]
 
@@ -30,6 +31,8 @@ _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 _JOINED_BODY_BYTES_MAX = 16 * 1024
 """Copying a body up to this size costs less than handing the transport two buffers."""
+_SLICE_BYTES = 256 * 1024
+"""Of a longer body so much is sent in one turn of the event loop: the kernel copies it meanwhile."""
 
 
 class Receiver(Protocol):
@@ -69,16 +72,21 @@ class Connection(asyncio.Protocol):
         "_started_s",
         "_stirred",
         "_take_whole",
+        "_unsent",
+        "_writing_paused",
         "closed",
         "data_received",
         "idle_since_s",
         "read_count",
         "receiver",
         "transport",
+        "watched",
     )
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
+        self.watched = Watched(pool.watch)
+        """Stirs when a request begins or ends and with every read, those of a body handed over included."""
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
         """Who takes the answer; may be replaced within on_head."""
@@ -95,6 +103,9 @@ class Connection(asyncio.Protocol):
         """Reads of bodies that were handed over; their receivers count them."""
         self._handed_over = False
         self._take_whole: TakeWhole | None = None
+        self._unsent: memoryview | None = None
+        """What the transport was not given yet of a long body."""
+        self._writing_paused = False
         self.data_received: Callable[[bytes], None] = self._take  # type: ignore[assignment]  # a slot, to change
 
     # ---- for the exchange ------------------------------------------------------------------------------
@@ -112,10 +123,25 @@ class Connection(asyncio.Protocol):
         self._take_whole = take_whole
         self._started_s = self._deadline_last_s = self._pool.loop.time()
         self._stirred = False
+        self.watched.stir()
         if len(body) <= _JOINED_BODY_BYTES_MAX:
             transport.write(head + body)
-        else:
+        elif len(body) <= _SLICE_BYTES:
             transport.writelines((head, body))
+        else:
+            transport.write(head)
+            self._unsent = memoryview(body)
+            self._send_slice()
+
+    def _send_slice(self) -> None:
+        """Send some more of a long body, and go on in the loop's next turn or when the socket has room."""
+        unsent, transport = self._unsent, self.transport
+        if unsent is None or transport is None or self._writing_paused:
+            return
+        self._unsent = unsent[_SLICE_BYTES:] if len(unsent) > _SLICE_BYTES else None
+        transport.write(unsent[:_SLICE_BYTES])
+        if self._unsent is not None and not self._writing_paused:
+            self._pool.loop.call_soon(self._send_slice)
 
     def hand_over(self, receiver: Receiver) -> None:
         """The rest of the body goes straight from the transport to `receiver.on_data`, which counts its reads
@@ -136,7 +162,8 @@ class Connection(asyncio.Protocol):
         """The answer is over. Kept when `reusable` and the request had left completely, else closed."""
         transport = self.transport
         self.receiver = None
-        if not reusable or self.closed or transport is None or transport.get_write_buffer_size():
+        whole = self._unsent is None and transport is not None and not transport.get_write_buffer_size()
+        if transport is None or not reusable or self.closed or not whole:
             self.abort()
             return
         if self._handed_over:
@@ -163,6 +190,7 @@ class Connection(asyncio.Protocol):
         """Take more from the upstream."""
         if self.transport is not None and not self.closed and not self.transport.is_closing():
             self._stirred = True
+            self.watched.stir()
             self.transport.resume_reading()
 
     # ---- transport callbacks ---------------------------------------------------------------------------
@@ -170,8 +198,16 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._send_slice()
+
     def _take(self, data: bytes) -> None:
         self._stirred = True
+        self.watched.stir()
         receiver = self.receiver
         if receiver is None:
             self.abort()
@@ -224,25 +260,38 @@ class Connection(asyncio.Protocol):
 
     # ---- for the pool ----------------------------------------------------------------------------------
 
-    def check(self, now_s: float, endpoint: Endpoint) -> None:
-        """Close an overdue connection; its receiver hears UpstreamTimeoutError."""
+    def check(self, now_s: float) -> float:
+        """Close an overdue connection; its receiver hears UpstreamTimeoutError. When to look again."""
+        endpoint = self._pool.endpoint
         if self.receiver is None:
-            if self.idle_since_s and now_s - self.idle_since_s > endpoint.keepalive_timeout_s:
-                self.abort()
-            return
+            return self._check_idle(now_s, endpoint.keepalive_timeout_s)
         if self._stirred or self.read_count != self._reads_seen:
             self._stirred = False
             self._reads_seen = self.read_count
             self._deadline_last_s = now_s
-        transport = self.transport
-        resting = transport is not None and self._in_body and not transport.is_reading()
-        if now_s - self._started_s > endpoint.total_timeout_s:
+        total_s = self._started_s + endpoint.total_timeout_s
+        if now_s > total_s:
             self._fail(UpstreamTimeoutError("the answer took too long", phase="total"))
-        elif not self._in_body:
-            if now_s - self._started_s > endpoint.first_byte_timeout_s:
+            return AT_NEXT_SWEEP
+        if not self._in_body:
+            first_byte_s = self._started_s + endpoint.first_byte_timeout_s
+            if now_s > first_byte_s:
                 self._fail(UpstreamTimeoutError("the upstream did not answer in time", phase="first_byte"))
-        elif not resting and now_s - self._deadline_last_s > endpoint.idle_stream_timeout_s:
+            return min(first_byte_s, total_s)
+        transport = self.transport
+        if transport is not None and not transport.is_reading():
+            return total_s
+        idle_s = self._deadline_last_s + endpoint.idle_stream_timeout_s
+        if now_s > idle_s:
             self._fail(UpstreamTimeoutError("the upstream fell silent inside the answer", phase="idle"))
+        return min(idle_s, total_s)
+
+    def _check_idle(self, now_s: float, keepalive_timeout_s: float) -> float:
+        if not self.idle_since_s:
+            return NEVER
+        if now_s - self.idle_since_s > keepalive_timeout_s:
+            self.abort()
+        return self.idle_since_s + keepalive_timeout_s
 
     def _fail(self, error: UpstreamError) -> None:
         receiver = self.receiver
@@ -254,6 +303,8 @@ class Connection(asyncio.Protocol):
         if not self.closed:
             self.closed = True
             self.data_received = _ignore
+            self._unsent = None
+            self.watched.end()
             self._pool.connection_closed(self)
 
 
@@ -274,7 +325,9 @@ class Pool:
             endpoint.total_timeout_s,
             endpoint.keepalive_timeout_s,
         )
-        self._sweep_interval_s = min(_SWEEP_INTERVAL_MAX_S, shortest / _SWEEPS_PER_DEADLINE)
+        self.watch: Final = Watch(
+            Connection.check, min(_SWEEP_INTERVAL_MAX_S, shortest / _SWEEPS_PER_DEADLINE)
+        )
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     @property
@@ -356,8 +409,9 @@ class Pool:
         finally:
             self._connecting -= 1
         self._open.add(connection)
+        self.watch.add(connection.watched, connection)
         if self._sweep_handle is None:
-            self._sweep_handle = self.loop.call_later(self._sweep_interval_s, self._sweep)
+            self._sweep_handle = self.loop.call_later(self.watch.interval_s, self._sweep)
         return connection
 
     def put_back(self, connection: Connection) -> None:
@@ -368,6 +422,7 @@ class Pool:
             connection.abort()
             return
         connection.idle_since_s = self.loop.time()
+        connection.watched.stir()
         self._idle.append(connection)
 
     def connection_closed(self, connection: Connection) -> None:
@@ -387,11 +442,9 @@ class Pool:
 
     def _sweep(self) -> None:
         self._sweep_handle = None
-        now_s = self.loop.time()
-        for connection in tuple(self._open):
-            connection.check(now_s, self.endpoint)
+        self.watch.sweep(self.loop.time())
         if self._open:
-            self._sweep_handle = self.loop.call_later(self._sweep_interval_s, self._sweep)
+            self._sweep_handle = self.loop.call_later(self.watch.interval_s, self._sweep)
 
     def close(self) -> None:
         """Close idle connections now and those in use when they are released; open no more."""
