@@ -69,7 +69,7 @@ def test_sizes_are_read_from_arguments_and_others_refused(script: object) -> Non
 @pytest.mark.parametrize(
     ("kind", "lines"),
     [
-        ("streams", {"memory of an open stream", "a chunk", "a look at a silent stream (4 a second)"}),
+        ("streams", {"memory of an open stream", "a chunk", "a second of a silent stream"}),
         ("models", {"memory of a model", "an exchange", "reading the configuration, each model"}),
     ],
 )
