@@ -2,12 +2,14 @@
 //!
 //! Nothing here reaches the reading before the document is complete: a malformed one leaves no trace.
 
+mod said;
 mod sink;
 
 use crate::fields::{Fields, Number, number};
 use crate::flags::{self, Flags};
 use crate::iterations::Iterations;
 use crate::tree::{Field, Pairs, Source, Take};
+pub use said::Said;
 
 /// Containers told apart for code interpreter calls.
 const CONTAINERS_MAX: usize = 64;
@@ -167,6 +169,10 @@ impl Document {
             &mut self.geo,
             &mut self.status,
             &mut self.scratch,
+            &mut self.label,
+            &mut self.item.kind,
+            &mut self.item.action,
+            &mut self.item.container,
         ] {
             text.clear();
         }
@@ -185,6 +191,7 @@ impl Document {
         self.flags = Flags::NONE;
         self.target = Target::None;
         self.pairs = None;
+        self.count = None;
     }
 
     fn statement(&mut self, target: Target) -> Option<&mut Statement> {

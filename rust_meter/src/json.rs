@@ -10,7 +10,7 @@ mod skip;
 mod text;
 
 use crate::tree::Node;
-use skip::word_length;
+use skip::{quote_or_backslash, word_length};
 
 /// Keys, numbers and captured words longer than this are cut and never match.
 const WORD_BYTES_MAX: usize = 256;
@@ -72,6 +72,15 @@ enum State {
     Bad,
 }
 
+impl State {
+    fn is_structure(self) -> bool {
+        matches!(
+            self,
+            Self::Value | Self::FirstElement | Self::FirstKey | Self::Key | Self::Colon | Self::After
+        )
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escape {
     None,
@@ -79,7 +88,7 @@ enum Escape {
     Unicode { digits: u8, value: u32 },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Frame {
     node: &'static Node,
     is_object: bool,
@@ -88,7 +97,7 @@ struct Frame {
 }
 
 /// The reader of one document after another; `begin` before each.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reader {
     root: &'static Node,
     state: State,
@@ -125,6 +134,11 @@ impl Reader {
         }
     }
 
+    /// The tree it follows.
+    pub fn root(&self) -> &'static Node {
+        self.root
+    }
+
     /// Forget the last document and expect a new one.
     pub fn begin(&mut self) {
         self.state = State::Value;
@@ -135,6 +149,25 @@ impl Reader {
         self.skip_depth = 0;
         self.skip_escaped = false;
         self.capture = None;
+    }
+
+    /// Forget the last document and stand where another reader of the same tree stands, which captures nothing.
+    pub fn begin_at(&mut self, other: &Self) {
+        self.state = other.state;
+        self.stack.clone_from(&other.stack);
+        self.node = other.node;
+        self.word.clone_from(&other.word);
+        self.word_cut = other.word_cut;
+        self.escape = other.escape;
+        self.high_surrogate = other.high_surrogate;
+        self.skip_depth = other.skip_depth;
+        self.skip_escaped = other.skip_escaped;
+        self.capture = None;
+    }
+
+    /// Whether an object is being captured.
+    pub fn is_capturing(&self) -> bool {
+        self.capture.is_some()
     }
 
     /// Whether input so far ends inside a string, where a line end is no white space.
@@ -168,32 +201,47 @@ impl Reader {
         }
     }
 
-    /// One byte between values: brackets, commas, colons, and the first byte of a value.
-    fn structure<'a, S: Sink>(&mut self, rest: &'a [u8], from: &mut &'a [u8], sink: &mut S) -> &'a [u8] {
-        let Some((&byte, tail)) = rest.split_first() else { return rest };
-        if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+    /// What stands around texts and words: brackets, commas, colons, whole keys, the first byte of a value.
+    fn structure<'a, S: Sink>(&mut self, data: &'a [u8], from: &mut &'a [u8], sink: &mut S) -> &'a [u8] {
+        let mut rest = data;
+        while let Some((&byte, tail)) = rest.split_first() {
+            let here = std::mem::replace(&mut rest, tail);
+            match (self.state, byte) {
+                (_, b' ' | b'\t' | b'\n' | b'\r') => {}
+                (State::FirstKey | State::Key, b'"') => rest = self.key(tail, sink),
+                (State::Colon, b':') => self.state = State::Value,
+                (State::After, b',') => self.next_member(),
+                (State::FirstKey | State::After, b'}') => self.close(true, tail, from, sink),
+                (State::FirstElement | State::After, b']') => self.close(false, tail, from, sink),
+                (State::FirstElement | State::Value, _) => {
+                    if self.state == State::FirstElement {
+                        self.count_element();
+                    }
+                    rest = self.value(byte, here, tail, from, sink);
+                }
+                _ => self.state = State::Bad,
+            }
+            if !self.state.is_structure() {
+                break;
+            }
+        }
+        rest
+    }
+
+    /// Behind a key's quote: nearly every key stands whole in its piece and is followed by its colon at once.
+    fn key<'a, S: Sink>(&mut self, rest: &'a [u8], sink: &mut S) -> &'a [u8] {
+        let end = quote_or_backslash(rest).unwrap_or(rest.len());
+        if let Some((key, behind)) = rest.split_at_checked(end)
+            && let Some(tail) = behind.strip_prefix(b"\":")
+        {
+            self.match_key(key, sink);
+            self.state = State::Value;
             return tail;
         }
-        match (self.state, byte) {
-            (State::FirstKey | State::Key, b'"') => {
-                self.word.clear();
-                self.word_cut = false;
-                self.state = State::KeyText;
-            }
-            (State::Colon, b':') => self.state = State::Value,
-            (State::After, b',') => self.next_member(),
-            (State::FirstKey, b'}') => self.close(true, tail, from, sink),
-            (State::FirstElement, b']') => self.close(false, tail, from, sink),
-            (State::After, b'}') => self.close(true, tail, from, sink),
-            (State::After, b']') => self.close(false, tail, from, sink),
-            (State::FirstElement, _) => {
-                self.count_element();
-                return self.value(byte, rest, tail, from, sink);
-            }
-            (State::Value, _) => return self.value(byte, rest, tail, from, sink),
-            _ => self.state = State::Bad,
-        }
-        tail
+        self.word.clear();
+        self.word_cut = false;
+        self.state = State::KeyText;
+        rest
     }
 
     /// The first byte of a value at `self.node` (`None`: a value nobody asked for).
@@ -296,6 +344,13 @@ impl Reader {
     fn word<'a, S: Sink>(&mut self, rest: &'a [u8], sink: &mut S) -> &'a [u8] {
         let length = word_length(rest);
         let (piece, tail) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        if !tail.is_empty() && self.word.is_empty() && length <= WORD_BYTES_MAX {
+            if let Some(node) = self.node {
+                sink.word(node, piece, false);
+            }
+            self.after();
+            return tail;
+        }
         self.keep_word(piece);
         if !tail.is_empty() {
             if let Some(node) = self.node {

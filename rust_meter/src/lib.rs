@@ -66,6 +66,7 @@ mod frames;
 mod inflate;
 mod iterations;
 pub mod json;
+mod marks;
 pub mod normal;
 pub mod pipe;
 pub mod plain;

@@ -66,6 +66,52 @@ const PARTS: [&str; 34] = [
     "\u{1F600}",
 ];
 
+/// How documents of a stream may begin: some to be kept and taken over, some not (a list, a usage object), some
+/// cut at a colon that is none of JSON's.
+const BEGINNINGS: [&str; 13] = [
+    r#"{"id":"chatcmpl-1","model":"m-1","service_tier":"default","choices":[{"index":0,"delta":{"content":"#,
+    r#"{"id":"one","id":"two","model":"m","error":{"a":1},"choices":[{"finish_reason":"stop","delta":{"text":"#,
+    r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[],"x":1,"usage":"#,
+    r#"{"object":"chat.completion.chunk","m\u006fdel":"m","id":"gen:"#,
+    r#"{"object":"chat.completion.chunk","created":1,"x:"#,
+    r#"{"choices":[{"delta":{"content":"the ratio is 1:1, then \"usage\":"#,
+    r#"{"object":"chat.completion.chunk","choices":[{"delta":{"content":"\ud83d 1:"#,
+    r#"{"usage":{"prompt_tokens":3,"completion_tokens":4},"choices":[{"delta":{"content":"#,
+    r#"{"object":"chat.completion.chunk","skipped":[{"usage":{"prompt_tokens":9}},{"a:b":"#,
+    r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"#,
+    r#"{"type":"response.output_item.done","item":{"type":"web_search_call","action":{"type":"#,
+    r#"{"type":"response.output_text.delta","item_id":"msg_1","content_index":0,"delta":"#,
+    r#"{"type":"message_start","message":{"id":"msg_1","usage":{"iterations":[{"input_tokens":"#,
+];
+
+/// What may follow such a beginning.
+const ENDINGS: [&str; 14] = [
+    r#""word "},"logprobs":null,"finish_reason":null}]}"#,
+    r#""other"},"finish_reason":"stop"}],"usage":null}"#,
+    r#""\ude00"},"id":"another","model":"m-2","error":""}]}"#,
+    r#"{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}"#,
+    r#"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}"#,
+    r#"one"}"#,
+    r#"two","choices":[]}"#,
+    r#"\ude00"}}]}"#,
+    r#"7}]}}"#,
+    r#"7}}]}]}"#,
+    r#""search"}}}"#,
+    r#""a"}}"#,
+    r#""a"}"#,
+    r#""cut"#,
+];
+
+fn events() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let document = (any::<Index>(), select(&ENDINGS[..]));
+    (vec(select(&BEGINNINGS[..]), 1..3), vec(document, 2..9)).prop_map(|(beginnings, documents)| {
+        let event = |(place, ending): (Index, &str)| {
+            format!("data: {}{ending}\n\n", place.get(&beginnings)).into_bytes()
+        };
+        documents.into_iter().map(event).collect()
+    })
+}
+
 fn body() -> impl Strategy<Value = Vec<u8>> {
     vec(select(&PARTS[..]), 0..24).prop_map(|parts| parts.concat().into_bytes())
 }
@@ -186,5 +232,22 @@ proptest! {
         let options = Options { content_encoding: encoding, ..options(format, UNTIL_CLOSE, false, false) };
         let (given, _, _) = run(&options, std::slice::from_ref(&body));
         prop_assert_eq!(given, body);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn documents_that_begin_alike_are_read_as_if_nothing_were_kept(
+        events in events(), format in select(&["chat", "messages", "responses"][..]), strips in any::<bool>()
+    ) {
+        let options = options(format, UNTIL_CLOSE, false, strips);
+        let (given, _, reading) = run(&options, &events);
+        // A beginning is taken over only where it stands in one piece.
+        let bytes: Vec<_> = events.concat().iter().map(|byte| vec![*byte]).collect();
+        let (bytewise, _, bytewise_reading) = run(&options, &bytes);
+        prop_assert_eq!(given, bytewise);
+        prop_assert_eq!(reading, bytewise_reading);
     }
 }

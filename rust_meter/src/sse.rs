@@ -9,7 +9,7 @@ use memchr::memchr2;
 /// What comes next in a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Token<'a> {
-    /// A line begins here (nothing consumed); true for comments.
+    /// A line begins here; true for comments.
     Line(bool),
     /// A piece of a `data` line's value.
     Data(&'a [u8]),
@@ -37,6 +37,7 @@ enum State {
 }
 
 const NAME: &[u8] = b"data";
+const WHOLE_NAME: &[u8] = b"data: ";
 const ERROR_NAME: &[u8] = b"error:";
 
 /// The cutter; it keeps a few bytes of state.
@@ -66,6 +67,11 @@ impl Lines {
         match self.state {
             State::Start if matches!(byte, b'\n' | b'\r') => self.end(Token::Blank, byte, tail),
             State::Start => {
+                // Nearly every line, where its value stands in the same piece.
+                if let Some(value) = rest.strip_prefix(WHOLE_NAME).filter(|value| !value.is_empty()) {
+                    self.state = State::Data;
+                    return (Token::Line(false), value);
+                }
                 self.state = match byte {
                     b':' => State::Skip,
                     b'e' => State::ErrorName(0),
@@ -100,8 +106,9 @@ impl Lines {
         self.state = match tail.first() {
             None => State::Name(matched),
             Some(b':') if matched == NAME.len() => {
-                self.state = State::Space;
-                return (Token::Other, tail.get(1..).unwrap_or_default());
+                let value = tail.get(1..).unwrap_or_default();
+                self.state = if value.is_empty() { State::Space } else { State::Data };
+                return (Token::Other, value.strip_prefix(b" ").unwrap_or(value));
             }
             Some(b'\n' | b'\r') if matched == NAME.len() => State::Data,
             Some(_) => State::Skip,
@@ -111,16 +118,12 @@ impl Lines {
 
     fn body<'a>(&mut self, rest: &'a [u8]) -> (Token<'a>, &'a [u8]) {
         let is_data = self.state == State::Data;
-        let Some(at) = memchr2(b'\n', b'\r', rest) else {
-            return (if is_data { Token::Data(rest) } else { Token::Other }, &[]);
-        };
-        if at > 0 {
-            let (piece, tail) = rest.split_at_checked(at).unwrap_or((rest, &[]));
-            return (if is_data { Token::Data(piece) } else { Token::Other }, tail);
+        if let Some((byte @ (b'\n' | b'\r'), tail)) = rest.split_first() {
+            return self.end(if is_data { Token::DataEnd } else { Token::Other }, *byte, tail);
         }
-        let byte = rest.first().copied().unwrap_or_default();
-        let ended = if is_data { Token::DataEnd } else { Token::Other };
-        self.end(ended, byte, rest.get(1..).unwrap_or_default())
+        let at = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+        let (piece, tail) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        (if is_data { Token::Data(piece) } else { Token::Other }, tail)
     }
 
     fn end<'a>(&mut self, token: Token<'a>, byte: u8, tail: &'a [u8]) -> (Token<'a>, &'a [u8]) {

@@ -11,6 +11,7 @@ pub const CHUNKED: i64 = -1;
 /// `framing` of a body that ends with the connection.
 pub const UNTIL_CLOSE: i64 = -2;
 
+const DIGITS_MAX: u8 = 16;
 const EXTENSION_BYTES_MAX: usize = 1024;
 const TRAILER_BYTES_MAX: usize = 8192;
 
@@ -104,7 +105,14 @@ impl Chunked {
                     continue;
                 }
                 State::Ended | State::Broken => break,
-                state => self.step(state, byte),
+                state => {
+                    let whole = self.whole_line(data.get(at..).unwrap_or_default());
+                    if whole > 0 {
+                        at = at.saturating_add(whole);
+                        continue;
+                    }
+                    self.step(state, byte);
+                }
             }
             had_extension |= self.state == State::Extension;
             at = at.saturating_add(1);
@@ -132,6 +140,24 @@ impl Chunked {
             self.state = State::DataReturn;
         }
         end
+    }
+
+    /// The line with a chunk's size or the line end behind its data, where it stands whole in this piece; its
+    /// length, 0 where it does not.
+    fn whole_line(&mut self, rest: &[u8]) -> usize {
+        match self.state {
+            State::DataReturn if rest.starts_with(b"\r\n") => {
+                self.state = State::Size;
+                2
+            }
+            State::Size if self.digits == 0 => {
+                let Some((size, length)) = size_line(rest) else { return 0 };
+                self.size = size;
+                self.state = self.size_complete();
+                length
+            }
+            _ => 0,
+        }
     }
 
     /// One byte outside chunk data.
@@ -166,7 +192,7 @@ impl Chunked {
 
     fn size_digit(&mut self, byte: u8) -> State {
         let Some(digit) = char::from(byte).to_digit(16) else { return State::Broken };
-        if self.digits == 16 {
+        if self.digits == DIGITS_MAX {
             return State::Broken;
         }
         self.digits = self.digits.saturating_add(1);
@@ -188,4 +214,19 @@ impl Chunked {
         self.line_bytes = self.line_bytes.saturating_add(1);
         if self.line_bytes > bytes_max { State::Broken } else { state }
     }
+}
+
+/// The size that a whole line without extension states, and the line's length.
+fn size_line(rest: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0_u64;
+    for (digits, byte) in rest.iter().enumerate() {
+        match char::from(*byte).to_digit(16) {
+            Some(digit) if digits < usize::from(DIGITS_MAX) => size = size.wrapping_shl(4) | u64::from(digit),
+            _ => {
+                let is_whole = digits > 0 && rest.get(digits..)?.starts_with(b"\r\n");
+                return is_whole.then(|| (size, digits.saturating_add(2)));
+            }
+        }
+    }
+    None
 }

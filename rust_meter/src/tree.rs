@@ -13,6 +13,27 @@ pub struct Node {
     pub keys: &'static [Entry],
     /// Followed for every element when the value is an array.
     pub each: Option<&'static Node>,
+    /// The bits (`key_bit`) of these members, by which most others are told at once.
+    pub key_bits: u64,
+}
+
+impl Node {
+    /// The index of the member of that name, where it is followed.
+    pub fn index_of(&self, key: &[u8]) -> Option<usize> {
+        if self.key_bits & key_bit(key) == 0 {
+            return None;
+        }
+        self.keys.iter().position(|(name, _)| name.as_bytes() == key)
+    }
+}
+
+/// One of 64 bits, chosen by a key's first byte and its length.
+const fn key_bit(key: &[u8]) -> u64 {
+    let first = match key.first() {
+        Some(first) => *first as usize,
+        None => 0,
+    };
+    1_u64.wrapping_shl(first.wrapping_add(key.len().wrapping_mul(7)) as u32)
 }
 
 /// A member name and its node.
@@ -20,7 +41,7 @@ pub type Entry = (&'static str, Node);
 
 /// A scalar that is kept.
 pub const fn leaf(take: Take) -> Node {
-    Node { take, keys: &[], each: None }
+    object(take, &[])
 }
 
 /// A token count of a usage object.
@@ -30,12 +51,23 @@ pub const fn count(field: Field) -> Node {
 
 /// An object whose members are followed.
 pub const fn object(take: Take, keys: &'static [Entry]) -> Node {
-    Node { take, keys, each: None }
+    let mut key_bits = 0;
+    let mut rest = keys;
+    while let [(name, _), others @ ..] = rest {
+        key_bits |= key_bit(name.as_bytes());
+        rest = others;
+    }
+    Node { take, keys, each: None, key_bits }
 }
 
 /// An array whose elements are followed.
 pub const fn list(take: Take, each: &'static Node) -> Node {
-    Node { take, keys: &[], each: Some(each) }
+    either(take, &[], each)
+}
+
+/// A value that is followed whether it is an object or an array.
+pub const fn either(take: Take, keys: &'static [Entry], each: &'static Node) -> Node {
+    Node { each: Some(each), ..object(take, keys) }
 }
 
 /// What a node's value means to the document.

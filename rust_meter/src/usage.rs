@@ -3,6 +3,7 @@
 //! The framing is found from the first byte that is no white space: `{` one or more JSON documents, `[` an
 //! array of them, NUL an AWS event stream, anything else server-sent events. Content types are not trusted.
 
+mod beginning;
 mod envelope;
 mod framed;
 
@@ -14,6 +15,7 @@ use crate::frames::Frames;
 use crate::json::{Progress, Reader};
 use crate::normal::CacheSemantics;
 use crate::sse::{self, Lines};
+use beginning::Beginning;
 use envelope::Envelope;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,7 @@ pub struct Meter {
     place: Place,
     reader: Reader,
     document: Document,
+    beginning: Beginning,
     lines: Lines,
     frames: Frames,
     envelope: Option<(Reader, Envelope)>,
@@ -83,6 +86,7 @@ impl Meter {
             place: Place::Between,
             reader: Reader::new(format.root),
             document: Document::default(),
+            beginning: Beginning::default(),
             lines: Lines::default(),
             frames: Frames::default(),
             envelope: is_wrapped.then(|| (Reader::new(&bedrock::ENVELOPE), Envelope::new(format.root))),
@@ -229,7 +233,11 @@ impl Meter {
             match self.place {
                 Place::Between => match byte {
                     b' ' | b'\t' => rest = tail,
-                    b'{' => self.begin_document(),
+                    b'{' => {
+                        self.answer_glued();
+                        self.place = Place::Document;
+                        rest = self.beginning.begin(rest, &mut self.reader, &mut self.document);
+                    }
                     b'[' => self.place = Place::Done(0),
                     _ => self.junk(),
                 },

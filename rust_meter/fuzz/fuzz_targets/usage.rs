@@ -29,6 +29,8 @@ struct Case<'a> {
     strip_usage: bool,
     encoding: u8,
     cuts: [u16; 3],
+    /// The body comes so many times and once more: its documents begin alike.
+    repeats: u8,
     body: &'a [u8],
 }
 
@@ -63,21 +65,24 @@ fuzz_target!(|case: Case<'_>| {
         inflated_bytes_max: 1 << 20,
         event_bytes_max: 1 << 20,
     };
-    let mut cuts = case.cuts.map(|cut| usize::from(cut) % (case.body.len() + 1));
+    let body = case.body.repeat(usize::from(case.repeats) % 4 + 1);
+    let mut cuts = case.cuts.map(|cut| usize::from(cut) % (body.len() + 1));
     cuts.sort_unstable();
-    let pieces = [
-        &case.body[..cuts[0]],
-        &case.body[cuts[0]..cuts[1]],
-        &case.body[cuts[1]..cuts[2]],
-        &case.body[cuts[2]..],
-    ];
-    let (whole, reading) = run(&options, &[case.body]);
+    let pieces = [&body[..cuts[0]], &body[cuts[0]..cuts[1]], &body[cuts[1]..cuts[2]], &body[cuts[2]..]];
+    let (whole, reading) = run(&options, &[&body]);
     let (cut, cut_reading) = run(&options, &pieces);
     assert_eq!(whole, cut);
     if options.content_encoding.is_empty() {
         assert_eq!(reading, cut_reading);
     }
     if !case.strip_usage {
-        assert_eq!(whole, case.body);
+        assert_eq!(whole, body);
+    }
+    // Byte by byte no beginning is taken over from the document before.
+    let bytes: Vec<&[u8]> = body.chunks(1).collect();
+    let (bytewise, bytewise_reading) = run(&options, &bytes);
+    assert_eq!(whole, bytewise);
+    if options.content_encoding.is_empty() {
+        assert_eq!(reading, bytewise_reading);
     }
 });

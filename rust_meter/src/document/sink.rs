@@ -124,10 +124,9 @@ impl Sink for Document {
                 self.scratch = text;
             }
             take => {
-                let text = std::mem::take(&mut self.scratch);
+                let mut text = std::mem::take(&mut self.scratch);
                 if let Some(slot) = self.text_slot(take) {
-                    slot.clear();
-                    slot.extend_from_slice(&text);
+                    std::mem::swap(slot, &mut text);
                 }
                 self.scratch = text;
             }

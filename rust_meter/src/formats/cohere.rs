@@ -3,7 +3,7 @@
 use crate::fields::Fields;
 use crate::flags::{self, Flags};
 use crate::normal::Totals;
-use crate::tree::{Entry, Field, Node, Source, Take, count, leaf, object};
+use crate::tree::{Entry, Field, Node, Source, Take, count, either, leaf, object};
 
 const BILLED: &[Entry] =
     &[("input_tokens", count(Field::BilledInput)), ("output_tokens", count(Field::BilledOutput))];
@@ -16,10 +16,8 @@ const USAGE: &[Entry] =
     &[("billed_units", object(Take::Step, BILLED)), ("tokens", object(Take::Step, TOKENS))];
 const CONTENT: &[Entry] = &[("text", leaf(Take::Output)), ("thinking", leaf(Take::Output))];
 static CONTENTS: Node = object(Take::Step, CONTENT);
-const MESSAGE: &[Entry] = &[
-    ("content", Node { take: Take::Step, keys: CONTENT, each: Some(&CONTENTS) }),
-    ("tool_plan", leaf(Take::Output)),
-];
+const MESSAGE: &[Entry] =
+    &[("content", either(Take::Step, CONTENT, &CONTENTS)), ("tool_plan", leaf(Take::Output))];
 const DELTA: &[Entry] = &[
     ("usage", object(Take::Usage(Source::Inner), USAGE)),
     ("message", object(Take::Step, MESSAGE)),

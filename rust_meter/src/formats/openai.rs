@@ -49,17 +49,14 @@ const USAGE: &[Entry] = &[
 
 const TEXT_PART: &[Entry] = &[("text", leaf(Take::Output))];
 static TEXT_PARTS: Node = object(Take::Step, TEXT_PART);
-const CONTENT_PART: &[Entry] = &[
-    ("text", leaf(Take::Output)),
-    ("thinking", Node { take: Take::Output, keys: &[], each: Some(&TEXT_PARTS) }),
-];
+const CONTENT_PART: &[Entry] = &[("text", leaf(Take::Output)), ("thinking", list(Take::Output, &TEXT_PARTS))];
 static CONTENT_PARTS: Node = object(Take::Step, CONTENT_PART);
 const FUNCTION: &[Entry] = &[("name", leaf(Take::Output)), ("arguments", leaf(Take::Output))];
 const TOOL_CALL: &[Entry] = &[("function", object(Take::Step, FUNCTION))];
 static TOOL_CALLS: Node = object(Take::Step, TOOL_CALL);
 const AUDIO: &[Entry] = &[("transcript", leaf(Take::Output))];
 const MESSAGE: &[Entry] = &[
-    ("content", Node { take: Take::Output, keys: &[], each: Some(&CONTENT_PARTS) }),
+    ("content", list(Take::Output, &CONTENT_PARTS)),
     ("reasoning_content", leaf(Take::Output)),
     ("reasoning", leaf(Take::Output)),
     ("refusal", leaf(Take::Output)),

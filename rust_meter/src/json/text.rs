@@ -2,6 +2,7 @@
 
 use super::skip::{quote_or_backslash, split_behind};
 use super::{Escape, Reader, Sink, State};
+use crate::marks::{BLOCK_BYTES, block_of, first, from, marks};
 use crate::tree::Node;
 
 impl Reader {
@@ -32,10 +33,10 @@ impl Reader {
         tail
     }
 
-    fn match_key<S: Sink>(&mut self, key: &[u8], sink: &mut S) {
+    pub(super) fn match_key<S: Sink>(&mut self, key: &[u8], sink: &mut S) {
         self.node = None;
         let Some(frame) = self.stack.last_mut() else { return };
-        let Some(index) = frame.node.keys.iter().position(|(name, _)| name.as_bytes() == key) else { return };
+        let Some(index) = frame.node.index_of(key) else { return };
         let bit = 1_u64.wrapping_shl(u32::try_from(index).unwrap_or(63));
         if frame.seen & bit != 0 {
             sink.duplicate();
@@ -72,33 +73,71 @@ impl Reader {
         tail
     }
 
-    /// The same for a string of which only the length matters: one-letter escapes are counted in passing.
+    /// The same for a string of which only the length matters: escapes that stand whole in this piece are
+    /// counted in passing.
     fn measure<'a, S: Sink>(&mut self, node: &'static Node, rest: &'a [u8], sink: &mut S) -> &'a [u8] {
-        let mut tail = rest;
-        let mut bytes = 0_usize;
-        let behind = loop {
-            let Some(at) = quote_or_backslash(tail) else {
-                bytes = bytes.saturating_add(tail.len());
-                break &[][..];
-            };
-            bytes = bytes.saturating_add(at);
-            let (stop, escaped) = (tail.get(at), tail.get(at.saturating_add(1)));
-            if stop == Some(&b'"') {
-                sink.measured(node, bytes);
-                sink.text_end(node);
-                self.after();
-                return split_behind(tail, at).1;
+        let mut at = quote_or_backslash(rest).unwrap_or(rest.len());
+        if rest.get(at) == Some(&b'"') {
+            return self.measured_end(node, at, split_behind(rest, at).1, sink);
+        }
+        // What escapes take beyond the bytes they stand for.
+        let mut surplus = 0_usize;
+        while let Some(ahead) = rest.get(at..).filter(|ahead| !ahead.is_empty()) {
+            let mut stops = marks(&block_of(ahead, 0), |byte| matches!(byte, b'"' | b'\\'));
+            let mut covered = ahead.len().min(BLOCK_BYTES);
+            while stops != 0 {
+                let stop = first(stops);
+                let (_, behind) = split_behind(ahead, stop);
+                let bytes = at.saturating_add(stop).saturating_sub(surplus);
+                if ahead.get(stop) == Some(&b'"') {
+                    return self.measured_end(node, bytes, behind, sink);
+                }
+                let Some((stands_for, length)) = self.whole_escape(behind) else {
+                    sink.measured(node, bytes);
+                    self.escape = Escape::Backslash;
+                    return behind;
+                };
+                surplus = surplus.saturating_add(length.saturating_sub(stands_for));
+                let end = stop.saturating_add(length);
+                covered = covered.max(end);
+                stops = from(stops, end);
             }
-            if !matches!(escaped, Some(b'n' | b'"' | b'\\' | b't' | b'r' | b'/' | b'b' | b'f')) {
-                self.escape = Escape::Backslash;
-                break split_behind(tail, at).1;
-            }
-            bytes = bytes.saturating_add(1);
-            self.high_surrogate = 0;
-            tail = tail.get(at.saturating_add(2)..).unwrap_or_default();
-        };
+            at = at.saturating_add(covered);
+        }
+        sink.measured(node, rest.len().saturating_sub(surplus));
+        &[]
+    }
+
+    fn measured_end<'a, S: Sink>(
+        &mut self,
+        node: &'static Node,
+        bytes: usize,
+        behind: &'a [u8],
+        sink: &mut S,
+    ) -> &'a [u8] {
         sink.measured(node, bytes);
+        sink.text_end(node);
+        self.after();
         behind
+    }
+
+    /// How many bytes an escape stands for and how long it is with its backslash; `None` where it does not stand
+    /// whole in `behind` the backslash, or is none.
+    #[inline]
+    fn whole_escape(&mut self, behind: &[u8]) -> Option<(usize, usize)> {
+        match behind.first()? {
+            b'n' | b'"' | b'\\' | b't' | b'r' | b'/' | b'b' | b'f' => {
+                self.high_surrogate = 0;
+                Some((1, 2))
+            }
+            b'u' => {
+                let value = behind.get(1..5)?.iter().try_fold(0_u32, |value, digit| {
+                    Some(value.wrapping_shl(4) | char::from(*digit).to_digit(16)?)
+                })?;
+                Some((self.pair_up(value).map_or(0, char::len_utf8), 6))
+            }
+            _ => None,
+        }
     }
 
     /// One byte of an escape; a complete escape is handed on as UTF-8 (a lone surrogate as U+FFFD).

@@ -4,6 +4,8 @@
 //! Beyond the grammar it refuses what two parsers could read differently: halves of surrogate pairs,
 //! numbers too large for a double, numbers of absurd length.
 
+use crate::marks::{BLOCK_BYTES, block_of, first, from, marks};
+
 /// Bytes of one number; longer ones cost some parsers quadratic time.
 const NUMBER_BYTES_MAX: usize = 1024;
 /// Digits a double can always hold without becoming infinite.
@@ -141,22 +143,29 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            let rest = self.body.get(self.at..).unwrap_or_default();
-            self.step(plain_run(rest));
-            match self.peek() {
-                Some(b'"') => {
-                    let end = self.at;
-                    self.step(1);
-                    return Ok(Text { start, end, escaped });
+            let block_start = self.at;
+            let rest = self.body.get(block_start..).unwrap_or_default();
+            // Behind the body's end stands nothing that belongs into a string.
+            let mut special = marks(&block_of(rest, 0), is_special);
+            while special != 0 {
+                self.at = block_start.saturating_add(first(special));
+                match self.peek() {
+                    Some(b'"') => {
+                        let end = self.at;
+                        self.step(1);
+                        return Ok(Text { start, end, escaped });
+                    }
+                    Some(b'\\') => {
+                        escaped = true;
+                        self.escape()?;
+                    }
+                    _ => {
+                        return self.unexpected("a string's closing quote or an escaped control character");
+                    }
                 }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                _ => {
-                    return self.unexpected("a string's closing quote or an escaped control character");
-                }
+                special = from(special, self.at.saturating_sub(block_start));
             }
+            self.at = self.at.max(block_start.saturating_add(BLOCK_BYTES));
         }
     }
 
@@ -254,17 +263,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many bytes from the start are neither quote, backslash nor control character.
-fn plain_run(rest: &[u8]) -> usize {
-    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
-    let (blocks, _) = rest.as_chunks::<32>();
-    // Branch-free inside a block, so that the compiler turns it into vector instructions.
-    let any_special =
-        |block: &[u8; 32]| block.iter().fold(0_u8, |any, byte| any | u8::from(special(*byte))) != 0;
-    let clean = blocks.iter().take_while(|block| !any_special(block)).count().saturating_mul(32);
-    let tail = rest.get(clean..).unwrap_or_default();
-    let in_tail = tail.iter().position(|byte| special(*byte)).unwrap_or(tail.len());
-    clean.saturating_add(in_tail)
+/// Whether a byte ends the plain part of a string: a quote, a backslash, a control character.
+fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 /// The string a `Text` of `body` stands for. Escapes were checked by the reader.

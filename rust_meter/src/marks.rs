@@ -1,0 +1,66 @@
+//! Where the bytes that matter stand in a block of text, as bits.
+//!
+//! Text with an escape every few bytes costs a search of its own for each where it is walked from one to the
+//! next; a block's marks are found together. There are no branches in it, so that the compiler makes vector
+//! instructions of it.
+
+/// Bytes of a block.
+pub const BLOCK_BYTES: usize = 32;
+
+/// The beginning of `rest`, filled up with `padding` where it is shorter than a block.
+pub fn block_of(rest: &[u8], padding: u8) -> [u8; BLOCK_BYTES] {
+    if let Some(block) = rest.first_chunk() {
+        return *block;
+    }
+    let mut block = [padding; BLOCK_BYTES];
+    block.iter_mut().zip(rest).for_each(|(slot, byte)| *slot = *byte);
+    block
+}
+
+/// Bit i says whether byte i is marked.
+pub fn marks(block: &[u8; BLOCK_BYTES], is_marked: impl Fn(u8) -> bool) -> u32 {
+    /// Moves the lowest bits of eight bytes side by side into the highest byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let marked = block.map(|byte| u8::from(is_marked(byte)));
+    if marked == [0; BLOCK_BYTES] {
+        return 0;
+    }
+    let (eights, _) = marked.as_chunks();
+    eights.iter().rev().fold(0, |bits, eight| {
+        let [.., gathered] = u64::from_le_bytes(*eight).wrapping_mul(GATHER).to_le_bytes();
+        bits.wrapping_shl(8) | u32::from(gathered)
+    })
+}
+
+/// The marks at index `from` and behind it.
+pub fn from(marks: u32, from: usize) -> u32 {
+    let gone = u32::try_from(from).ok().and_then(|from| u32::MAX.checked_shl(from)).unwrap_or(0);
+    marks & gone
+}
+
+/// The index of the first mark; the block's length where there is none.
+pub fn first(marks: u32) -> usize {
+    usize::try_from(marks.trailing_zeros()).unwrap_or(BLOCK_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Marks say what looking at each byte says.
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_marked_byte_has_its_bit(bytes in proptest::collection::vec(any::<u8>(), 0..40), edge in any::<u8>()) {
+            let block = block_of(&bytes, 0);
+            let found = marks(&block, |byte| byte < edge);
+            for (index, byte) in block.iter().enumerate() {
+                prop_assert_eq!(*byte, bytes.get(index).copied().unwrap_or(0));
+                prop_assert_eq!(found >> index & 1 == 1, *byte < edge);
+                let behind = from(found, index);
+                prop_assert_eq!(first(behind), (index..BLOCK_BYTES).find(|at| block[*at] < edge).unwrap_or(BLOCK_BYTES));
+            }
+            prop_assert_eq!((from(found, BLOCK_BYTES), from(found, usize::MAX)), (0, 0));
+        }
+    }
+}
