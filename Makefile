@@ -218,6 +218,7 @@ check-stub: checkers
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest farebox._meter
 check-rust: checkers
 	cargo fmt --all --check
+	cargo fmt --manifest-path rust_meter/bench/Cargo.toml --check
 	cargo clippy --workspace --locked --all-targets --quiet -- -D warnings
 	cargo clippy --workspace --locked --all-targets --features python --quiet -- -D warnings
 check-layers: checkers
@@ -307,6 +308,10 @@ bench-import: build $(STAMPS)/test ## import 100,000 users and 1,000,000 request
 locust: build $(STAMPS)/bench ## every load-test scenario, then through nginx: SCENARIO= USERS= SECONDS= (ARGS goes to locust)
 	@$(BIN)/python bench/locust/run.py $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(USERS),--users $(USERS)) \
 	  $(if $(GIVEN_SECONDS),--seconds $(GIVEN_SECONDS)) $(ARGS)
+
+.PHONY: micro
+micro: build $(STAMPS)/test ## each part by itself: criterion on the crate, pytest-benchmark on the rooms (ARGS=--quick)
+	@$(BIN)/python bench/micro.py $(ARGS)
 
 .PHONY: metrics-micro
 metrics-micro: build $(STAMPS)/test ## what recording metrics costs an exchange, and a scrape the console

@@ -25,13 +25,13 @@ import journal_bytes
 import latency
 import machine
 import matrix
-import micro
 import ratio
 import report
 import restart
 import rig
 import workers
 from cells import NGINX
+from meter_speed import scan_gigabytes_per_s, usage_gigabytes_per_s
 from results import Bar, Result, Table
 from workloads import PROSE
 
@@ -160,12 +160,17 @@ def two_workers(run: Run) -> None:
 
 def compiled_meter(run: Run) -> None:
     """Scan, usage, what a long prompt does to the event loop, and what a chunk calls."""
-    prose = micro.scan_gigabytes_per_s(3, PROSE)
+    prose = scan_gigabytes_per_s(3, PROSE)
     run.judge(
-        "scan", micro.scan_gigabytes_per_s(3), f"source code; prose: {statistics.median(prose):.1f} GB/s"
+        "scan",
+        scan_gigabytes_per_s(3),
+        f"source code; prose: {statistics.median(prose):.1f} GB/s",
     )
-    run.judge("usage", micro.usage_gigabytes_per_s(2_000_000, 3))
-    small, large = micro.usage_gigabytes_per_s(500_000, 3), micro.usage_gigabytes_per_s(4_000_000, 3)
+    run.judge("usage", usage_gigabytes_per_s(2_000_000, 3))
+    small, large = (
+        usage_gigabytes_per_s(500_000, 3),
+        usage_gigabytes_per_s(4_000_000, 3),
+    )
     run.judge("usage linear", [few / many for few, many in zip(small, large, strict=True)])
     counted = script("stream_writes.py", "--chunks", str(COUNTED_CHUNKS))
     for name in ("crossings", "writes"):

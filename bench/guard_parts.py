@@ -1,10 +1,14 @@
 """The parts whose cost `make guard` watches, as one program to run under callgrind (`callgrind.py`).
 
+    python bench/guard_parts.py [--path]
+
 Each part is done some times to warm up, then a few times to count lines of Python (`sys.settrace`), then
 `count` times between the marks of callgrind. The last line is one JSON object: part -> how often it was done,
-lines of Farebox's own Python, and writes to client transports, each time.
+lines of Farebox's own Python, and writes to client transports, each time. `--path`: only the parts that run
+through the modules of `compile_hot_path.py`.
 
-Nothing here reads a clock or a random number that would change what is counted; inputs are fixed.
+Nothing here reads a clock or a random number that would change what is counted; inputs are fixed. What a
+worker does by time, five times a second, happens once in each count.
 """
 
 import asyncio
@@ -39,7 +43,7 @@ from farebox.journal.frames import Frame
 from farebox.ledger.user_lease import Hold, UserLease
 from farebox.writer.batch import finished_of
 from journal_load import CHARGE_PICO, NOW_MS, POOL, WALLET, opened, settled
-from micro import READ_BYTES, completed_line
+from meter_speed import READ_BYTES, completed_line
 from socketless import Connections, make_worker
 from wire_calls import ANSWER, ANSWER_BODY, CHUNK, REQUEST, REQUEST_BODY
 from workloads import long_prompt
@@ -108,9 +112,16 @@ class Parts:
         gc.enable()
 
     async def count_async(
-        self, name: str, work: Callable[[], Awaitable[None]], writes: Callable[[], int], times: int, each: int
+        self,
+        name: str,
+        work: Callable[[], Awaitable[None]],
+        writes: Callable[[], int],
+        afterwards: Callable[[], None],
+        times: int = TIMES,
     ) -> None:
-        """The same of what awaits; `writes` tells how many there have been so far."""
+        """The same of what awaits; `writes` tells how many there have been so far, `afterwards` is counted
+        once.
+        """
         for _ in range(WARM_UP):
             await work()
         traced = LineCount()
@@ -121,10 +132,11 @@ class Parts:
         with self._counted(name):
             for _ in range(times):
                 await work()
+            afterwards()
         self.told[name] = {
-            "times": times * each,
-            "python_lines": min(traced.each) / each,
-            "socket_writes": (writes() - writes_before) / (times * each),
+            "times": times,
+            "python_lines": min(traced.each),
+            "socket_writes": (writes() - writes_before) / times,
         }
 
 
@@ -169,7 +181,6 @@ def record_parts(parts: Parts) -> None:
         (frames.SETTLE, settled(exchange, "user-1", takes, NOW_MS)),
     ]
     parts.count("frames, three records", lambda: encode_frames(records, 1, 1, 0, 0))
-    parts.count("hold, settle", _ledger())
     data = encode_frames(records, 1, 1, 0, 0)[0]
 
     def read_back() -> None:
@@ -181,7 +192,7 @@ def record_parts(parts: Parts) -> None:
     parts.count("frames, read by the writer", read_back)
 
 
-def _ledger() -> Callable[[], None]:
+def hold_and_settle() -> Callable[[], None]:
     lease = UserLease()
     lease.add([(LotAmount("lot-1", POOL, 10**18), None)])
 
@@ -193,31 +204,42 @@ def _ledger() -> Callable[[], None]:
     return exchange
 
 
+class NoTime:
+    """Stands for the loop where a worker's log lines and tallies wait for their moment: it never comes."""
+
+    def call_later(self, *_: object) -> object:
+        return self
+
+
 async def worker_parts(parts: Parts, folder: Path) -> None:
     """Whole exchanges in a worker, everything on, without sockets."""
-    _, server, pool, key = await make_worker(folder)
+    worker, server, pool, key = await make_worker(folder)
+    worker.settlement_log._loop = NoTime()  # type: ignore[assignment]
+    log = worker.settlement_log.flush
     one = Connections(server, pool, key, 1)
     writes = lambda: one.client_transport.writes  # noqa: E731 - read at two moments
     await one.plain_turn()
-    await parts.count_async("exchange, plain", one.plain_turn, writes, TIMES, 1)
+    await parts.count_async("exchange, plain", one.plain_turn, writes, log)
 
     async def streamed() -> None:
         await one.begin_streams()
         await one.end_streams()
 
-    await parts.count_async("exchange, stream without chunks", streamed, writes, TIMES, 1)
+    await parts.count_async("exchange, stream without chunks", streamed, writes, log)
     await one.begin_streams()
 
     async def chunk() -> None:
         one.chunks(1)
 
-    await parts.count_async("exchange, each streamed chunk", chunk, writes, TIMES, 1)
+    await parts.count_async("exchange, each streamed chunk", chunk, writes, log)
 
 
 def main() -> None:
     parts = Parts()
-    meter_parts(parts)
-    record_parts(parts)
+    if "--path" not in sys.argv[1:]:
+        meter_parts(parts)
+        record_parts(parts)
+    parts.count("hold, settle", hold_and_settle())
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(worker_parts(parts, Path(folder)))
     print(json.dumps(parts.told), flush=True)

@@ -1,5 +1,6 @@
 """What a benchmark ran on: processor, cores, memory, kernel, and the versions of the programs involved."""
 
+import importlib.util
 import os
 import platform
 import re
@@ -32,6 +33,7 @@ def versions() -> dict[str, str]:
         "python": f"{platform.python_version()} ({platform.python_compiler()})",
         "farebox": farebox.__version__,
         "commit": commit(),
+        "exchange path": "compiled" if path_is_compiled() else "interpreted",
     }
     for program, arguments, pattern in (
         ("nginx", ["-v"], r"nginx/(\S+)"),
@@ -42,6 +44,12 @@ def versions() -> dict[str, str]:
         if match:
             found[program] = match.group(1)
     return found
+
+
+def path_is_compiled() -> bool:
+    """Whether the path of an exchange runs as machine code (`compile_hot_path.py`)."""
+    found = importlib.util.find_spec("farebox.ledger.user_lease")
+    return found is not None and not (found.origin or "").endswith(".py")
 
 
 def commit() -> str:

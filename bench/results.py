@@ -3,7 +3,7 @@
 One JSON object a run, in `bench/results/` unless told otherwise:
 
     format      1
-    kind        "bench", "compare", "soak", "growth" or "profile"
+    kind        "bench", "compare", "soak", "growth", "profile" or "micro"
     quick       true: a short look, whose figures are not to be published
     started     UTC, ISO 8601
     took_s      wall time of the whole run
@@ -14,6 +14,7 @@ One JSON object a run, in `bench/results/` unless told otherwise:
     bars        [Bar]: what is promised beside what was measured
     tables      [Table]: anything else with rows, such as the experiments with money
     series      [Series]: samples over time
+    timings     [Timing]: what single parts cost
     notes       sentences: what was left out or went wrong
 
 Units stand at the end of names. Latencies are milliseconds, each a `Percentiles` of all exchanges of the
@@ -142,6 +143,21 @@ class Series:
 
 
 @dataclass(slots=True)
+class Timing:
+    """One part by itself."""
+
+    part: str
+    by: str
+    """The program that measured it: criterion (wall time) or pytest-benchmark (CPU time of the process)."""
+    median_ns: float
+    """Of one of what the part is about."""
+    deviation_ns: float
+    """Standard deviation of the repetitions."""
+    bytes: int | None = None
+    """What one reads, where that is what it is about."""
+
+
+@dataclass(slots=True)
 class Result:
     """Everything one run tells."""
 
@@ -156,6 +172,7 @@ class Result:
     bars: list[Bar] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
 
@@ -179,8 +196,8 @@ def read(path: Path) -> Result:
     if not isinstance(members, dict) or members.get("format") != FORMAT:
         raise ValueError(f"{path} is no benchmark result of format {FORMAT}")
     members["cells"] = [_cell(cell) for cell in members["cells"]]
-    for name, kind in (("bars", Bar), ("tables", Table), ("series", Series)):
-        members[name] = [kind(**member) for member in members[name]]
+    for name, kind in (("bars", Bar), ("tables", Table), ("series", Series), ("timings", Timing)):
+        members[name] = [kind(**member) for member in members.get(name, [])]
     return Result(**members)
 
 
