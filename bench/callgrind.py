@@ -2,9 +2,9 @@
 machine does.
 
 A program under `run` marks its parts with `Marks`; between the marks nothing is instrumented, so importing
-costs little. Everything is told by object file, which needs no symbols: the compiled meter, the interpreter,
-the C library. Calls are counted where they cross from one object into another, and where they reach an
-allocating or writing function of the C library.
+costs little. Everything is told by object file, which needs no symbols (the compiled meter, the interpreter,
+the C library), and by function, where there are symbols. Calls are counted where they cross from one object
+into another, and where they reach an allocating or writing function of the C library.
 """
 
 import ctypes
@@ -21,6 +21,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 METER = "_meter.abi3.so"
+EXCHANGE_PATH = "hot_path__mypyc"
+"""The object file of the compiled exchange path (`compile_hot_path.py`), up to its first dot."""
 ALLOCATING = frozenset(
     ("malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign", "reallocarray")
 )
@@ -43,6 +45,8 @@ class Part:
 
     instructions: Counter[str] = field(default_factory=Counter)
     """By the object that executed them."""
+    functions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The same by (object, function); a function without a symbol is an address."""
     crossings: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Calls by (calling object, called object), where the two differ."""
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -52,6 +56,10 @@ class Part:
     def entries(self, called: str) -> int:
         """Calls into an object from any other."""
         return sum(count for (_, into), count in self.crossings.items() if into == called)
+
+    def instructions_of(self, object_beginning: str) -> int:
+        """Those of all objects whose names begin so."""
+        return sum(count for name, count in self.instructions.items() if name.startswith(object_beginning))
 
     def calls_of(self, functions: frozenset[str], calling: str | None = None) -> int:
         """Calls of any of these functions, from one object or all."""
@@ -146,7 +154,7 @@ def _read(path: Path) -> tuple[str, Part]:
     """One dump in callgrind's own format (without compression); its name is empty where no mark made it."""
     part = Part()
     name = ""
-    here = callee_object = callee = ""
+    here = function = callee_object = callee = ""
     count = 0
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -156,10 +164,13 @@ def _read(path: Path) -> tuple[str, Part]:
                 count = 0  # the line behind a call is the cost of what was called
                 if cost is not None:
                     part.instructions[here] += int(cost.group(1))
+                    part.functions[here, function] += int(cost.group(1))
                 elif line.startswith("desc: Trigger: Client Request: "):
                     name = line.rpartition(": ")[2].strip()
             elif key == "ob":
                 here = Path(value).name
+            elif key == "fn":
+                function = value
             elif key == "cob":
                 callee_object = Path(value).name
             elif key == "cfn":
@@ -168,8 +179,8 @@ def _read(path: Path) -> tuple[str, Part]:
                 count = int(value.partition(" ")[0])
                 if callee_object not in {"", here}:
                     part.crossings[here, callee_object] += count
-                    function = _ALIAS.fullmatch(callee)
-                    plain = function.group(1) if function else callee
+                    alias = _ALIAS.fullmatch(callee)
+                    plain = alias.group(1) if alias else callee
                     if callee_object.startswith("libc") and plain in ALLOCATING | WRITING:
                         part.calls[here, plain] += count
                 callee_object = ""

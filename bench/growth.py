@@ -1,11 +1,12 @@
 """`make bench-growth`: what an exchange costs as users, open streams, models and log rows grow.
 
-    python bench/growth.py [--quick] [--only KIND]... [--sizes KIND=N,N,...]... [--out FILE]
+    python bench/growth.py [--quick] [--only KIND]... [--sizes KIND=N,N,...]... [--keep FOLDER] [--out FILE]
 
 Each step is a process of its own (`growth_parts.py`): once plainly, for CPU time and memory, and once under
 callgrind, for instructions, which noise does not touch (left out where valgrind is missing). A cost that ends
-above `FLAT` times its first is said to grow; docs/BENCH.md explains those. The result is a JSON file
-(`results.py`) and a page with charts beside it.
+above `FLAT` times its first is said to grow; docs/BENCH.md explains those. `--keep` leaves the stores that
+were filled in a folder and uses them again: ten million log rows are 8 GB and minutes of work. The result is
+a JSON file (`results.py`) and a page with charts beside it.
 """
 
 import argparse
@@ -63,9 +64,7 @@ def step(kind: str, size: int, folder: Path, *, instructions: bool) -> dict[str,
     """Line -> unit -> figure, each. Raises RuntimeError where the step fails."""
     command = [str(PARTS), kind, str(size)]
     if kind in FILLED:
-        store = folder / f"{kind}-{size}.sqlite"
-        _said_by([*command, "--fill", str(store)])
-        command += ["--store", str(store)]
+        command += ["--store", str(_filled(command, folder / f"{kind}-{size}.sqlite"))]
     told = json.loads(_said_by(command).splitlines()[-1])
     if instructions:
         parts, said = callgrind.run(command, {}, _STEP_S_MAX)
@@ -77,6 +76,17 @@ def step(kind: str, size: int, folder: Path, *, instructions: bool) -> dict[str,
     }
 
 
+def _filled(command: list[str], store: Path) -> Path:
+    """The store of a step, made unless it is there already; what was cut off half-way is made anew."""
+    if not store.exists():
+        unfinished = store.with_suffix(".unfinished")
+        for old in store.parent.glob(f"{unfinished.name}*"):
+            old.unlink()
+        _said_by([*command, "--fill", str(unfinished)])
+        unfinished.rename(store)
+    return store
+
+
 def _said_by(command: list[str]) -> str:
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=False, timeout=_STEP_S_MAX
@@ -86,13 +96,13 @@ def _said_by(command: list[str]) -> str:
     return done.stdout
 
 
-def measure(kind: str, sizes: tuple[int, ...], *, instructions: bool) -> Growth:
+def measure(kind: str, sizes: tuple[int, ...], keep: Path | None, *, instructions: bool) -> Growth:
     """All sizes of one kind."""
     growth = Growth(kind, sizes)
     for size in sizes:
         began_s = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="farebox-growth-") as folder:
-            found = step(kind, size, Path(folder), instructions=instructions)
+            found = step(kind, size, keep or Path(folder), instructions=instructions)
         for line, figures in found.items():
             for unit, figure in figures.items():
                 growth.add(line, unit, figure)
@@ -139,8 +149,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two small sizes of each")
     parser.add_argument("--only", action="append", choices=SIZES, help="one kind; may be repeated")
     parser.add_argument("--sizes", action="append", default=[], help="KIND=N,N,...")
+    parser.add_argument("--keep", type=Path, help="folder of stores to leave there and use again")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     sizes = {**(QUICK if options.quick else SIZES), **sizes_of(options.sizes)}
     result = Result("growth", quick=options.quick, machine=machine.facts(), versions=machine.versions())
     result.method = METHOD.splitlines()
@@ -151,7 +164,7 @@ def main() -> int:
     failed = False
     for kind in options.only or sizes:
         try:
-            growth = measure(kind, sizes[kind], instructions=instructions)
+            growth = measure(kind, sizes[kind], options.keep, instructions=instructions)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             failed = True
             result.notes.append(f"{kind} failed: {error}")

@@ -2,9 +2,11 @@
 
     python bench/guard.py [--write-baseline] [--json FILE]
 
-Counts, not times, so they are the same on a busy machine: instructions inside the compiled meter, calls into
-it, allocations, lines of Farebox's own Python, writes. Instructions of the interpreter are left out: they
-differ from one build of CPython to the next. What a part is stands in `guard_parts.py`.
+Counts, not times, so they are the same on a busy machine: instructions inside the compiled meter and inside
+the compiled path of an exchange (`compile_hot_path.py`), calls into the meter, allocations, lines of
+Farebox's own Python, writes. Instructions of the interpreter are left out: they differ from one build of
+CPython to the next. What a part is stands in `guard_parts.py`; it runs twice: with the exchange path from its
+sources, so that lines can be counted, then compiled. Where nothing is compiled, the second run is left out.
 
 A figure may exceed its baseline by the tolerance of its kind (`KINDS`) and no more; to need less never fails,
 but the table says that the baseline is stale. `make guard-baseline` writes it anew. Exit status 1: something
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 import callgrind
+import machine
 
 HERE = Path(__file__).resolve().parent
 BASELINE = HERE / "guard_baseline.json"
@@ -38,6 +41,7 @@ class Kind:
 
 KINDS = {
     "meter_instructions": Kind("instructions in the meter", 0.10),
+    "path_instructions": Kind("instructions in the path", 0.10),
     "meter_entries": Kind("calls into the meter", 0.0, 0.5),
     "meter_allocations": Kind("allocations by the meter", 0.05, 0.5),
     "allocations": Kind("allocations in all", 0.15, 0.5),
@@ -45,7 +49,7 @@ KINDS = {
     "socket_writes": Kind("writes to the client", 0.0, 0.5),
     "file_writes": Kind("writes to the journal", 0.0, 0.5),
 }
-INSTRUCTIONS = "meter_instructions"
+INSTRUCTIONS = frozenset(("meter_instructions", "path_instructions"))
 Figures = dict[str, dict[str, float]]
 """Part -> kind -> figure, each time the part is done."""
 
@@ -54,8 +58,8 @@ Figures = dict[str, dict[str, float]]
 class Baseline:
     """The committed figures: those of instructions by instruction set, all others together."""
 
-    instructions: dict[str, dict[str, float]]
-    """Instruction set -> part -> figure."""
+    instructions: dict[str, Figures]
+    """By instruction set."""
     counts: Figures
 
     @classmethod
@@ -67,11 +71,13 @@ class Baseline:
 
     def renewed(self, figures: Figures, instructions: str) -> "Baseline":
         """These figures; other instruction sets stay as they are."""
-        counted = {part: kinds[INSTRUCTIONS] for part, kinds in figures.items() if INSTRUCTIONS in kinds}
-        others = {
-            part: {kind: figure for kind, figure in kinds.items() if kind != INSTRUCTIONS}
-            for part, kinds in figures.items()
-        }
+        counted, others = (
+            {
+                part: {kind: figure for kind, figure in kinds.items() if (kind in INSTRUCTIONS) is wanted}
+                for part, kinds in figures.items()
+            }
+            for wanted in (True, False)
+        )
         return Baseline({**self.instructions, instructions: counted}, others)
 
     def write(self, path: Path = BASELINE) -> None:
@@ -124,9 +130,11 @@ def instruction_set() -> str:
     return f"{architecture} with avx2" if "avx2" in flags else architecture
 
 
-def count(environment: dict[str, str]) -> tuple[dict[str, callgrind.Part], dict[str, dict[str, float]]]:
+def count(
+    environment: dict[str, str], *arguments: str
+) -> tuple[dict[str, callgrind.Part], dict[str, dict[str, float]]]:
     """The parts as callgrind saw them, and what their program told. Raises as `measure`."""
-    parts, said = callgrind.run([HERE / "guard_parts.py"], environment)
+    parts, said = callgrind.run([HERE / "guard_parts.py", *arguments], environment)
     return parts, json.loads(said.splitlines()[-1])
 
 
@@ -135,13 +143,19 @@ def measure() -> Figures:
     # The interpreter's allocations are seen where it takes them from libc, lines of Python where they are
     # interpreted: what is compiled ahead of time does the same by fewer instructions.
     parts, told = count({"PYTHONMALLOC": "malloc", "FAREBOX_INTERPRETED": "1"})
-    return {name: _figures(parts[name], told[name]) for name in told}
+    figures = {name: _figures(parts[name], told[name]) for name in told}
+    if machine.path_is_compiled():
+        parts, told = count({}, "--path")
+        for name, one in told.items():
+            spent = parts[name].instructions_of(callgrind.EXCHANGE_PATH)
+            figures[name]["path_instructions"] = round(spent / one["times"], 2)
+    return figures
 
 
 def _figures(part: callgrind.Part, told: dict[str, float]) -> dict[str, float]:
     times = told["times"]
     figures = {
-        INSTRUCTIONS: part.instructions[callgrind.METER] / times,
+        "meter_instructions": part.instructions[callgrind.METER] / times,
         "meter_entries": part.entries(callgrind.METER) / times,
         "meter_allocations": part.calls_of(callgrind.ALLOCATING, callgrind.METER) / times,
         "allocations": part.calls_of(callgrind.ALLOCATING) / times,
@@ -157,11 +171,12 @@ def rows(figures: Figures, baseline: Baseline, instructions: str) -> list[Row]:
     found = []
     for part, kinds in figures.items():
         for kind, figure in kinds.items():
-            if kind != INSTRUCTIONS:
+            if kind not in INSTRUCTIONS:
                 counted = baseline.counts.get(part)
                 found.append(Row(part, kind, figure, None if counted is None else counted.get(kind, 0.0)))
             elif instructions in baseline.instructions:
-                found.append(Row(part, kind, figure, baseline.instructions[instructions].get(part)))
+                compared = baseline.instructions[instructions].get(part, {})
+                found.append(Row(part, kind, figure, compared.get(kind)))
     return found
 
 

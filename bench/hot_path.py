@@ -18,9 +18,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import callgrind
+import compiled_names
 import flame
 import guard
 import machine
@@ -40,6 +42,7 @@ WHOLE = ("exchange, plain", "exchange, stream without chunks", "exchange, each s
 METHOD = """\
 Samples: py-spy, 250 a second, of what holds the interpreter; one worker and its writer under 64 connections \
 of small plain exchanges. An address without a symbol is told by its object file.
+Functions of the compiled exchange path are told by their Python names.
 Instructions: callgrind, in user space, all threads, a whole worker without sockets; so the kernel and the \
 event loop's own work are left out.
 Calls into the meter: all calls into its object file, attributes and ends of objects included."""
@@ -136,7 +139,7 @@ def under_load(result: Result, seconds: float, lines: int, folder: Path) -> None
             file = the_rig.folder / f"{role}.folded"
             native = sampled(pid, seconds, file)
             load.join()
-            folded = _ADDRESS.sub(r"\1", file.read_text(encoding="utf-8"))
+            folded = compiled_names.one_frame_each(_ADDRESS.sub(r"\1", file.read_text(encoding="utf-8")))
             drawing = folder / f"{role}.svg"
             title = f"Farebox {role}, plain exchanges{'' if native else ', Python functions alone'}"
             drawing.write_text(flame.draw(flame.tree(folded), title), encoding="utf-8")
@@ -163,7 +166,7 @@ def _load(farebox: rig.FareboxUnderTest, seconds: float, core: int) -> threading
 # ---- counts ------------------------------------------------------------------------------------------------
 
 
-def counted(result: Result) -> None:
+def counted(result: Result, lines: int) -> None:
     """What callgrind counts. Raises callgrind.MissingProgramError."""
     parts, told = guard.count({})
     objects: Counter[str] = Counter()
@@ -179,6 +182,10 @@ def counted(result: Result) -> None:
         rows.append([name, *(f"{figure / each:,.0f}" for figure in figures)])
     head = ["", "all", *(one.partition(".cpython")[0] for one in shown), "others"]
     result.tables.append(Table("Instructions by object file, each time", head, rows))
+    plain, times = parts[WHOLE[0]], told[WHOLE[0]]["times"]
+    result.tables.append(by_function(WHOLE[0], plain.functions, times, lines))
+    path = {at: count for at, count in plain.functions.items() if at[0].startswith(callgrind.EXCHANGE_PATH)}
+    result.tables.append(by_function(f"compiled exchange path, {WHOLE[0]}", path, times, lines))
     kinds = [kind for kind in guard.KINDS if kind != guard.INSTRUCTIONS]
     figures_of = guard.measure()
     result.tables.append(
@@ -188,6 +195,19 @@ def counted(result: Result) -> None:
             [[name, *(f"{figures_of[name].get(kind, 0):,.2f}" for kind in kinds)] for name in WHOLE],
         )
     )
+
+
+def by_function(name: str, functions: Mapping[tuple[str, str], int], times: float, lines: int) -> Table:
+    """The functions that execute most instructions; those without symbols by their object file."""
+    spent: Counter[str] = Counter()
+    for (where, symbol), count in functions.items():
+        spent[where if symbol.startswith("0x") else compiled_names.legible(symbol)] += count
+    total = max(1, spent.total())
+    rows = [
+        [f"{count / times:,.0f}", f"{count / total:.1%}", function[:90]]
+        for function, count in spent.most_common(lines)
+    ]
+    return Table(f"Instructions by function, {name}", ["each", "share", "function"], rows)
 
 
 def main() -> int:
@@ -204,7 +224,7 @@ def main() -> int:
     under_load(result, options.seconds, options.lines, path.parent)
     if not options.no_counts:
         try:
-            counted(result)
+            counted(result, options.lines)
         except callgrind.MissingProgramError as error:
             result.notes.append(f"nothing was counted: {error}")
     print("\n".join([*(report.as_text(table) for table in result.tables), "", *result.notes]))

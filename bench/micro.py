@@ -32,8 +32,8 @@ _NS_PER_S = 1e9
 METHOD = """\
 Each part is repeated for the given time after a warm-up; its figure is the median of the repetitions, the \
 spread their standard deviation.
-The crate's parts (criterion) are wall time without Python; those of the rooms (pytest-benchmark) are CPU \
-time of the process, all threads, as the interpreter calls them.
+Times are CPU time: of the thread in the crate's parts (criterion), without Python; of the process, all \
+threads, in those of the rooms (pytest-benchmark), as the interpreter calls them.
 A part of many at once, such as a turn of 64 exchanges or a batch of the writer, is told for one of them."""
 
 

@@ -148,7 +148,7 @@ class Timing:
 
     part: str
     by: str
-    """The program that measured it: criterion (wall time) or pytest-benchmark (CPU time of the process)."""
+    """What measured it: criterion (CPU time of its thread) or pytest-benchmark (of its process)."""
     median_ns: float
     """Of one of what the part is about."""
     deviation_ns: float

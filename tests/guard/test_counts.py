@@ -14,6 +14,12 @@ import pytest
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 ISA = "x86_64 with avx2"
 
+
+def scan_of(instructions: float) -> dict[str, dict[str, float]]:
+    """Figures of one part that the meter alone executes."""
+    return {"scan": {"meter_instructions": instructions}}
+
+
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -42,12 +48,12 @@ def exceeding(guard: Any, counted: Any, *kinds: str) -> list[str]:
     return [str(row) for row in compared if row.exceeds]
 
 
-def test_scan_tap_price_and_frames_take_no_more_instructions_than_the_baseline(
+def test_scan_tap_price_frames_and_the_compiled_path_take_no_more_instructions_than_the_baseline(
     guard: Any, counted: Any
 ) -> None:
     if guard.instruction_set() not in guard.Baseline.read().instructions:
         pytest.skip(f"the baseline has no instructions of {guard.instruction_set()}")
-    assert exceeding(guard, counted, "meter_instructions") == []
+    assert exceeding(guard, counted, "meter_instructions", "path_instructions") == []
 
 
 def test_hold_and_settle_and_exchanges_run_no_more_python_than_the_baseline(guard: Any, counted: Any) -> None:
@@ -87,7 +93,7 @@ COMPARED = {
 def test_more_than_the_tolerance_fails_and_less_never_does(
     guard: Any, instructions: float, entries: float, exceed: list[str]
 ) -> None:
-    baseline = guard.Baseline({ISA: {"scan": 100.0}}, {"scan": {"meter_entries": 1.0}})
+    baseline = guard.Baseline({ISA: scan_of(100.0)}, {"scan": {"meter_entries": 1.0}})
     figures = {"scan": {"meter_instructions": instructions, "meter_entries": entries}}
     rows = guard.rows(figures, baseline, ISA)
     assert [row.kind for row in rows if row.exceeds] == exceed
@@ -101,16 +107,19 @@ def test_a_part_without_a_baseline_fails_and_another_instruction_set_compares_co
     new = guard.rows(figures, guard.Baseline({ISA: {}}, {}), ISA)
     assert [row.exceeds for row in new] == [True, True]
     elsewhere = guard.rows(
-        figures, guard.Baseline({ISA: {"scan": 1.0}}, {"scan": {"meter_entries": 1.0}}), "riscv64"
+        figures,
+        guard.Baseline({ISA: scan_of(1.0)}, {"scan": {"meter_entries": 1.0}}),
+        "riscv64",
     )
     assert [(row.kind, row.exceeds) for row in elsewhere] == [("meter_entries", False)]
 
 
 def test_a_renewed_baseline_keeps_other_instruction_sets(guard: Any, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
-    kept = guard.Baseline({"aarch64": {"scan": 9.0}}, {"gone": {"allocations": 1.0}})
+    kept = guard.Baseline({"aarch64": {"scan": {"path_instructions": 9.0}}}, {"gone": {"allocations": 1.0}})
     kept.renewed({"scan": {"meter_instructions": 5.0, "allocations": 2.0}}, ISA).write(path)
     assert guard.Baseline.read(path) == guard.Baseline(
-        {"aarch64": {"scan": 9.0}, ISA: {"scan": 5.0}}, {"scan": {"allocations": 2.0}}
+        {"aarch64": {"scan": {"path_instructions": 9.0}}, ISA: scan_of(5.0)},
+        {"scan": {"allocations": 2.0}},
     )
     assert guard.Baseline.read(tmp_path / "absent") == guard.Baseline({}, {})

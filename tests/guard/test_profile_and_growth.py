@@ -46,6 +46,44 @@ def test_an_empty_profile_is_drawn_too(script: object) -> None:
     ET.fromstring(flame.draw(flame.tree(""), "nothing"))
 
 
+SYMBOLS = {
+    "CPyDef_exchange___Exchange___settle": "exchange.Exchange.settle",
+    "CPyPy_exchange___Exchange____send": "exchange.Exchange._send",
+    "CPyDef_relay____UntilBetweenEvents___on_data.part.0": "relay._UntilBetweenEvents.on_data",
+    "CPyDef_relay___Relay_____init__ (path.so)": "relay.Relay.__init__ (path.so)",
+    "CPyDef_service____ask_Handler_gen_____mypyc_generator_helper__": "service.Handler._ask",
+    "CPyDef_settle____append_again_gen_____next__": "settle._append_again",
+    "CPyDef_exchange_____mypyc_lambda__0__take_whole_Exchange_obj_____call__": (
+        "exchange.Exchange._take_whole.<lambda>"
+    ),
+    "PyObject_Vectorcall": "PyObject_Vectorcall",
+}
+
+
+@pytest.mark.parametrize(("symbol", "name"), SYMBOLS.items())
+def test_compiled_functions_are_told_by_their_python_names(script: object, symbol: str, name: str) -> None:
+    assert script("compiled_names").legible(symbol) == name  # type: ignore[operator]
+
+
+def test_a_compiled_function_and_its_entry_are_one_frame_and_recursion_stays(
+    script: object,
+) -> None:
+    names = script("compiled_names")  # type: ignore[operator]
+    stacks = "main;CPyPy_relay___Relay___feed;CPyDef_relay___Relay___feed;send 3\nmain;main 1"
+    assert names.one_frame_each(stacks) == "main;relay.Relay.feed;send 3\nmain;main 1"
+
+
+def test_instructions_are_told_by_function_and_without_symbols_by_object(script: object) -> None:
+    hot_path = script("hot_path")  # type: ignore[operator]
+    functions = {
+        ("path.so", "CPyDef_relay___Relay___feed"): 60,
+        ("meter.so", "0x00001000"): 20,
+        ("meter.so", "0x00002000"): 20,
+    }
+    rows = hot_path.by_function("a part", functions, 2, 9).rows
+    assert rows == [["30", "60.0%", "relay.Relay.feed"], ["20", "40.0%", "meter.so"]]
+
+
 def test_growth_is_called_flat_only_where_it_is(script: object) -> None:
     growth = script("growth")  # type: ignore[operator]
     found = growth.Growth("streams", (1, 100))

@@ -2,11 +2,15 @@
 //!
 //! Inputs are those of an ordinary exchange, and the two long ones that have bars of their own: a prompt of
 //! 5 MB and a 2 MB line whose usage stands at its end. What each part must find is asserted once before it is
-//! timed, so that a benchmark cannot measure a refusal.
+//! timed, so that a benchmark cannot measure a refusal. Time is the thread's CPU time: a busy machine makes
+//! wall time a multiple of it.
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use cpu_time::ThreadTime;
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{BatchSize, Throughput, criterion_group, criterion_main};
 use farebox_meter::head::parse_head;
 use farebox_meter::journal::{OPEN, Place, Run, SETTLE, push_frame};
 use farebox_meter::normal::{CacheSemantics, Counts, Kind};
@@ -35,6 +39,44 @@ const EVENT: &str =
 const USAGE_EVENT: &str = "data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":9,\"total_tokens\":21}}\n\n";
 /// What agents send: escaped line ends and quotes in every line.
 const CODE: &str = r#"    async def settle(self, exchange: Exchange) -> Charge:\n        \"\"\"Price the usage and post the hold.\"\"\"\n        charge = self.price_book.charge(usage, exchange.model)  # ünïcode\n"#;
+
+/// CPU time of the thread, written like any time.
+struct CpuTime(WallTime);
+
+impl Measurement for CpuTime {
+    type Intermediate = ThreadTime;
+    type Value = Duration;
+
+    fn start(&self) -> ThreadTime {
+        ThreadTime::now()
+    }
+
+    fn end(&self, began: ThreadTime) -> Duration {
+        began.elapsed()
+    }
+
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        self.0.to_f64(value)
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        self.0.formatter()
+    }
+}
+
+type Criterion = criterion::Criterion<CpuTime>;
+
+fn measuring() -> Criterion {
+    criterion::Criterion::default().with_measurement(CpuTime(WallTime))
+}
 
 fn chunk(event: &str) -> String {
     format!("{:x}\r\n{event}\r\n", event.len())
@@ -241,5 +283,9 @@ fn journal(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, requests, answers, long_lines, prices, journal);
+criterion_group! {
+    name = parts;
+    config = measuring();
+    targets = requests, answers, long_lines, prices, journal
+}
 criterion_main!(parts);
