@@ -95,7 +95,7 @@ clean: ## remove everything that can be built again
 	@rm -rf $(VENV) target dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@rm -rf .import_linter_cache
 	@find python -name '*.so' -delete
-	@find bench/results -type f ! -name reference.json ! -name compare.json -delete 2>/dev/null || true
+	@find bench/results -type f ! -name reference.json ! -name compare.json ! -name growth.json -delete 2>/dev/null || true
 	@find python tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- tests -------------------------------------------------------------------------------------------------

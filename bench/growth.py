@@ -1,12 +1,14 @@
 """`make bench-growth`: what an exchange costs as users, open streams, models and log rows grow.
 
     python bench/growth.py [--quick] [--only KIND]... [--sizes KIND=N,N,...]... [--keep FOLDER] [--out FILE]
+    python bench/growth.py --reference FILE...
 
 Each step is a process of its own (`growth_parts.py`): once plainly, for CPU time and memory, and once under
 callgrind, for instructions, which noise does not touch (left out where valgrind is missing). A cost that ends
 above `FLAT` times its first is said to grow; docs/BENCH.md explains those. `--keep` leaves the stores that
 were filled in a folder and uses them again: ten million log rows are 8 GB and minutes of work. The result is
-a JSON file (`results.py`) and a page with charts beside it.
+a JSON file (`results.py`) and a page with charts beside it. `--reference` measures nothing: it puts such
+results into the committed one, which keeps the kinds they do not have, and its tables into docs/BENCH.md.
 """
 
 import argparse
@@ -19,10 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import callgrind
+import charts
 import machine
 import report
+import results
+from markdown import between_markers, table_lines
 from results import Result, Series, Table
 
+REFERENCE = results.FOLDER / "growth.json"
+DOCUMENT = machine.REPOSITORY / "docs" / "BENCH.md"
+BEGIN, END = "<!-- bench-growth: begin -->", "<!-- bench-growth: end -->"
 PARTS = Path(__file__).resolve().parent / "growth_parts.py"
 SIZES = {
     "keys": (10, 1_000, 100_000, 1_000_000),
@@ -43,8 +51,8 @@ transports that do nothing, so kernel and network are left out.
 CPU is user plus system time of the process, all threads; the least of seven repetitions where the work can \
 be repeated (a first request and a booking cannot).
 Instructions are those of the process in user space, all threads, under callgrind.
-Keys: 64 of all users are busy; first requests are of others, each a look-up of the key and a lease. A \
-booking is of a user taken by chance, 1,600 in one batch.
+Keys: 64 of all users are busy; first requests are of others, each a look-up of the key and a lease. \
+Bookings are 1,600 in one batch, of ten of all users or each of a user taken by chance.
 Memory is resident memory before and after, so small sizes show little but allocation in steps."""
 
 
@@ -122,15 +130,15 @@ def charts_of(growth: Growth) -> list[Series]:
     return found
 
 
-def table_of(growth: Growth) -> Table:
+def table_of(growth: Growth, note: str = "") -> Table:
     """Every figure, and whether it grows."""
     rows = []
     for (line, unit), values in growth.figures.items():
         factor = values[-1] / values[0] if values[0] > 0 else 0.0
         verdict = "" if unit == "bytes" else "flat" if factor <= FLAT else f"grows: {factor:.1f} x"
-        rows.append([line, UNITS[unit], *(f"{value:,.1f}" for value in values), verdict])
+        rows.append([line, UNITS[unit], *(charts.number_text(value) for value in values), verdict])
     head = ["", "each", *(f"{size:,}" for size in growth.sizes), ""]
-    return Table(f"Growth: {TITLES[growth.kind]}", head, rows)
+    return Table(f"Growth: {TITLES[growth.kind]}", head, rows, note)
 
 
 def sizes_of(words: list[str]) -> dict[str, tuple[int, ...]]:
@@ -144,6 +152,51 @@ def sizes_of(words: list[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def taken(result: Result) -> str:
+    """When, on what and beside what else a kind was measured: kinds of one result may be of several runs."""
+    busy = f"load {result.machine['load_before']} before it on {result.machine['cores']} cores"
+    return f"{result.started[:10]}, commit {result.versions['commit']}, {busy}."
+
+
+def merged(old: Result, new: Result) -> Result:
+    """The new result with the kinds that only the old one has, in the order of `SIZES`."""
+    for kind in SIZES:
+        table, drawn = f"Growth: {TITLES[kind]}", f"{TITLES[kind]}: "
+        if not any(one.title == table for one in new.tables):
+            new.tables += [one for one in old.tables if one.title == table]
+            new.series += [one for one in old.series if one.title.startswith(drawn)]
+    order = [f"Growth: {TITLES[kind]}" for kind in SIZES]
+    new.tables.sort(key=lambda one: order.index(one.title))
+    return new
+
+
+def markdown(result: Result) -> str:
+    """The tables for docs/BENCH.md."""
+    lines: list[str] = []
+    for table in result.tables:
+        title = table.title.removeprefix("Growth: ")
+        lines += [f"**{title[0].upper()}{title[1:]}**", "", *table_lines(table.head, table.rows)]
+        lines += ["", table.note, ""]
+    return "\n".join(lines[:-1])
+
+
+def publish(files: list[Path]) -> int:
+    """Make these results the committed one."""
+    result = results.read(REFERENCE) if REFERENCE.exists() else None
+    for file in files:
+        new = results.read(file)
+        if new.kind != "growth" or new.quick:
+            sys.exit(f"growth: {file} is no whole result of growth")
+        result = merged(result, new) if result is not None else new
+    if result is None:
+        sys.exit("growth: --reference wants result files")
+    result.write(REFERENCE)
+    page = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(between_markers(page, BEGIN, END, markdown(result)), encoding="utf-8")
+    print(f"{REFERENCE}, tables of {DOCUMENT}")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two small sizes of each")
@@ -151,7 +204,10 @@ def main() -> int:
     parser.add_argument("--sizes", action="append", default=[], help="KIND=N,N,...")
     parser.add_argument("--keep", type=Path, help="folder of stores to leave there and use again")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--reference", type=Path, nargs="+", metavar="FILE", help="results to commit")
     options = parser.parse_args()
+    if options.reference:
+        return publish(options.reference)
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
     sizes = {**(QUICK if options.quick else SIZES), **sizes_of(options.sizes)}
@@ -171,7 +227,7 @@ def main() -> int:
             print(f"growth: {error}", file=sys.stderr)
             continue
         result.series += charts_of(growth)
-        result.tables.append(table_of(growth))
+        result.tables.append(table_of(growth, taken(result)))
         print(report.as_text(result.tables[-1]))
     result.took_s = round(time.monotonic() - began_s, 1)
     path = result.write(options.out or result.default_path())

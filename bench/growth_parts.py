@@ -19,7 +19,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import rig
@@ -43,6 +43,8 @@ REPETITIONS = 7
 CONNECTIONS = 64
 USERS = 1000
 """Of a log."""
+FEW = 10
+"""Users of a batch that is of few."""
 TOUCHED = 640
 """Keys whose first request is measured."""
 BOOKED = 1600
@@ -122,23 +124,27 @@ async def keys(told: Told, folder: Path, size: int, store: Path) -> None:
     def ask_with(numbers: list[int]) -> None:
         connections.plain = [request_of(key_of(number), rig.PLAIN_BODY) for number in numbers]
 
-    busy = [_CHANCE.randrange(size) for _ in range(CONNECTIONS)]
+    known = size // 2
+    busy = [_CHANCE.randrange(known) for _ in range(CONNECTIONS)]
     ask_with(busy)
     for _ in range(20):
         await connections.plain_turn()
     await told.cost("a key in use", 10 * CONNECTIONS, lambda: times(10, connections.plain_turn))
-    fresh = _CHANCE.sample(range(size), min(size, TOUCHED))
+    fresh = _CHANCE.sample(range(known, size), min(size - known, TOUCHED))
 
     async def first_requests() -> None:
         for at in range(0, len(fresh), CONNECTIONS):
-            some = fresh[at : at + CONNECTIONS]
-            ask_with(some + busy[len(some) :])
-            await connections.plain_turn()
+            ask_with(fresh[at : at + CONNECTIONS])
+            await connections.plain_turn(pause_s=0.002)
 
     before_bytes = rig.rss_of(os.getpid())
     await told.cost("first request of a key", len(fresh), first_requests, 1)
     told.memory("memory of a known key", before_bytes, len(fresh))
-    await booking(told, Path(tempfile.mkdtemp(dir=folder)), copied, size)
+    few = _CHANCE.sample(range(size), FEW)
+    anybody = [_CHANCE.randrange(size) for _ in range(BOOKED)]
+    for line, users in (("booking, of 10 users", few), ("booking, of anybody", anybody)):
+        store_of_line = await booking(told, line, Path(tempfile.mkdtemp(dir=folder)), copied, users)
+        await store_of_line.close()
 
 
 async def times(count: int, work: Callable[[], Awaitable[None]]) -> None:
@@ -149,8 +155,10 @@ async def times(count: int, work: Callable[[], Awaitable[None]]) -> None:
 # ---- the writer --------------------------------------------------------------------------------------------
 
 
-async def booking(told: Told, folder: Path, fill: Callable[[Path], None], users: int) -> SQLiteStore:
-    """What the writer spends on an exchange, each of a user taken by chance; the store is left open."""
+async def booking(
+    told: Told, line: str, folder: Path, fill: Callable[[Path], None], users: Iterable[int]
+) -> SQLiteStore:
+    """What the writer spends on an exchange, of these users in turn; the store is left open."""
     path = folder / "farebox.sqlite"
     await rig.make_account(f"sqlite:///{path}")
     fill(path)
@@ -158,7 +166,7 @@ async def booking(told: Told, folder: Path, fill: Callable[[Path], None], users:
     await store.open()
     journal = await begin_journal(store, folder / "journals")
     lots = []
-    for number in {_CHANCE.randrange(users) for _ in range(BOOKED)}:
+    for number in set(users):
         user = user_of(number)
         granted = await store.grant(user, WALLET, journal.id, 1, 0, PICO_PER_USD, PICO_PER_USD, NOW_MS)
         lots.append((user, granted.added[0][0].lot))
@@ -174,7 +182,7 @@ async def booking(told: Told, folder: Path, fill: Callable[[Path], None], users:
     await book()
     await load.make(BOOKED)
     await load.synced()
-    await told.cost("booking", BOOKED, book, 1)
+    await told.cost(line, BOOKED, book, 1)
     writer.close()
     journal.close()
     return store
@@ -252,7 +260,8 @@ async def rows(told: Told, folder: Path, size: int, store_file: Path) -> None:  
         path.unlink()
         path.symlink_to(store_file)
 
-    store = await booking(told, Path(tempfile.mkdtemp(dir=folder)), placed, USERS)
+    anybody = [_CHANCE.randrange(USERS) for _ in range(BOOKED)]
+    store = await booking(told, "booking", Path(tempfile.mkdtemp(dir=folder)), placed, anybody)
     last_ms = console_bench.END
     user = console_bench.user_name(0)
     month = rollups.parts("users", last_ms - 30 * DAY_MS, last_ms)

@@ -68,7 +68,7 @@ def test_meter_scan_of_a_small_request(benchmark: Measure) -> None:
     assert benchmark(scan, REQUEST_BODY, "chat").message_count == 1
 
 
-def test_meter_scan_of_a_5_mb_prompt(benchmark: Measure) -> None:
+def test_meter_scan_of_a_large_prompt(benchmark: Measure) -> None:
     body = long_prompt()
     benchmark.extra_info["bytes"] = len(body)
     assert benchmark(scan, body, "chat").message_count == 2

@@ -96,6 +96,30 @@ def test_growth_is_called_flat_only_where_it_is(script: object) -> None:
     assert [series.step for series in growth.charts_of(found)] == ["open streams", "open streams"]
 
 
+def test_a_result_of_one_kind_replaces_that_kind_alone(script: object) -> None:
+    growth = script("growth")  # type: ignore[operator]
+
+    def result_of(figures: dict[str, float]) -> object:
+        result = growth.Result("growth")
+        for kind, figure in figures.items():
+            found = growth.Growth(kind, (1, 2))
+            found.figures = {("a line", "instructions"): [figure, figure]}
+            result.tables.append(growth.table_of(found))
+            result.series += growth.charts_of(found)
+        return result
+
+    both = growth.merged(result_of({"keys": 1.0, "rows": 2.0}), result_of({"rows": 3.0}))
+    assert [table.rows[0][2] for table in both.tables] == ["1", "3"]
+    assert [series.lines for series in both.series] == [{"a line": [3.0, 3.0]}, {"a line": [1.0, 1.0]}]
+
+
+def test_the_documents_tables_of_growth_are_those_of_the_committed_result(script: object) -> None:
+    growth = script("growth")  # type: ignore[operator]
+    page = growth.DOCUMENT.read_text(encoding="utf-8")
+    made = growth.markdown(growth.results.read(growth.REFERENCE))
+    assert growth.between_markers(page, growth.BEGIN, growth.END, made) == page
+
+
 def test_sizes_are_read_from_arguments_and_others_refused(script: object) -> None:
     growth = script("growth")  # type: ignore[operator]
     assert growth.sizes_of(["rows=1,20", "keys=3"]) == {"rows": (1, 20), "keys": (3,)}
