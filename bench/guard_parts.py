@@ -38,7 +38,6 @@ from farebox._meter import (
 from farebox.base import frames
 from farebox.base.ids import ExchangeIds
 from farebox.base.records import LotAmount
-from farebox.journal import sent_payload
 from farebox.journal.frames import Frame
 from farebox.ledger.user_lease import Hold, UserLease
 from farebox.writer.batch import finished_of
@@ -176,11 +175,10 @@ def record_parts(parts: Parts) -> None:
     exchange = ExchangeIds().new(NOW_MS)
     takes = (LotAmount("lot-1", POOL, CHARGE_PICO),)
     records = [
-        (frames.OPEN, opened(exchange, "user-1", NOW_MS)),
-        (frames.SENT, sent_payload(exchange)),
+        (frames.OPEN_SENT, opened(exchange, "user-1", NOW_MS)),
         (frames.SETTLE, settled(exchange, "user-1", takes, NOW_MS)),
     ]
-    parts.count("frames, three records", lambda: encode_frames(records, 1, 1, 0, 0))
+    parts.count("frames of an exchange", lambda: encode_frames(records, 1, 1, 0, 0))
     data = encode_frames(records, 1, 1, 0, 0)[0]
 
     def read_back() -> None:

@@ -17,7 +17,7 @@ from farebox.base.units import PICO_PER_USD
 from farebox.credits.accounts import create_user
 from farebox.credits.moves import Move
 from farebox.credits.transfers import perform
-from farebox.journal import Journal, create, sent_payload
+from farebox.journal import Journal, create
 from farebox.store.base import Store
 
 NOW_MS = 1_760_000_000_000
@@ -64,8 +64,7 @@ class Load:
         self.made += 1
         exchange = self._ids.new(now_ms)
         append = self.journal.append
-        append(frames.OPEN, opened(exchange, user, now_ms))
-        append(frames.SENT, sent_payload(exchange))
+        append(frames.OPEN_SENT, opened(exchange, user, now_ms))
         append(frames.SETTLE, settled(exchange, user, (LotAmount(lot, POOL, CHARGE_PICO),), now_ms))
 
 

@@ -33,7 +33,7 @@ from farebox.base.units import PICO_PER_USD  # noqa: E402
 from farebox.credits.accounts import create_user  # noqa: E402
 from farebox.credits.moves import Move  # noqa: E402
 from farebox.credits.transfers import perform  # noqa: E402
-from farebox.journal import Journal, create, open_journal, progress_payload, sent_payload  # noqa: E402
+from farebox.journal import Journal, create, open_journal, progress_payload  # noqa: E402
 from farebox.meter.price_book import new_price_book, to_plain  # noqa: E402
 from farebox.run.process import tune_garbage_collection  # noqa: E402
 from farebox.store.sqlite import SQLiteStore  # noqa: E402
@@ -190,8 +190,7 @@ class LongRun:
         exchange = self._ids.new(now_ms)
         self.made += 1
         append = self._journal.append
-        append(frames.OPEN, opened(exchange, purse.user, now_ms))
-        append(frames.SENT, sent_payload(exchange))
+        append(frames.OPEN_SENT, opened(exchange, purse.user, now_ms))
         if self.made % STAYS_OPEN_EVERY:
             append(frames.SETTLE, settled(exchange, purse.user, purse.take(), now_ms))
         else:

@@ -60,8 +60,15 @@ pub const PROGRESS: u8 = 4;
 pub const SETTLE: u8 = 5;
 /// It ends without one.
 pub const VOID: u8 = 6;
+/// An exchange begins, and its first byte leaves.
+pub const OPEN_SENT: u8 = 7;
 
 impl<'a> Frame<'a> {
+    /// Whether an exchange begins with it.
+    pub fn is_beginning(&self) -> bool {
+        matches!(self.kind, OPEN | OPEN_SENT)
+    }
+
     /// Whether it ends an exchange.
     pub fn is_end(&self) -> bool {
         matches!(self.kind, SETTLE | VOID)

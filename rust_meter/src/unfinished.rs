@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::journal::{Frame, OPEN, PROGRESS, Run, SENT};
+use crate::journal::{Frame, OPEN, OPEN_SENT, PROGRESS, Run, SENT};
 
 /// An exchange that has not ended: where it began, and the last payload of each kind.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub fn fold(mut run: Run<'_>, given_pos: u64, synced_pos: u64) -> Folded<'_> {
         run,
     };
     while let Some(frame) = run.next() {
-        let is_known = frame.is_end() || matches!(frame.kind, OPEN | SENT | PROGRESS);
+        let is_known = frame.is_end() || frame.is_beginning() || matches!(frame.kind, SENT | PROGRESS);
         let Some(exchange) = frame.exchange().filter(|_| is_known) else { break };
         if frame.pos > given_pos {
             folded.add(frame, exchange);
@@ -72,10 +72,14 @@ impl<'a> Folded<'a> {
             self.opens.remove(exchange);
             self.ended.push(exchange);
             self.ends.push(frame);
-        } else if frame.kind == OPEN {
-            self.opens.entry(exchange).or_insert(Began { pos: frame.pos, payloads: Vec::new() }).note(frame);
+        } else if frame.is_beginning() {
+            let began = self.opens.entry(exchange).or_insert(Began { pos: frame.pos, payloads: Vec::new() });
+            began.note(OPEN, frame.payload);
+            if frame.kind == OPEN_SENT {
+                began.note(SENT, b"");
+            }
         } else if let Some(began) = self.opens.get_mut(exchange) {
-            began.note(frame);
+            began.note(frame.kind, frame.payload);
         } else {
             self.continued.push((exchange, frame.kind, frame.payload));
         }
@@ -83,8 +87,8 @@ impl<'a> Folded<'a> {
 }
 
 impl<'a> Began<'a> {
-    fn note(&mut self, frame: Frame<'a>) {
-        self.payloads.retain(|(kind, _)| *kind != frame.kind);
-        self.payloads.push((frame.kind, frame.payload));
+    fn note(&mut self, kind: u8, payload: &'a [u8]) {
+        self.payloads.retain(|(known, _)| *known != kind);
+        self.payloads.push((kind, payload));
     }
 }

@@ -26,7 +26,7 @@ import pymongo
 
 from farebox.base import frames, limits
 from farebox.base.records import LotAmount, Transaction
-from farebox.journal import open_journal, prices_payload, progress_payload, sent_payload
+from farebox.journal import open_journal, prices_payload, progress_payload
 from farebox.meter import to_plain
 from farebox.meter.price_book import new_price_book
 from farebox.run import failpoints
@@ -156,10 +156,9 @@ async def crash(place: Path) -> None:
     for user in ("alice", "bob", "alice"):
         world.put(journal, world.settlement(user, USD // 2))
     opened = [world.settlement(user, USD) for user in ("alice", "bob", "alice", "bob")]
-    for one in opened:
-        journal.append(frames.OPEN, world.opened(one, USD).encode())
+    journal.append(frames.OPEN, world.opened(opened[0], USD).encode())
     for one in opened[1:]:
-        journal.append(frames.SENT, sent_payload(one.exchange))
+        journal.append(frames.OPEN_SENT, world.opened(one, USD).encode())
     journal.append(frames.PROGRESS, progress_payload(opened[2].exchange, 100))
     await asyncio.sleep(0.05)
     journal.close()

@@ -14,7 +14,7 @@ import pytest
 from farebox.base import frames
 from farebox.base.ids import position
 from farebox.base.records import LotAmount, Opened, Settlement, Transaction
-from farebox.journal import Journal, create, sent_payload
+from farebox.journal import Journal, create
 from farebox.journal.frames import Frame
 from farebox.ledger.conservation import differences
 from farebox.store.base import Event, EventResult, JournalState
@@ -91,8 +91,7 @@ class World:
 
     def put(self, journal: Journal, settlement: Settlement) -> None:
         """A whole exchange into a journal."""
-        journal.append(frames.OPEN, self.opened(settlement, settlement.amount_pico).encode())
-        journal.append(frames.SENT, sent_payload(settlement.exchange))
+        journal.append(frames.OPEN_SENT, self.opened(settlement, settlement.amount_pico).encode())
         journal.append(frames.SETTLE, settlement.encode())
 
     def settlement(self, user: str, amount_pico: int, **changes: Any) -> Settlement:

@@ -26,7 +26,6 @@ from farebox.journal import (
     prices_payload,
     progress_payload,
     scan,
-    sent_payload,
 )
 from farebox.journal.frames import Frame
 from farebox.meter import to_plain
@@ -201,10 +200,10 @@ async def crashed(world: Any, root: Path, *, usd: int = 5) -> tuple[Any, dict[st
     made["settled2"] = dataclasses.replace(made["settled2"], amount_pico=2 * USD)
     for name in ("settled", "settled2"):
         world.put(journal, made[name])
-    for name in ("opened", "sent", "streamed"):
+    for name in ("opened", "sent"):
         journal.append(frames.OPEN, world.opened(made[name], USD).encode())
-    for name in ("sent", "streamed"):
-        journal.append(frames.SENT, sent_payload(made[name].exchange))
+    journal.append(frames.SENT, orjson.dumps([made["sent"].exchange]))
+    journal.append(frames.OPEN_SENT, world.opened(made["streamed"], USD).encode())
     journal.append(frames.PROGRESS, progress_payload(made["streamed"].exchange, 100))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -302,8 +301,7 @@ async def test_a_store_that_is_down_is_told_and_the_same_journal_tried_again(
         journal.intend_epoch(2)
         await world.store.claim_epoch(journal.id, 2, "host", world.NOW)
         journal.begin_epoch(2, loop.call_soon, loop.call_soon_threadsafe)
-        journal.append(frames.OPEN, other.encode())
-        journal.append(frames.SENT, sent_payload(other.exchange))
+        journal.append(frames.OPEN_SENT, other.encode())
         await asyncio.sleep(0)
         journal.close()
         journal = open_journal(directory)
@@ -323,8 +321,7 @@ async def test_prices_whose_segment_has_gone_come_from_the_store(world: Any, roo
     version = await world.store.put_price_book(to_plain(BOOK), BOOK.content_hash, world.NOW)
     journal = await world.journal(root)
     opened = world.opened(world.settlement("alice", 0), USD, price_version=version)
-    journal.append(frames.OPEN, opened.encode())
-    journal.append(frames.SENT, sent_payload(opened.exchange))
+    journal.append(frames.OPEN_SENT, opened.encode())
     await asyncio.sleep(0)
     journal.close()
     result = await recovered(world, journal.directory)

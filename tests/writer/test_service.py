@@ -14,7 +14,7 @@ import pytest
 from farebox.base import frames, limits
 from farebox.base.errors import JournalError, StoreConflictError, StoreDownError, StoreUnknownError
 from farebox.base.records import LotAmount, Transaction, Void
-from farebox.journal import prices_payload, sent_payload
+from farebox.journal import prices_payload
 from farebox.meter import to_plain
 from farebox.meter.price_book import new_price_book
 from farebox.store.base import SESSION_STATUSES, Event, EventResult, Record, RecordChange
@@ -465,8 +465,7 @@ async def test_hole_12_the_writer_ends_no_exchange_only_its_journals_owner_does(
     cut_off = world.settlement("alice", USD)
     book = new_price_book({"model-1": {"lines": {"input": "3"}, "multiplier": "1"}}, 1, 0)
     journal.append(frames.PRICES, prices_payload(1, orjson.dumps(to_plain(book))))
-    journal.append(frames.OPEN, world.opened(cut_off, USD).encode())
-    journal.append(frames.SENT, sent_payload(cut_off.exchange))
+    journal.append(frames.OPEN_SENT, world.opened(cut_off, USD).encode())
     await written(journal)
     journal.close()
     writer = Writer(world.store, root, wall_ms=lambda: world.NOW)

@@ -8,6 +8,8 @@ SENT: Final = 3
 PROGRESS: Final = 4
 SETTLE: Final = 5
 VOID: Final = 6
+OPEN_SENT: Final = 7
+"""Open and sent in one frame: as a worker writes them, which lets the request leave once both are written."""
 
 NAMES: Final = {
     PRICES: "prices",
@@ -16,4 +18,7 @@ NAMES: Final = {
     PROGRESS: "progress",
     SETTLE: "settle",
     VOID: "void",
+    OPEN_SENT: "open and sent",
 }
+BEGINNINGS: Final = frozenset({OPEN, OPEN_SENT})
+ENDS: Final = frozenset({SETTLE, VOID})

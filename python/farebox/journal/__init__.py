@@ -6,7 +6,7 @@ means is the business of those who write and apply it.
 """
 
 from farebox.journal.journal import Durability, Journal, create, open_journal, take
-from farebox.journal.payloads import prices_payload, progress_payload, sent_payload
+from farebox.journal.payloads import prices_payload, progress_payload
 from farebox.journal.reader import Reader
 from farebox.journal.recovery import JournalScan, OpenExchange, scan
 
@@ -21,6 +21,5 @@ __all__ = [
     "prices_payload",
     "progress_payload",
     "scan",
-    "sent_payload",
     "take",
 ]

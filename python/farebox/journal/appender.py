@@ -20,7 +20,7 @@ from farebox.base.errors import InvariantBrokenError, JournalError, JournalFullE
 from farebox.base.ids import position
 from farebox.journal.files import Files
 from farebox.journal.frames import OVERHEAD_BYTES, Frame, check_length
-from farebox.journal.payloads import exchange_of, sent_payload
+from farebox.journal.payloads import exchange_of
 from farebox.journal.segments import segment_path, sequences
 from farebox.journal.tail import Tail
 
@@ -30,23 +30,20 @@ Then = Callable[[Exception | None], None]
 Schedule = Callable[[Callable[[], None]], object]
 
 _SPACE_LOOK_BYTES = 2**20
-_ENDS = frozenset({kinds.SETTLE, kinds.VOID})
 _new_tuple = tuple.__new__
 
 
 class _Open(NamedTuple):
     """An exchange that has not ended: its records, as they would be carried forward, and since when."""
 
+    kind: int
     opened: bytes
-    sent: bytes | None
     progress: bytes | None
     sequence: int
     turn: int
 
     def records(self) -> list[tuple[int, bytes]]:
-        found = [(kinds.OPEN, self.opened)]
-        if self.sent is not None:
-            found.append((kinds.SENT, self.sent))
+        found = [(self.kind, self.opened)]
         if self.progress is not None:
             found.append((kinds.PROGRESS, self.progress))
         return found
@@ -105,12 +102,12 @@ class Appender:
         `open` without room, JournalError when the journal cannot be written any more.
         """
         exchange = "" if kind == kinds.PRICES else exchange_of(payload).decode()
-        if kind in _ENDS:
+        if kind in kinds.ENDS:
             self.append_end(kind, exchange, payload, then)
             return
         self._check_usable(kind, payload)
-        if kind == kinds.OPEN:
-            self._note_open(exchange, payload, None)
+        if kind in kinds.BEGINNINGS:
+            self._note_open(kind, exchange, payload)
         elif not self._note(kind, exchange, payload):
             return
         self._rest.append((kind, payload, then, exchange, None))
@@ -118,16 +115,10 @@ class Appender:
             self._wake()
 
     def append_open(self, exchange: str, opened: bytes, then: Then) -> None:
-        """Queue the `open` and `sent` of one exchange; what `append` does for each, at the cost of one.
-
-        `then` belongs to `sent`: it is called with an error also where `open` alone was written.
-        """
-        self._check_usable(kinds.OPEN, opened)
-        sent = sent_payload(exchange)
-        self._note_open(exchange, opened, sent)
-        rest = self._rest
-        rest.append((kinds.OPEN, opened, None, exchange, None))
-        rest.append((kinds.SENT, sent, then, exchange, None))
+        """Queue the `open` and `sent` of one exchange in one frame: what `append` does."""
+        self._check_usable(kinds.OPEN_SENT, opened)
+        self._note_open(kinds.OPEN_SENT, exchange, opened)
+        self._rest.append((kinds.OPEN_SENT, opened, then, exchange, None))
         if not self._scheduled:
             self._wake()
 
@@ -150,12 +141,12 @@ class Appender:
         if len(payload) > limits.frame_bytes_max:
             check_length(kind, payload)
 
-    def _note_open(self, exchange: str, opened: bytes, sent: bytes | None) -> None:
+    def _note_open(self, kind: int, exchange: str, opened: bytes) -> None:
         """Follow an exchange from here on, so that it can be carried forward. Raises JournalFullError."""
         opens = self._opens
         if len(opens) >= self._opens_unasked and not self._has_room():
             raise JournalFullError("no room in the journal for another exchange")
-        opens[exchange] = _new_tuple(_Open, (opened, sent, None, self.tail.sequence, self._turn))
+        opens[exchange] = _new_tuple(_Open, (kind, opened, None, self.tail.sequence, self._turn))
 
     def _note(self, kind: int, exchange: str, payload: bytes) -> bool:
         """Follow a record that does not begin or end an exchange; False when it is dropped."""
@@ -165,7 +156,7 @@ class Appender:
         opened = self._opens.get(exchange)
         if kind == kinds.SENT:
             if opened is not None:
-                self._opens[exchange] = opened._replace(sent=payload)
+                self._opens[exchange] = opened._replace(kind=kinds.OPEN_SENT)
             return True
         if kind != kinds.PROGRESS:
             raise InvariantBrokenError(f"there is no journal record of kind {kind}")
@@ -238,7 +229,7 @@ class Appender:
     def _take_back(self, failed: Sequence[_Queued]) -> None:
         """Records that are not in the journal: what they changed here is undone."""
         for kind, _, _, exchange, ended in failed:
-            if kind == kinds.OPEN:
+            if kind in kinds.BEGINNINGS:
                 self._opens.pop(exchange, None)
             elif ended is not None:
                 self._opens[exchange] = ended

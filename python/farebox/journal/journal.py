@@ -87,7 +87,7 @@ class Journal:
         (self._appender or self._begun()).append(kind, payload, then)
 
     def append_open(self, exchange: str, opened: bytes, then: Then) -> None:
-        """Queue the `open` and `sent` of one exchange (see Appender.append_open)."""
+        """Queue the `open` and `sent` of one exchange in one frame (see Appender.append)."""
         (self._appender or self._begun()).append_open(exchange, opened, then)
 
     def append_settle(self, exchange: str, payload: bytes, then: Then) -> None:

@@ -1,4 +1,4 @@
-"""Payloads of the frames whose meaning is the journal's own: sent, progress, prices.
+"""Payloads of the frames whose meaning is the journal's own: progress, prices.
 
 `open`, `settle` and `void` hold the records of base/records.py. Every payload but prices is a JSON array
 that begins with the exchange id, so that the journal can follow an exchange without understanding the
@@ -16,11 +16,6 @@ def exchange_of(payload: bytes) -> bytes:
     if end < 3:
         raise InvariantBrokenError("a journal payload must begin with its exchange id")
     return payload[2:end]
-
-
-def sent_payload(exchange: str) -> bytes:
-    """The first upstream byte of `exchange` is about to leave."""
-    return orjson.dumps((exchange,))
 
 
 def progress_payload(exchange: str, output_count: int) -> bytes:

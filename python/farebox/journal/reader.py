@@ -29,7 +29,6 @@ _RESTORED: Final = (
     "the store was restored from a backup, or a segment was removed: put back the newer store or the "
     "segment, or abandon the journal with `farebox lease release --lost`"
 )
-_ENDS: Final = frozenset({kinds.SETTLE, kinds.VOID})
 
 
 class Reader:
@@ -154,9 +153,9 @@ class Reader:
 
     def _note(self, frame: Frame, after_pos: int, found: list[Frame]) -> None:
         """Give one frame, and follow which segment the open exchanges need."""
-        if frame.kind == kinds.OPEN:
+        if frame.kind in kinds.BEGINNINGS:
             self._opens[exchange_of(frame.payload)] = self._sequence
-        elif frame.kind in _ENDS:
+        elif frame.kind in kinds.ENDS:
             self._opens.pop(exchange_of(frame.payload), None)
         self._place = frame.pos
         self._give([frame], after_pos, found)

@@ -98,9 +98,12 @@ class Fold:
             self.prices[version] = book
             return
         exchange = exchange_of(frame.payload)
-        if frame.kind == kinds.OPEN:
-            self.opens.setdefault(exchange, {})[kinds.OPEN] = frame.payload
-        elif frame.kind in {kinds.SETTLE, kinds.VOID}:
+        if frame.kind in kinds.BEGINNINGS:
+            said = self.opens.setdefault(exchange, {})
+            said[kinds.OPEN] = frame.payload
+            if frame.kind == kinds.OPEN_SENT:
+                said[kinds.SENT] = b""
+        elif frame.kind in kinds.ENDS:
             self.opens.pop(exchange, None)
             self.finished.append(frame)
         elif exchange in self.opens:

@@ -5,7 +5,6 @@ refused caller is told he could afford.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from farebox.base import limits
@@ -54,23 +53,45 @@ class Model(Protocol):
     def input_bytes_per_token(self) -> int: ...
 
 
-@dataclass(slots=True)
 class Ask:
     """What an exchange may cost: bounds for its hold, an estimate for when nothing better is ever known.
 
-    Never changed once made; not frozen, because setting fields through `object` costs the hot path a
-    microsecond.
+    Never changed once made.
     """
 
-    input_tokens: int
-    output_tokens: int
-    first_output_tokens: int
-    hold_pico: int
-    input_estimate_tokens: int
-    variant: str
-    media: bool
-    choices: int
-    fees: Mapping[str, int]
+    __slots__ = (
+        "choices",
+        "fees",
+        "first_output_tokens",
+        "hold_pico",
+        "input_estimate_tokens",
+        "input_tokens",
+        "media",
+        "output_tokens",
+        "variant",
+    )
+
+    def __init__(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        first_output_tokens: int,
+        hold_pico: int,
+        input_estimate_tokens: int,
+        variant: str,
+        media: bool,
+        choices: int,
+        fees: Mapping[str, int],
+    ) -> None:
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+        self.first_output_tokens = first_output_tokens
+        self.hold_pico = hold_pico
+        self.input_estimate_tokens = input_estimate_tokens
+        self.variant = variant
+        self.media = media
+        self.choices = choices
+        self.fees = fees
 
 
 def ask_of(scan: Scan, wire_format: str, model: Model, price: ModelPrice) -> Ask:

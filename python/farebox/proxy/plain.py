@@ -55,7 +55,18 @@ def plain_ask(terms: PlainTerms | None, scan: Scan, wire_format: str, model: Mod
     parts = None if terms is None else terms.ask(scan)
     if parts is None:
         return ask_of(scan, wire_format, model, price)
-    return Ask(*parts, "", False, scan.choices, NO_FEES)
+    input_tokens, output_tokens, first_output_tokens, hold_pico, estimate_tokens = parts
+    return Ask(
+        input_tokens,
+        output_tokens,
+        first_output_tokens,
+        hold_pico,
+        estimate_tokens,
+        "",
+        False,
+        scan.choices,
+        NO_FEES,
+    )
 
 
 def plain_verdict(terms: PlainTerms | None, ask: Ask, tap: Pipe) -> PlainCharge | None:

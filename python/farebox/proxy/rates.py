@@ -1,20 +1,21 @@
 """Requests per minute and key, in a sliding window of 60 seconds. Exact within one worker; no clock."""
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 
 WINDOW_S = 60.0
 _KEYS_MAX = 100_000
 
 
-@dataclass(slots=True)
 class RateState:
     """What the rate-limit headers say after a request; `retry_after_s` is 0 when it was let in."""
 
-    limit: int
-    remaining: int
-    reset_s: int
-    retry_after_s: int
+    __slots__ = ("limit", "remaining", "reset_s", "retry_after_s")
+
+    def __init__(self, limit: int, remaining: int, reset_s: int, retry_after_s: int) -> None:
+        self.limit = limit
+        self.remaining = remaining
+        self.reset_s = reset_s
+        self.retry_after_s = retry_after_s
 
 
 class RateLimiter:

@@ -54,7 +54,6 @@ from farebox.wire.upstream import Pool
 _log = logging.getLogger("farebox.service")
 
 _FAULT_NOTED_EVERY_S = 5.0
-_RATE_LINES = b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
 _INJECTED_FORMATS = frozenset(("chat", "completions"))
 _REFUSED = {refusal: INDEX[name] for refusal, name in REFUSED.items()}
 _SHORTAGES = {
@@ -267,7 +266,11 @@ class ServiceHandler:
         """Check key, rate and the body's declared type; the answer's rate-limit lines."""
         rate = self._counted(key, now_ms)
         client.require_json()
-        return _RATE_LINES % (rate.limit, rate.remaining, rate.reset_s)
+        return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
+            rate.limit,
+            rate.remaining,
+            rate.reset_s,
+        )
 
     def _offer(self, name: str, route: Route, key: KeyRecord) -> Offer:
         """What this key may use here under that name."""

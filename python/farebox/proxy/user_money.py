@@ -69,18 +69,30 @@ class Queue:
             self.refuse(waiter, shortage)
 
 
-@dataclass(slots=True, eq=False)
 class Unbooked:
-    """A settlement that left the lease and that the store has not booked, as far as known."""
+    """A settlement that left the lease and that the store has not booked, as far as known.
 
-    exchange: str
-    wallet: str
-    takes: tuple[LotAmount, ...]
-    uncovered_pico: int
-    charge_pico: int
-    """What the wallet loses when it is booked: takes and uncovered part."""
-    remaining_pico: int | None = None
-    """The wallet's balance after it as far as this worker knows; for people, never for decisions."""
+    `charge_pico` is what the wallet loses when it is booked: takes and uncovered part. `remaining_pico` is
+    the wallet's balance after it as far as this worker knows; for people, never for decisions.
+    """
+
+    __slots__ = ("charge_pico", "exchange", "remaining_pico", "takes", "uncovered_pico", "wallet")
+
+    def __init__(
+        self,
+        exchange: str,
+        wallet: str,
+        takes: tuple[LotAmount, ...],
+        uncovered_pico: int,
+        charge_pico: int,
+        remaining_pico: int | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.wallet = wallet
+        self.takes = takes
+        self.uncovered_pico = uncovered_pico
+        self.charge_pico = charge_pico
+        self.remaining_pico = remaining_pico
 
 
 class UserMoney:

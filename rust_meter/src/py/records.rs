@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
-use crate::journal::{Frame, OPEN, Run};
+use crate::journal::{Frame, Run};
 use crate::settled::{Settled, Sums, lots_text};
 
 /// Frames that follow each other without a gap, and which exchanges they open and end.
@@ -33,14 +33,14 @@ fn decode_run<'py>(
     let mut before = run;
     let mut left_out = None;
     while let Some(frame) = run.next() {
-        if frame.is_end() || frame.kind == OPEN {
+        if frame.is_end() || frame.is_beginning() {
             // One that names no exchange is an error, which the caller raises.
             let Some(name) = frame.exchange() else {
                 run = before;
                 break;
             };
             let name = PyBytes::new(py, name);
-            if frame.kind == OPEN {
+            if frame.is_beginning() {
                 opens.set_item(name, sequence)?;
             } else if opens.contains(&name)? {
                 opens.del_item(name)?;
