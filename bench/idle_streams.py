@@ -22,9 +22,10 @@ from workloads import chat
 
 STREAMS = 10_000
 OPENED_PER_S = 1500
-SILENCE_MIN_S = 12.0
+SILENCE_MIN_S = 20.0
 """Of a stream; beside it, as long as opening all of them takes at half the rate."""
-WINDOW_S = 4.0
+WINDOW_S = 12.0
+"""Of all looks together; CPU time is told in hundredths of a second, which must be little of each look."""
 PLACES = 6
 """One place of an endpoint takes at most 2,048 exchanges at once."""
 SPARE_DESCRIPTORS = 300

@@ -22,11 +22,6 @@ from farebox.config.plans import Allocation, Plan, allocations, plans
 from farebox.config.problems import Problems
 
 DAY_MS = 86_400_000
-_COMPATIBLE: Mapping[str, ValidityEntry] = {
-    "credits": ValidityEntry(days=7),
-    "creditsNew": ValidityEntry(days=7),
-}
-"""What the replaced system does: seven days, counted anew for the whole pool with each purchase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,10 @@ class Validity:
 
     lasts_ms: int | None
     whole_pool: bool
+
+
+_COMPATIBLE: Mapping[str, Validity] = dict.fromkeys(("credits", "creditsNew"), Validity(7 * DAY_MS, True))
+"""What the replaced system does: seven days, counted anew for the whole pool with each purchase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +132,8 @@ def credits_settings(entry: CreditsEntry, problems: Problems) -> CreditsSettings
     )
     if not 0 < smallest <= largest:
         problems.error("credits.min_credits", "must be above 0 and not above max_credits")
-    validity: dict[str, ValidityEntry] = dict(_COMPATIBLE)
-    validity.update(entry.validity.items())
+    validity = dict(_COMPATIBLE)
+    validity.update((pool, _validity(value)) for pool, value in entry.validity.items())
     return CreditsSettings(
         rates=rates,
         pool=entry.pool,
@@ -144,7 +143,7 @@ def credits_settings(entry: CreditsEntry, problems: Problems) -> CreditsSettings
         order_lasts_ms=entry.order_minutes * 60_000,
         order_prefix=entry.order_prefix,
         orders_open_max=entry.orders_open_max,
-        validity={pool: _validity(value) for pool, value in validity.items()},
+        validity=validity,
         promotions=tuple(
             _promotion(promotion, entry.pool, f"credits.promotions[{index}]", problems)
             for index, promotion in enumerate(entry.promotions)

@@ -17,7 +17,7 @@ Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
 class ValidityEntry(_Entry):

@@ -25,7 +25,7 @@ WireFormat = Literal["chat", "completions", "responses", "embeddings", "messages
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
 class AlternativeEntry(_Entry):

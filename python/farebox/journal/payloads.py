@@ -20,7 +20,7 @@ def exchange_of(payload: bytes) -> bytes:
 
 def progress_payload(exchange: str, output_count: int) -> bytes:
     """How much output of `exchange` has been seen so far, in the unit its settlement estimates from."""
-    return orjson.dumps((exchange, output_count))
+    return b'["%b",%d]' % (exchange.encode(), output_count)
 
 
 def progress_count(payload: bytes) -> int:

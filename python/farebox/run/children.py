@@ -43,7 +43,7 @@ class Child:
         """Start it now. Raises OSError when the system has no room for another process."""
         self.started_s = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-            [sys.executable, "-m", *self.command()],
+            [sys.executable, "-m", "farebox.run.start", *self.command()],
             pass_fds=self.descriptors,
             start_new_session=True,
             env={**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},

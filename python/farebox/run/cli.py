@@ -12,10 +12,11 @@ import typer
 
 from farebox.base.errors import FareboxError
 from farebox.base.redaction import redacted
+from farebox.run.start import imports
 
 COMMANDS: Final = {
     "serve": "cli_serve",
-    "check-config": "cli_serve",
+    "check-config": "cli_check",
     "demo": "cli_demo",
     "user": "cli_account",
     "key": "cli_account",
@@ -71,7 +72,8 @@ def _root() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its status."""
     given = sys.argv[1:] if arguments is None else arguments
-    app = build(given[0] if given else None)
+    with imports():
+        app = build(given[0] if given else None)
     status: object = 0
     try:
         status = app(args=given, prog_name="farebox", standalone_mode=False)

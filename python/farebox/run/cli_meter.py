@@ -133,7 +133,7 @@ def _price(text: str, multiplier: str) -> ModelPrice:
 def _configured_price(config: list[Path] | None, model: str, multiplier: str) -> ModelPrice:
     if not config or not model:
         raise UsageError("say what it costs: --config FILE --model MODEL, or --price input=3,output=15")
-    from farebox.config import load  # noqa: PLC0415 - a quote by --price needs no configuration parser
+    from farebox.config.load import load  # noqa: PLC0415 - a quote by --price needs no configuration parser
 
     row = next((found for s in load(config).services if (found := s.models.get(model)) is not None), None)
     if row is None:

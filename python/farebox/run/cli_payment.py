@@ -207,9 +207,9 @@ def _show(payment: Record, as_json: bool) -> None:
 
 def shop_of(config: list[Path] | None) -> Any:
     """The section `credits` of the configuration, or its defaults."""
-    from farebox.config import load  # noqa: PLC0415 - pydantic takes longer to import than most commands to run
     from farebox.config.credits import credits_settings  # noqa: PLC0415
     from farebox.config.credits_document import CreditsEntry  # noqa: PLC0415
+    from farebox.config.load import load  # noqa: PLC0415 - pydantic takes longer to import than most commands to run
     from farebox.config.problems import Problems  # noqa: PLC0415
 
     return load(config).credits if config else credits_settings(CreditsEntry(), Problems(Path()))

@@ -10,14 +10,15 @@ import getpass
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import unquote
 
 import typer
 
 from farebox.base.errors import UsageError
-from farebox.store import open_store
-from farebox.store.base import Store
+
+if TYPE_CHECKING:
+    from farebox.store.base import Store
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def place_of(config: list[Path] | None, store: str | None) -> Place:
 
 
 def _configured_place(config: list[Path]) -> Place:
-    from farebox.config import load  # noqa: PLC0415 - pydantic takes longer to import than most commands to run
+    from farebox.config.load import load  # noqa: PLC0415 - pydantic takes longer to import than most commands to run
     from farebox.run.paths import store_address  # noqa: PLC0415
 
     settings = load(config)
@@ -65,10 +66,12 @@ def sqlite_path(url: str) -> Path | None:
     return Path(unquote(url.removeprefix("sqlite:///"))) if url.startswith("sqlite:///") else None
 
 
-def with_store(place: Place, work: Callable[[Store], Awaitable[T]], *, create: bool = False) -> T:
+def with_store(place: Place, work: Callable[["Store"], Awaitable[T]], *, create: bool = False) -> T:
     """Open the store, run `work`, close it. Only `create` makes a new SQLite file: a mistyped path stays an
     error.
     """
+    from farebox.store import open_store  # noqa: PLC0415 - `serve` takes its options from here, and no store
+
     path = sqlite_path(place.url)
     if path is not None and not path.exists():
         if not create:

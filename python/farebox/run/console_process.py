@@ -95,5 +95,10 @@ async def _open(store: Store) -> None:
             return
 
 
+def begin(arguments: list[str]) -> int:
+    """Run the process; its arguments are the configuration's files."""
+    return run(main([Path(name) for name in arguments]))
+
+
 if __name__ == "__main__":
-    raise SystemExit(run(main([Path(name) for name in sys.argv[1:]])))
+    raise SystemExit(begin(sys.argv[1:]))

@@ -43,7 +43,8 @@ from farebox.writer.recovery import Recovered, recover
 T = TypeVar("T")
 
 _log = logging.getLogger("farebox.worker")
-_RETRY_S = 0.25
+_RETRY_FIRST_S = 0.01
+_RETRY_MAX_S = 0.25
 _JOURNAL_CHECK_S = 1.0
 
 
@@ -196,14 +197,16 @@ async def _while_store_is_away(work: Callable[[], Awaitable[T]], signals: StopSi
     A worker that ended instead would come back with its recovery to do once more, and no sooner.
     """
     said = False
+    pause_s = _RETRY_FIRST_S
     while not signals.drain.is_set():
         try:
             return await work()
         except (StoreDownError, StoreUnknownError, StoreConflictError) as error:
-            if not said:
+            if pause_s == _RETRY_MAX_S and not said:
                 _log.warning("waiting for the store: %s", error)
                 said = True
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_RETRY_MAX_S, 2 * pause_s)
     return None
 
 
@@ -305,14 +308,12 @@ async def _stop(worker: Worker, servers: list[Server], signals: StopSignals) -> 
     await worker.close()
 
 
+def begin(arguments: list[str]) -> int:
+    """Run the process; `arguments` are those of `main` as the supervisor writes them."""
+    number, silent_start_s, listening, *config = arguments
+    descriptors = [[int(part) for part in service.split(",")] for service in listening.split(";")]
+    return run(main(int(number), float(silent_start_s), descriptors, [Path(name) for name in config]))
+
+
 if __name__ == "__main__":
-    raise SystemExit(
-        run(
-            main(
-                int(sys.argv[1]),
-                float(sys.argv[2]),
-                [[int(part) for part in service.split(",")] for service in sys.argv[3].split(";")],
-                [Path(name) for name in sys.argv[4:]],
-            )
-        )
-    )
+    raise SystemExit(begin(sys.argv[1:]))

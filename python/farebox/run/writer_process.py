@@ -54,5 +54,10 @@ async def _write_status(writer: Writer, path: Path) -> None:
         await asyncio.sleep(_STATUS_INTERVAL_S)
 
 
+def begin(arguments: list[str]) -> int:
+    """Run the process; its arguments are the configuration's files."""
+    return run(main([Path(name) for name in arguments]))
+
+
 if __name__ == "__main__":
-    raise SystemExit(run(main([Path(name) for name in sys.argv[1:]])))
+    raise SystemExit(begin(sys.argv[1:]))
