@@ -136,20 +136,21 @@ impl Answer {
         }
     }
 
-    fn take_names(&mut self, document: &Document) {
+    /// The document is left with the names before it, to be forgotten.
+    fn take_names(&mut self, document: &mut Document) {
         if !document.id.is_empty() {
-            self.id.clone_from(&document.id);
+            std::mem::swap(&mut self.id, &mut document.id);
         }
         if !document.model.is_empty() && (self.model.is_empty() || self.family == Family::Responses) {
-            self.model.clone_from(&document.model);
+            std::mem::swap(&mut self.model, &mut document.model);
         }
         for (known, said) in [
-            (&mut self.tier, &document.tier),
-            (&mut self.speed, &document.speed),
-            (&mut self.geo, &document.geo),
+            (&mut self.tier, &mut document.tier),
+            (&mut self.speed, &mut document.speed),
+            (&mut self.geo, &mut document.geo),
         ] {
             if !said.is_empty() {
-                known.clone_from(said);
+                std::mem::swap(known, said);
             }
         }
     }

@@ -4,6 +4,8 @@
 //! not CRLF, folded headers, control bytes, a length beside a transfer coding, lengths that differ, codings
 //! but `chunked`.
 
+use std::ops::Range;
+
 use memchr::{memchr, memchr3};
 
 /// How long the body is.
@@ -24,14 +26,48 @@ pub struct Head {
     pub status: u16,
     /// 0 or 1, of HTTP/1.x.
     pub minor_version: u8,
-    /// Lower-cased names and stripped values, in order.
-    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the body ends.
     pub framing: Framing,
     /// The connection may carry another exchange afterwards.
     pub keep_alive: bool,
     /// Bytes of the head.
     pub length: usize,
+    headers: Headers,
+}
+
+impl Head {
+    /// Lower-cased names and stripped values, in order.
+    pub fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.headers.iter()
+    }
+}
+
+/// The headers, where they stand in the head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Headers {
+    /// The head with its names in lower case.
+    text: Vec<u8>,
+    places: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Headers {
+    fn new(head: &[u8], places: Vec<(Range<usize>, Range<usize>)>) -> Self {
+        let mut text = head.to_vec();
+        for (name, _) in &places {
+            text.get_mut(name.clone()).unwrap_or_default().make_ascii_lowercase();
+        }
+        Self { text, places }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let at = |place: &Range<usize>| self.text.get(place.clone()).unwrap_or_default();
+        self.places.iter().map(move |(name, value)| (at(name), at(value)))
+    }
+
+    /// Values of every header called `name`.
+    fn values(&self, name: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.iter().filter(move |(own, _)| *own == name).map(|(_, value)| value)
+    }
 }
 
 /// Why a head is refused.
@@ -55,19 +91,21 @@ pub fn parse_head(
         return incomplete(whole);
     };
     let (minor_version, status) = parse_status_line(status_line)?;
-    let mut headers: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(16);
+    let mut places = Vec::with_capacity(16);
     loop {
+        let start = lines.at;
         let Some(line) = lines.next_line()? else {
             return incomplete(whole);
         };
         if line.is_empty() {
             break;
         }
-        if headers.len() >= headers_max {
+        if places.len() >= headers_max {
             return Err(HeadError("too many headers"));
         }
-        headers.push(parse_header(line)?);
+        places.push(parse_header(line, start)?);
     }
+    let headers = Headers::new(data.get(..lines.at).unwrap_or_default(), places);
     let framing = framing_of(&headers, minor_version, status, no_body)?;
     let keep_alive = framing != Framing::UntilClose && status != 101 && stays_open(&headers, minor_version);
     Ok(Some(Head { status, minor_version, headers, framing, keep_alive, length: lines.at }))
@@ -127,7 +165,8 @@ fn parse_status_line(line: &[u8]) -> Result<(u8, u16), HeadError> {
     Ok((minor.saturating_sub(b'0'), status))
 }
 
-fn parse_header(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
+/// Where name and value of a header stand; its line begins at `start`.
+fn parse_header(line: &[u8], start: usize) -> Result<(Range<usize>, Range<usize>), HeadError> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(HeadError("folded or indented header"));
     }
@@ -142,15 +181,24 @@ fn parse_header(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
     if !value.iter().copied().all(is_value_byte) {
         return Err(HeadError("control byte in a header value"));
     }
-    Ok((name.to_ascii_lowercase(), trim(value).to_vec()))
+    let behind_name = start.saturating_add(colon);
+    let value_end =
+        start.saturating_add(line.len()).saturating_sub(value.len()).saturating_add(trim_end(value).len());
+    let value_start = value_end.saturating_sub(trim(value).len());
+    Ok((start..behind_name, value_start..value_end))
 }
 
 /// Without optional white space (SP and HTAB only) at both ends.
 fn trim(value: &[u8]) -> &[u8] {
-    let mut rest = value;
+    let mut rest = trim_end(value);
     while let [b' ' | b'\t', tail @ ..] = rest {
         rest = tail;
     }
+    rest
+}
+
+fn trim_end(value: &[u8]) -> &[u8] {
+    let mut rest = value;
     while let [front @ .., b' ' | b'\t'] = rest {
         rest = front;
     }
@@ -165,26 +213,21 @@ fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// Values of every header called `name`.
-fn values<'a>(headers: &'a [(Vec<u8>, Vec<u8>)], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_slice())
-}
-
 fn framing_of(
-    headers: &[(Vec<u8>, Vec<u8>)],
+    headers: &Headers,
     minor_version: u8,
     status: u16,
     no_body: bool,
 ) -> Result<Framing, HeadError> {
     let mut length = None;
-    for value in values(headers, b"content-length") {
+    for value in headers.values(b"content-length") {
         let this = parse_length(value)?;
         if length.is_some_and(|other| other != this) {
             return Err(HeadError("two different content lengths"));
         }
         length = Some(this);
     }
-    let mut codings = values(headers, b"transfer-encoding");
+    let mut codings = headers.values(b"transfer-encoding");
     let coding = codings.next();
     if codings.next().is_some() {
         return Err(HeadError("two transfer codings"));
@@ -218,9 +261,10 @@ fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
 }
 
 /// RFC 9112 section 9.3: 1.1 stays open unless `close` is said, 1.0 closes unless `keep-alive` is said.
-fn stays_open(headers: &[(Vec<u8>, Vec<u8>)], minor_version: u8) -> bool {
+fn stays_open(headers: &Headers, minor_version: u8) -> bool {
     let says = |option: &[u8]| {
-        values(headers, b"connection")
+        headers
+            .values(b"connection")
             .flat_map(|value| value.split(|byte| *byte == b','))
             .any(|part| trim(part).eq_ignore_ascii_case(option))
     };

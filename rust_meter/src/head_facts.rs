@@ -23,8 +23,8 @@ impl Head {
     /// Sort the headers, each looked at once.
     pub fn facts(&self, request_id_bytes_max: usize) -> Facts<'_> {
         let mut facts = Facts { lines: Vec::with_capacity(128), ..Facts::default() };
-        for (name, value) in &self.headers {
-            match name.as_slice() {
+        for (name, value) in self.headers() {
+            match name {
                 b"content-type" => {
                     append(&mut facts.lines, b"Content-Type: ", value);
                     if value.get(..EVENT_STREAM.len()).is_some_and(|is| is.eq_ignore_ascii_case(EVENT_STREAM))

@@ -122,7 +122,7 @@ impl Reader {
             state: State::Value,
             stack: Vec::with_capacity(16),
             node: Some(root),
-            word: Vec::with_capacity(64),
+            word: Vec::new(),
             word_cut: false,
             escape: Escape::None,
             high_surrogate: 0,

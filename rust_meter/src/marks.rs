@@ -13,7 +13,9 @@ pub fn block_of(rest: &[u8], padding: u8) -> [u8; BLOCK_BYTES] {
         return *block;
     }
     let mut block = [padding; BLOCK_BYTES];
-    block.iter_mut().zip(rest).for_each(|(slot, byte)| *slot = *byte);
+    if let Some(start) = block.get_mut(..rest.len()) {
+        start.copy_from_slice(rest);
+    }
     block
 }
 

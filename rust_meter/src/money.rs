@@ -134,31 +134,48 @@ pub fn round_to_pico(units: i128, places: u32) -> Option<i128> {
     quotient.checked_add(i128::from(up))
 }
 
-/// As many digits as any i128 has.
-const DIGITS_MAX: usize = 39;
+/// Room for the digits of any i128, in pairs.
+const DIGITS_MAX: usize = 40;
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [*b"00"; 100];
+    let mut rest: &mut [[u8; 2]] = &mut pairs;
+    let mut number = 0_u8;
+    while let [pair, others @ ..] = rest {
+        *pair = [b'0'.wrapping_add(number / 10), b'0'.wrapping_add(number % 10)];
+        number = number.wrapping_add(1);
+        rest = others;
+    }
+    pairs
+};
 
 /// The digits of `value` at the end of `buffer`, which lends them.
 ///
 /// Written out, because charges are told several times an exchange and the standard library's way costs five
 /// times as much.
-fn digits_of(value: u128, buffer: &mut [u8; DIGITS_MAX]) -> &str {
-    let mut used = 0_usize;
+fn digits_of(value: u128, buffer: &mut [u8; DIGITS_MAX]) -> &[u8] {
     let mut left = value;
-    for slot in buffer.iter_mut().rev() {
-        let digit;
-        // Division of 64 bits is one instruction, of 128 bits a function.
-        (left, digit) = match u64::try_from(left) {
-            Ok(short) => (u128::from(short / 10), u8::try_from(short % 10)),
-            Err(_) => (left / 10, u8::try_from(left % 10)),
+    let mut start = DIGITS_MAX;
+    let (slots, _) = buffer.as_chunks_mut();
+    for slot in slots.iter_mut().rev() {
+        let pair;
+        // Division of 64 bits is a few instructions, of 128 bits a function.
+        (left, pair) = match u64::try_from(left) {
+            Ok(short) => (u128::from(short / 100), usize::try_from(short % 100)),
+            Err(_) => (left / 100, usize::try_from(left % 100)),
         };
-        *slot = digit.unwrap_or_default().wrapping_add(b'0');
-        used = used.saturating_add(1);
+        *slot = pair.ok().and_then(|pair| PAIRS.get(pair)).copied().unwrap_or(*b"00");
+        start = start.saturating_sub(2);
         if left == 0 {
             break;
         }
     }
-    let digits = buffer.get(DIGITS_MAX.saturating_sub(used)..).unwrap_or_default();
-    std::str::from_utf8(digits).unwrap_or_default()
+    let digits = buffer.get(start..).unwrap_or_default();
+    match digits {
+        [b'0', rest @ ..] if !rest.is_empty() => rest,
+        _ => digits,
+    }
 }
 
 /// Append an integer in decimal.
@@ -166,26 +183,38 @@ pub fn push_integer(out: &mut Vec<u8>, number: i128) {
     if number < 0 {
         out.push(b'-');
     }
-    out.extend_from_slice(digits_of(number.unsigned_abs(), &mut [0; DIGITS_MAX]).as_bytes());
+    out.extend_from_slice(digits_of(number.unsigned_abs(), &mut [0; DIGITS_MAX]));
 }
 
-/// Shortest exact decimal string of `units` / 10^`places`.
-pub fn format_units(units: i128, places: u32) -> String {
+/// Append the shortest exact decimal string of `units` / 10^`places`.
+fn push_units(out: &mut Vec<u8>, units: i128, places: u32) {
     let mut buffer = [0; DIGITS_MAX];
     let digits = digits_of(units.unsigned_abs(), &mut buffer);
     let places = usize::try_from(places).unwrap_or(usize::MAX);
     let (whole, fraction) = digits.split_at(digits.len().saturating_sub(places));
     let zeros = places.saturating_sub(digits.len());
-    let fraction = fraction.trim_end_matches('0');
-    let mut text = String::with_capacity(DIGITS_MAX);
-    text.push_str(if units < 0 { "-" } else { "" });
-    text.push_str(if whole.is_empty() { "0" } else { whole });
-    if !fraction.is_empty() {
-        text.push('.');
-        text.extend(std::iter::repeat_n('0', zeros));
-        text.push_str(fraction);
+    let kept = fraction.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last.saturating_add(1));
+    if units < 0 {
+        out.push(b'-');
     }
-    text
+    out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
+    if kept > 0 {
+        out.push(b'.');
+        out.resize(out.len().saturating_add(zeros), b'0');
+        out.extend_from_slice(fraction.get(..kept).unwrap_or_default());
+    }
+}
+
+/// Shortest exact decimal string of `units` / 10^`places`.
+pub fn format_units(units: i128, places: u32) -> String {
+    let mut text = Vec::with_capacity(DIGITS_MAX);
+    push_units(&mut text, units, places);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Append pico-USD as the shortest exact USD decimal string.
+pub fn push_pico(out: &mut Vec<u8>, amount_pico: i128) {
+    push_units(out, amount_pico, PICO_PLACES);
 }
 
 /// Pico-USD of a USD decimal string, exactly; at most 16 digits before the point and 12 after it.

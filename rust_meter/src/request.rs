@@ -14,6 +14,7 @@ const HEADERS_MAX: usize = 64;
 const KEY_BYTES_MAX: usize = 256;
 const HOST_BYTES_MAX: usize = 255;
 const LENGTH_DIGITS_MAX: usize = 15;
+const BEARER: &[u8] = b"bearer ";
 
 /// Sent where a client of a messages route names none.
 pub const ANTHROPIC_VERSION: &[u8] = b"2023-06-01";
@@ -101,7 +102,7 @@ struct Facts<'a> {
     host: bool,
     connection: bool,
     user_agent: bool,
-    content_type: Option<&'a str>,
+    content_type: Option<&'a [u8]>,
     content_length: Option<u64>,
     credentials: usize,
     key: Option<&'a str>,
@@ -114,11 +115,11 @@ impl<'a> Facts<'a> {
     fn take(&mut self, line: &'a [u8]) -> Option<()> {
         let colon = memchr::memchr(b':', line)?;
         let (name, value) = line.split_at_checked(colon)?;
-        let value = str::from_utf8(value.get(1..)?).ok()?.trim_matches(' ');
+        let value = without_spaces(value.get(1..)?);
         let is_plain = !name.is_empty()
             && name.iter().copied().all(is_token_byte)
             && !value.is_empty()
-            && value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            && value.iter().all(|byte| matches!(byte, b' '..=b'~'));
         if !is_plain {
             return None;
         }
@@ -129,27 +130,27 @@ impl<'a> Facts<'a> {
         self.take_named(lower, value)
     }
 
-    fn take_named(&mut self, name: &[u8], value: &'a str) -> Option<()> {
+    fn take_named(&mut self, name: &[u8], value: &'a [u8]) -> Option<()> {
         match name {
             b"host" => {
-                let is_host = value.len() <= HOST_BYTES_MAX && value.bytes().all(is_host_byte);
+                let is_host = value.len() <= HOST_BYTES_MAX && value.iter().copied().all(is_host_byte);
                 first(&mut self.host).filter(|()| is_host)
             }
             b"connection" => {
-                self.close = value.eq_ignore_ascii_case("close");
+                self.close = value.eq_ignore_ascii_case(b"close");
                 first(&mut self.connection)
-                    .filter(|()| self.close || value.eq_ignore_ascii_case("keep-alive"))
+                    .filter(|()| self.close || value.eq_ignore_ascii_case(b"keep-alive"))
             }
             b"user-agent" => first(&mut self.user_agent),
             b"content-type" => self.content_type.replace(value).is_none().then_some(()),
             b"content-length" => {
-                let is_length = value.len() <= LENGTH_DIGITS_MAX && value.bytes().all(|b| b.is_ascii_digit());
-                let length = value.parse().ok().filter(|_| is_length)?;
+                let is_length = value.len() <= LENGTH_DIGITS_MAX && value.iter().all(u8::is_ascii_digit);
+                let length = str::from_utf8(value).ok()?.parse().ok().filter(|_| is_length)?;
                 self.content_length.replace(length).is_none().then_some(())
             }
             b"authorization" => {
-                let key = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-                self.take_key(key.map(|(_, key)| key))
+                let (scheme, key) = value.split_at_checked(BEARER.len()).unwrap_or_default();
+                self.take_key(scheme.eq_ignore_ascii_case(BEARER).then_some(key))
             }
             b"x-api-key" | b"api-key" | b"x-goog-api-key" => self.take_key(Some(value)),
             b"transfer-encoding"
@@ -167,15 +168,17 @@ impl<'a> Facts<'a> {
             | b"server"
             | b"sec-websocket-key1" => None,
             _ => {
-                self.names_version |= append_line(&mut self.lines, name, value.as_bytes());
+                self.names_version |= append_line(&mut self.lines, name, value);
                 Some(())
             }
         }
     }
 
-    fn take_key(&mut self, key: Option<&'a str>) -> Option<()> {
+    fn take_key(&mut self, key: Option<&'a [u8]>) -> Option<()> {
         self.credentials = self.credentials.saturating_add(1);
-        self.key = key.filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX && !key.contains(' '));
+        self.key = key
+            .filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX && !key.contains(&b' '))
+            .and_then(|key| str::from_utf8(key).ok());
         Some(())
     }
 
@@ -197,15 +200,26 @@ impl<'a> Facts<'a> {
     }
 }
 
+fn without_spaces(value: &[u8]) -> &[u8] {
+    let mut rest = value;
+    while let [b' ', tail @ ..] = rest {
+        rest = tail;
+    }
+    while let [front @ .., b' '] = rest {
+        rest = front;
+    }
+    rest
+}
+
 /// Note that a header came; `None` the second time.
 fn first(seen: &mut bool) -> Option<()> {
     (!std::mem::replace(seen, true)).then_some(())
 }
 
-fn is_json(declared: &str) -> bool {
+fn is_json(declared: &[u8]) -> bool {
     ["application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"]
         .iter()
-        .any(|known| declared.eq_ignore_ascii_case(known))
+        .any(|known| declared.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// Append a client's header as a line if it is one that goes to the upstream; true when it is the version of

@@ -3,7 +3,8 @@
 //! A record is the JSON array of `farebox.base.records.Settlement`, field by field; Python's `encode` is the
 //! reference, and a property test holds both equal. Nothing is decided here.
 
-use crate::money::{format_pico, push_integer};
+use crate::marks::{BLOCK_BYTES, block_of, first, from, marks};
+use crate::money::{push_integer, push_pico};
 use crate::normal::Counts;
 
 /// What all exchanges of one model on one route have in common.
@@ -105,27 +106,25 @@ pub fn record(wording: &Wording, charged: &Charged, facts: &Facts<'_>) -> Vec<u8
 
 /// The line for people; `remaining_pico` is the wallet's balance, where it is known.
 pub fn line(wording: &Wording, charged: &Charged, facts: &Facts<'_>, remaining_pico: Option<i64>) -> String {
-    let mut out = String::with_capacity(256);
-    for part in ["settled ", facts.exchange, " user=", facts.user, " model=", &wording.model, " exact "] {
-        out.push_str(part);
-    }
-    let amount = format_pico(i128::from(charged.amount_pico));
-    for part in [facts.outcome, " ", &charged.used, " x", &wording.multiplier, " amount=", &amount, " "] {
-        out.push_str(part);
-    }
+    let mut out = Vec::with_capacity(256);
+    let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    push(&["settled ", facts.exchange, " user=", facts.user, " model=", &wording.model, " exact "]);
+    push(&[facts.outcome, " ", &charged.used, " x", &wording.multiplier, " amount="]);
+    push_pico(&mut out, i128::from(charged.amount_pico));
+    out.push(b' ');
     for (number, (pool, amount_pico)) in by_pool(&facts.takes).into_iter().enumerate() {
-        out.push_str(if number == 0 { "" } else { " " });
-        out.push_str(pool);
-        out.push('=');
-        out.push_str(&format_pico(amount_pico));
+        out.extend_from_slice(if number == 0 { b"" } else { b" " });
+        out.extend_from_slice(pool.as_bytes());
+        out.push(b'=');
+        push_pico(&mut out, amount_pico);
     }
-    out.push_str(" remaining~");
+    out.extend_from_slice(b" remaining~");
     match remaining_pico {
-        Some(left_pico) => out.push_str(&format_pico(i128::from(left_pico))),
-        None => out.push('?'),
+        Some(left_pico) => push_pico(&mut out, i128::from(left_pico)),
+        None => out.push(b'?'),
     }
-    out.push('\n');
-    out
+    out.push(b'\n');
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn by_pool<'a>(takes: &[Take<'a>]) -> Vec<(&'a str, i128)> {
@@ -162,21 +161,27 @@ impl Array {
     fn text(&mut self, text: &str) {
         self.separate();
         let out = &mut self.0;
-        out.reserve(text.len().saturating_add(text.len() / 4).saturating_add(2));
-        out.push(b'"');
-        // Nearly every text has nothing to escape, and is copied at once.
         let mut rest = text.as_bytes();
-        while let Some(plain) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
-            let (before, at) = rest.split_at(plain);
-            let Some((byte, after)) = at.split_first() else { break };
-            out.extend_from_slice(before);
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-                _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+        out.reserve(rest.len().saturating_add(rest.len() / 4).saturating_add(2));
+        out.push(b'"');
+        while !rest.is_empty() {
+            let mut escaped = marks(&block_of(rest, b' '), |byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+            let (block, behind) = rest.split_at(rest.len().min(BLOCK_BYTES));
+            let mut done = 0;
+            while escaped != 0 {
+                let at = first(escaped);
+                out.extend_from_slice(block.get(done..at).unwrap_or_default());
+                match block.get(at) {
+                    Some(byte @ (b'"' | b'\\')) => out.extend_from_slice(&[b'\\', *byte]),
+                    Some(byte) => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                    None => {}
+                }
+                done = at.saturating_add(1);
+                escaped = from(escaped, done);
             }
-            rest = after;
+            out.extend_from_slice(block.get(done..).unwrap_or_default());
+            rest = behind;
         }
-        out.extend_from_slice(rest);
         out.push(b'"');
     }
 

@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
         let alone = parse_head(&data[..head.length], no_body, 65_536, 256);
         assert_eq!(alone, Ok(Some(head.clone())));
         assert_eq!(parse_head(&data[..head.length - 1], no_body, 65_536, 256), Ok(None));
-        for (name, value) in &head.headers {
+        for (name, value) in head.headers() {
             assert!(!name.is_empty() && !name.iter().any(u8::is_ascii_uppercase));
             assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
         }

@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::plain::PlainTerms;
 use super::settlement::PlainCharge;
 use crate::head::{Framing, parse_head};
-use crate::money::format_pico;
+use crate::money::push_pico;
 use crate::normal::CacheSemantics;
 use crate::pipe::{self, BROKEN, END, Fed, OVERSIZE, Options, REUSABLE};
 
@@ -45,7 +45,7 @@ fn whole_answer<'py>(
     let mut lines = facts.lines;
     lines.extend_from_slice(own_lines);
     lines.extend_from_slice(b"x-farebox-cost: ");
-    lines.extend_from_slice(format_pico(i128::from(charge.0.amount_pico)).as_bytes());
+    push_pico(&mut lines, i128::from(charge.0.amount_pico));
     lines.extend_from_slice(b"\r\n");
     let parts =
         (head.status, PyBytes::new(py, &lines), PyBytes::new(py, body), charge, facts.request_id, reusable);

@@ -82,7 +82,7 @@ impl Head {
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        self.0.headers.iter().map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value))).collect()
+        self.0.headers().map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value))).collect()
     }
 
     #[getter]
