@@ -140,7 +140,8 @@ class Incoming:
             return data
         connection = self._connection
         connection.body_since_s = connection.now_s()
-        self.watched.stir()
+        if self.watched.asleep:
+            self.watched.stir()
         try:
             return await self._arriving_body(bytes_max)
         finally:
@@ -223,14 +224,16 @@ class Incoming:
         self.bytes_written = len(data)
         transport.write(data)
         self.send = transport.write
-        self.watched.stir()
+        if self.watched.asleep:
+            self.watched.stir()
 
     def write(self, data: bytes) -> None:
         """Send body bytes as they are: chunk-framed by the caller where the stream is chunked."""
         send = self.send
         if send is not None:
             self.bytes_written += len(data)
-            self.watched.stir()
+            if self.watched.asleep:
+                self.watched.stir()
             send(data)
 
     def write_framed(self, data: bytes) -> None:
@@ -282,7 +285,8 @@ class Incoming:
     def _finish(self) -> None:
         self._phase = _DONE
         self._transport = self.send = None
-        self.watched.stir()
+        if self.watched.asleep:
+            self.watched.stir()
         if self._body_bytes:
             self.release_body()
         self._connection.exchange_finished(self)
