@@ -328,7 +328,7 @@ screenshots: build $(STAMPS)/test ## pictures of every page, desktop and phone, 
 	@FAREBOX_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/console/test_browser.py -q
 
 .PHONY: bench-growth
-bench-growth: build $(STAMPS)/test ## cost against users, open streams, models, log rows (ARGS="--quick", "--only keys", "--sizes rows=1000,10000")
+bench-growth: build $(STAMPS)/test ## cost against users, open streams, models, log rows (ARGS="--quick", "--only keys", "--keep FOLDER")
 	@$(BIN)/python bench/growth.py $(ARGS)
 
 .PHONY: guard guard-baseline
