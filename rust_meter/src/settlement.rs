@@ -3,7 +3,7 @@
 //! A record is the JSON array of `farebox.base.records.Settlement`, field by field; Python's `encode` is the
 //! reference, and a property test holds both equal. Nothing is decided here.
 
-use crate::marks::{BLOCK_BYTES, block_of, first, from, marks};
+use crate::marks::{BLOCK_BYTES, block_of, first, from, is_escaped, marks};
 use crate::money::{push_integer, push_pico};
 use crate::normal::Counts;
 
@@ -165,7 +165,7 @@ impl Array {
         out.reserve(rest.len().saturating_add(rest.len() / 4).saturating_add(2));
         out.push(b'"');
         while !rest.is_empty() {
-            let mut escaped = marks(&block_of(rest, b' '), |byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+            let mut escaped = marks(&block_of(rest, b' '), is_escaped);
             let (block, behind) = rest.split_at(rest.len().min(BLOCK_BYTES));
             let mut done = 0;
             while escaped != 0 {

@@ -118,7 +118,7 @@ const fn zero_bytes(word: u64) -> u64 {
 /// The next quote or bracket.
 fn quote_or_bracket(rest: &[u8]) -> Option<usize> {
     const NEAR: usize = 16;
-    let is_sought = |byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
+    let is_sought = |byte| (byte == b'"') | (byte == b'{') | (byte == b'}') | (byte == b'[') | (byte == b']');
     let position = |bytes: &[u8]| bytes.iter().position(|byte| is_sought(*byte));
     if let Some(at) = position(rest.get(..NEAR).unwrap_or(rest)) {
         return Some(at);

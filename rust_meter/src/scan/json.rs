@@ -4,7 +4,7 @@
 //! Beyond the grammar it refuses what two parsers could read differently: halves of surrogate pairs,
 //! numbers too large for a double, numbers of absurd length.
 
-use crate::marks::{BLOCK_BYTES, block_of, first, from, marks};
+use crate::marks::{BLOCK_BYTES, block_of, first, from, is_escaped, marks};
 
 /// Bytes of one number; longer ones cost some parsers quadratic time.
 const NUMBER_BYTES_MAX: usize = 1024;
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
             let block_start = self.at;
             let rest = self.body.get(block_start..).unwrap_or_default();
             // Behind the body's end stands nothing that belongs into a string.
-            let mut special = marks(&block_of(rest, 0), is_special);
+            let mut special = marks(&block_of(rest, 0), is_escaped);
             while special != 0 {
                 self.at = block_start.saturating_add(first(special));
                 match self.peek() {
@@ -261,11 +261,6 @@ impl<'a> Reader<'a> {
         self.space();
         if self.at < self.body.len() { self.unexpected("the end of the body") } else { Ok(()) }
     }
-}
-
-/// Whether a byte ends the plain part of a string: a quote, a backslash, a control character.
-fn is_special(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 /// The string a `Text` of `body` stands for. Escapes were checked by the reader.
