@@ -18,6 +18,7 @@ from farebox.store.base import Booked, Event, EventResult, Store
 from farebox.store.mongo import MongoStore
 from farebox.store.sqlite import SQLiteStore
 from store.outside import Outside, OutsideMongoDB, OutsideSQLite
+from store.plans import traced, walks
 
 NOW = 1_760_000_000_000
 USD = 10**12
@@ -54,8 +55,11 @@ def implementation(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Stor
 async def store(implementation: tuple[Store, Outside]) -> AsyncIterator[Store]:
     opened, _ = implementation
     await opened.open()
+    asked = traced(opened) if isinstance(opened, SQLiteStore) else []
     yield opened
     await opened.close()
+    if isinstance(opened, SQLiteStore):
+        assert walks(opened.path, asked) == []
 
 
 @pytest.fixture

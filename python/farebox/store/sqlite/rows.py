@@ -239,9 +239,10 @@ def booked(connection: sqlite3.Connection, exchanges: Iterable[tuple[str, str]])
 
 def is_same_charge(connection: sqlite3.Connection, settlement: Settlement) -> bool | None:
     """Whether the rows of this exchange say what the settlement says; None when there are no rows."""
+    # Left to choose, SQLite walks over all rows of the user, which stand in the order that is asked for.
     found = connection.execute(
-        "SELECT charge FROM credit_transactions WHERE reference = ? AND type = 'spent' AND user = ?"
-        " ORDER BY sequence",
+        "SELECT charge FROM credit_transactions INDEXED BY credit_transactions_by_id"
+        " WHERE reference = ? AND type = 'spent' AND user = ? ORDER BY sequence",
         (settlement.exchange, settlement.user),
     ).fetchall()
     if not found:
