@@ -117,6 +117,8 @@ class RelayedAnswer:
         worker.counters[_CHUNKS] += self.relay.chunk_count
         worker.counters[_BYTES_DOWN] += self.exchange.client.bytes_written
         worker.streams.discard(self)
+        self.relay.leave()
+        self.exchange.relayed = None
 
     # -- a wallet that runs dry, memory that runs short ------------------------------------------------------
     def lacks_pico(self, output_tokens: int, ahead_tokens: int) -> int:

@@ -230,6 +230,12 @@ class Relay:
         self._waiting.clear()
         self.upstream.abort()
 
+    def leave(self) -> None:
+        """Tell its owner nothing more, the body and the client's stream being over; both go without waiting
+        for the garbage collector then.
+        """
+        self.on_hold_point, self.on_gone = _nobody, None
+
     def between_events(self) -> bool:
         """Whether what the client got ends with a whole event, so that one of our own may follow."""
         last = self._last[:-2] if self._framed and self.client.chunked else self._last
@@ -263,6 +269,10 @@ class Relay:
 
     def _detach(self) -> None:
         self.client.on_gone = self.client.on_paused = self.client.on_writable = None
+
+
+def _nobody(held: bytes, state: int) -> None:
+    """Whom a relay tells that was left."""
 
 
 class _UntilBetweenEvents:
