@@ -147,6 +147,7 @@ def test_J27_a_disk_that_refuses_the_second_copy_too_breaks_the_journal(
 def test_with_durability_disk_sending_waits_for_the_sync(tmp_path: Path) -> None:
     journal = Rig(tmp_path)
     journal.begin(durable=True)
+    journal.appender.append(kinds.PROGRESS, ended("e0"))
     begin(journal, "e1")
     journal.turn()
     assert journal.told == []

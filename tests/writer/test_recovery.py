@@ -255,6 +255,25 @@ async def test_M5_every_exchange_has_one_end_and_free_money_is_returned(world: A
     assert (again.epoch, again.unapplied) == (3, [])
 
 
+async def test_MONEY_8_a_worker_keeps_what_is_leased_to_fence_it_before_use(world: Any, root: Path) -> None:
+    directory, _ = await crashed(world, root)
+    loop = asyncio.get_running_loop()
+    journal = open_journal(directory)
+    result = await recover(
+        journal,
+        world.store,
+        now_ms=world.NOW,
+        host="host",
+        schedule=loop.call_soon,
+        wake=loop.call_soon_threadsafe,
+        keeps_leases=True,
+    )
+    journal.close()
+    assert sorted(result.leased) == ["alice", "idle"]
+    leased = (await world.store.account("idle")).leases[directory.name].lots
+    assert leased == {world.lots["idle"][0].lot: 5 * USD}
+
+
 async def test_J17_cut_short_at_every_store_call_and_begun_anew_the_end_is_the_same(
     new_world: Any, tmp_path: Path, faulty: Any, killed: Any
 ) -> None:
