@@ -186,7 +186,7 @@ def counted(result: Result, lines: int) -> None:
     result.tables.append(by_function(WHOLE[0], plain.functions, times, lines))
     path = {at: count for at, count in plain.functions.items() if at[0].startswith(callgrind.EXCHANGE_PATH)}
     result.tables.append(by_function(f"compiled exchange path, {WHOLE[0]}", path, times, lines))
-    kinds = [kind for kind in guard.KINDS if kind != guard.INSTRUCTIONS]
+    kinds = [kind for kind in guard.KINDS if kind not in guard.INSTRUCTIONS]
     figures_of = guard.measure()
     result.tables.append(
         Table(

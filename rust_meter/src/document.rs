@@ -160,14 +160,8 @@ struct Item {
 impl Document {
     /// Make ready for the next document.
     pub fn begin(&mut self) {
+        self.names_mut().into_iter().for_each(Vec::clear);
         for text in [
-            &mut self.kind,
-            &mut self.id,
-            &mut self.model,
-            &mut self.tier,
-            &mut self.speed,
-            &mut self.geo,
-            &mut self.status,
             &mut self.scratch,
             &mut self.label,
             &mut self.item.kind,
@@ -192,6 +186,12 @@ impl Document {
         self.target = Target::None;
         self.pairs = None;
         self.count = None;
+    }
+
+    /// Every name a document may state, in the order of `Said`.
+    fn names_mut(&mut self) -> [&mut Vec<u8>; 7] {
+        let Self { kind, id, model, tier, speed, geo, status, .. } = self;
+        [kind, id, model, tier, speed, geo, status]
     }
 
     fn statement(&mut self, target: Target) -> Option<&mut Statement> {

@@ -22,10 +22,8 @@ pub struct Folded<'a> {
     opens: HashMap<&'a [u8], Began<'a>>,
     /// What was said here of exchanges that began elsewhere.
     pub continued: Vec<(&'a [u8], u8, &'a [u8])>,
-    /// Exchanges that ended here; where they began is not told.
-    pub ended: Vec<&'a [u8]>,
-    /// The frames that ended them, in order.
-    pub ends: Vec<Frame<'a>>,
+    /// Exchanges that ended here and the frames that ended them, in order; where they began is not told.
+    pub ends: Vec<(&'a [u8], Frame<'a>)>,
     /// Frames behind the last position known synced.
     pub unsynced: VecDeque<Frame<'a>>,
     /// Where the frames end.
@@ -39,7 +37,6 @@ pub fn fold(mut run: Run<'_>, given_pos: u64, synced_pos: u64) -> Folded<'_> {
     let mut folded = Folded {
         opens: HashMap::new(),
         continued: Vec::new(),
-        ended: Vec::new(),
         ends: Vec::new(),
         unsynced: VecDeque::new(),
         run,
@@ -70,8 +67,7 @@ impl<'a> Folded<'a> {
         self.unsynced.push_back(frame);
         if frame.is_end() {
             self.opens.remove(exchange);
-            self.ended.push(exchange);
-            self.ends.push(frame);
+            self.ends.push((exchange, frame));
         } else if frame.is_beginning() {
             let began = self.opens.entry(exchange).or_insert(Began { pos: frame.pos, payloads: Vec::new() });
             began.note(OPEN, frame.payload);

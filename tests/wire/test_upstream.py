@@ -346,6 +346,14 @@ class Taking:
         self.connection.connection_lost(None)
 
 
+def taking(pool: Pool, room: int) -> tuple[Connection, Taking]:
+    """A connection and its transport."""
+    connection = Connection(pool)
+    transport = Taking(connection, room)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    return connection, transport
+
+
 class Unanswered:
     """Takes no answer."""
 
@@ -356,10 +364,7 @@ class Unanswered:
 
 @on_uvloop
 async def test_H_a_long_body_goes_out_a_slice_a_turn_and_waits_while_the_socket_is_full() -> None:
-    pool = Pool(endpoint(80), asyncio.get_running_loop())
-    connection = Connection(pool)
-    transport = Taking(connection, room=4)
-    connection.connection_made(transport)  # type: ignore[arg-type]
+    connection, transport = taking(Pool(endpoint(80), asyncio.get_running_loop()), room=4)
     body = random.Random(1).randbytes(2**21 + 5)
     connection.send(b"head", body, Unanswered())
     assert max(map(len, transport.written)) <= 2**18
@@ -377,9 +382,7 @@ async def test_H_a_long_body_goes_out_a_slice_a_turn_and_waits_while_the_socket_
 @on_uvloop
 async def test_U25_a_connection_that_has_not_sent_its_whole_body_is_not_used_again() -> None:
     pool = Pool(endpoint(80), asyncio.get_running_loop())
-    connection = Connection(pool)
-    transport = Taking(connection, room=2)
-    connection.connection_made(transport)  # type: ignore[arg-type]
+    connection, transport = taking(pool, room=2)
     connection.send(b"head", bytes(2**21), Unanswered())
     connection.release(True)
     assert connection.closed

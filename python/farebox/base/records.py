@@ -53,10 +53,9 @@ class Debit(NamedTuple):
     takes: tuple[LotAmount, ...]
 
     @classmethod
-    def of(cls, pos: int, settlement: "Settlement") -> "Debit":
+    def of(cls, pos: int, one: "Settlement") -> "Debit":
         """What a settlement takes that stands at `pos`."""
-        made = settlement
-        return cls(pos, made.exchange, made.user, made.wallet, made.amount_pico, made.takes)
+        return cls(pos, one.exchange, one.user, one.wallet, one.amount_pico, one.takes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,8 +179,9 @@ class Leases:
             if found is None:
                 found = self._new(debit.user)
                 found.mistrust()
-            uncovered_pico = max(0, debit.amount_pico - sum(take.amount_pico for take in debit.takes))
-            charge_pico = uncovered_pico + sum(take.amount_pico for take in debit.takes)
+            covered_pico = sum(take.amount_pico for take in debit.takes)
+            uncovered_pico = max(0, debit.amount_pico - covered_pico)
+            charge_pico = covered_pico + uncovered_pico
             unbooked = Unbooked(debit.exchange, debit.wallet, debit.takes, uncovered_pico, charge_pico)
             found.unbooked.append(unbooked)
             self._unapplied.append((debit.pos, found, unbooked))

@@ -140,8 +140,7 @@ class Incoming:
             return data
         connection = self._connection
         connection.body_since_s = connection.now_s()
-        if self.watched.asleep:
-            self.watched.stir()
+        self.watched.stir()
         try:
             return await self._arriving_body(bytes_max)
         finally:
@@ -224,16 +223,14 @@ class Incoming:
         self.bytes_written = len(data)
         transport.write(data)
         self.send = transport.write
-        if self.watched.asleep:
-            self.watched.stir()
+        self.watched.stir()
 
     def write(self, data: bytes) -> None:
         """Send body bytes as they are: chunk-framed by the caller where the stream is chunked."""
         send = self.send
         if send is not None:
             self.bytes_written += len(data)
-            if self.watched.asleep:
-                self.watched.stir()
+            self.watched.stir()
             send(data)
 
     def write_framed(self, data: bytes) -> None:
@@ -285,8 +282,7 @@ class Incoming:
     def _finish(self) -> None:
         self._phase = _DONE
         self._transport = self.send = None
-        if self.watched.asleep:
-            self.watched.stir()
+        self.watched.stir()
         if self._body_bytes:
             self.release_body()
         self._connection.exchange_finished(self)

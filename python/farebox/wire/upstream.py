@@ -123,8 +123,7 @@ class Connection(asyncio.Protocol):
         self._take_whole = take_whole
         self._started_s = self._deadline_last_s = self._pool.loop.time()
         self._stirred = False
-        if self.watched.asleep:
-            self.watched.stir()
+        self.watched.stir()
         if len(body) <= _JOINED_BODY_BYTES_MAX:
             transport.write(head + body)
         elif len(body) <= _SLICE_BYTES:
@@ -191,8 +190,7 @@ class Connection(asyncio.Protocol):
         """Take more from the upstream."""
         if self.transport is not None and not self.closed and not self.transport.is_closing():
             self._stirred = True
-            if self.watched.asleep:
-                self.watched.stir()
+            self.watched.stir()
             self.transport.resume_reading()
 
     # ---- transport callbacks ---------------------------------------------------------------------------
@@ -209,8 +207,7 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         self._stirred = True
-        if self.watched.asleep:
-            self.watched.stir()
+        self.watched.stir()
         receiver = self.receiver
         if receiver is None:
             self.abort()
@@ -425,8 +422,7 @@ class Pool:
             connection.abort()
             return
         connection.idle_since_s = self.loop.time()
-        if connection.watched.asleep:
-            connection.watched.stir()
+        connection.watched.stir()
         self._idle.append(connection)
 
     def connection_closed(self, connection: Connection) -> None:

@@ -66,16 +66,7 @@ impl Document {
     pub fn begin_with(&mut self, said: &Said) {
         self.begin();
         let Said { names, is_finish, is_error, choices, output_bytes, repeat_bytes, flags } = said;
-        let slots = [
-            &mut self.kind,
-            &mut self.id,
-            &mut self.model,
-            &mut self.tier,
-            &mut self.speed,
-            &mut self.geo,
-            &mut self.status,
-        ];
-        for (slot, name) in slots.into_iter().zip(names).filter(|(_, name)| !name.is_empty()) {
+        for (slot, name) in self.names_mut().into_iter().zip(names).filter(|(_, name)| !name.is_empty()) {
             slot.extend_from_slice(name);
         }
         self.is_finish = *is_finish;

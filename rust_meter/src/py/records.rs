@@ -25,10 +25,7 @@ fn decode_run<'py>(
 ) -> PyResult<(Bound<'py, PyList>, usize, u32, u64)> {
     let new_tuple = new_of(&py.get_type::<PyTuple>())?;
     let frames = PyList::empty(py);
-    let give = |frame: Frame<'_>| {
-        let fields = (frame.kind, frame.pos, PyBytes::new(py, frame.payload));
-        frames.append(new_tuple.call1((frame_type, fields))?)
-    };
+    let give = |frame: Frame<'_>| frames.append(frame_of(frame, &new_tuple, frame_type)?);
     let mut run = Run::new(data, journal, before_crc, last_pos);
     let mut before = run;
     let mut left_out = None;
@@ -59,6 +56,31 @@ fn decode_run<'py>(
 /// `__new__` of a built-in type: makes an object of a type derived from it without that type's constructor.
 pub(super) fn new_of<'py>(built_in: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
     built_in.getattr(intern!(built_in.py(), "__new__"))
+}
+
+/// A frame as the named tuple `frame_type`.
+pub(super) fn frame_of<'py>(
+    frame: Frame<'_>,
+    new_tuple: &Bound<'py, PyAny>,
+    frame_type: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let payload = PyBytes::new(new_tuple.py(), frame.payload);
+    new_tuple.call1((frame_type, (frame.kind, frame.pos, payload)))
+}
+
+/// What the lots pay, each as the named tuple `lot_amount`.
+pub(super) fn takes_of<'py, 'a>(
+    settled: &Settled<'a>,
+    new_tuple: &Bound<'py, PyAny>,
+    lot_amount: &Bound<'py, PyAny>,
+    words: &mut Words<'py, 'a>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let mut takes = Vec::with_capacity(settled.takes.len());
+    for (lot, pool, amount_pico) in &settled.takes {
+        let fields = (words.of(Field::Lot, lot), words.of(Field::Pool, pool), amount_pico);
+        takes.push(new_tuple.call1((lot_amount, fields))?);
+    }
+    PyTuple::new(new_tuple.py(), takes)
 }
 
 /// Makes the records of plain settle frames.
@@ -178,7 +200,8 @@ impl<'py> Maker<'py, '_> {
         made.setattr(intern!(py, "input_total"), settled.input_total)?;
         made.setattr(intern!(py, "output_total"), settled.output_tokens())?;
         made.setattr(intern!(py, "amount_pico"), &amount_pico)?;
-        made.setattr(intern!(py, "takes"), self.takes(settled, words)?)?;
+        let takes = takes_of(settled, &self.new_tuple, self.reader.lot_amount.bind(py), words)?;
+        made.setattr(intern!(py, "takes"), takes)?;
         made.setattr(intern!(py, "quarantine"), intern!(py, ""))?;
         made.setattr(intern!(py, "ended_ms"), &ended_ms)?;
         made.setattr(intern!(py, "wire"), payload)?;
@@ -205,15 +228,6 @@ impl<'py> Maker<'py, '_> {
         });
         made.setattr(intern!(py, "ledger_cells"), row)?;
         Ok(made)
-    }
-
-    fn takes<'a>(&self, settled: &Settled<'a>, words: &mut Words<'py, 'a>) -> PyResult<Bound<'py, PyTuple>> {
-        let mut takes = Vec::with_capacity(settled.takes.len());
-        for (lot, pool, amount_pico) in &settled.takes {
-            let fields = (words.of(Field::Lot, lot), words.of(Field::Pool, pool), amount_pico);
-            takes.push(self.new_tuple.call1((self.reader.lot_amount.bind(self.py), fields))?);
-        }
-        PyTuple::new(self.py, takes)
     }
 }
 

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-use super::records::{Field, Words, new_of};
+use super::records::{Field, Words, frame_of, new_of, takes_of};
 use crate::journal::{Frame, Run, SETTLE};
 use crate::settled::Settled;
 use crate::unfinished::fold;
@@ -42,7 +42,7 @@ impl RunFolder {
         let rest = data.get(offset..).unwrap_or_default();
         let folded = fold(Run::new(rest, journal, before_crc, last_pos), given_pos, synced_pos);
         if !opens.is_empty() {
-            for exchange in &folded.ended {
+            for (exchange, _) in &folded.ends {
                 let exchange = PyBytes::new(py, exchange);
                 if opens.contains(&exchange)? {
                     opens.del_item(exchange)?;
@@ -68,7 +68,7 @@ impl RunFolder {
         let maker = Maker { py, new_tuple: new_of(&py.get_type::<PyTuple>())?, folder: self };
         let (finished, unsynced) = (PyList::empty(py), PyList::empty(py));
         let mut words = Words::new(py);
-        for frame in folded.ends {
+        for (_, frame) in folded.ends {
             finished.append(maker.finished(frame, &mut words)?)?;
         }
         for frame in folded.unsynced {
@@ -104,25 +104,20 @@ impl<'py> Maker<'py, '_> {
         settled: &Settled<'a>,
         words: &mut Words<'py, 'a>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let mut takes = Vec::with_capacity(settled.takes.len());
-        for (lot, pool, amount_pico) in &settled.takes {
-            let fields = (words.of(Field::Lot, lot), words.of(Field::Pool, pool), amount_pico);
-            takes.push(self.new_tuple.call1((self.folder.lot_amount.bind(self.py), fields))?);
-        }
+        let takes = takes_of(settled, &self.new_tuple, self.folder.lot_amount.bind(self.py), words)?;
         let fields = (
             pos,
             settled.exchange,
             words.of(Field::User, settled.user),
             words.of(Field::Wallet, settled.wallet),
             settled.amount_pico,
-            PyTuple::new(self.py, takes)?,
+            takes,
         );
         self.new_tuple.call1((self.folder.debit.bind(self.py), fields))
     }
 
     fn frame(&self, frame: Frame<'_>) -> PyResult<Bound<'py, PyAny>> {
-        let fields = (frame.kind, frame.pos, PyBytes::new(self.py, frame.payload));
-        self.new_tuple.call1((self.folder.frame.bind(self.py), fields))
+        frame_of(frame, &self.new_tuple, self.folder.frame.bind(self.py))
     }
 }
 
