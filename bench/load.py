@@ -88,7 +88,12 @@ class Load:
             await self._run_closed()
         self.is_over = True
         self._look_for_end()
-        await asyncio.wait_for(self.done, FINISH_S)
+        try:
+            await asyncio.wait_for(self.done, FINISH_S)
+        except TimeoutError:
+            left = f"{self.running} asked, {len(self.waiting)} waiting on {self.connections} connections"
+            self.errors += self.running + len(self.waiting)
+            self.error_text = self.error_text or f"not ended {FINISH_S:g} s after the last was due: {left}"
         for connection in self.idle:
             connection.close()
 
