@@ -404,8 +404,11 @@ def encode_frames(
     synced_pos: int,
     before_crc: int,
 ) -> tuple[bytes, int]:
-    """Journal frames of records (kind, payload, ...) at positions that follow each other, and the CRC of the
+    """Journal frames of records (kind, record, ...) at positions that follow each other, and the CRC of the
     last."""
+
+def unpack(payload: bytes) -> bytes:
+    """The record of a frame that is not about prices; one that was never packed comes back as it is."""
 
 def decode_run(
     frame_type: type[_Record],
@@ -417,7 +420,7 @@ def decode_run(
     sequence: int,
     only_ends: bool,
 ) -> tuple[list[_Record], int, int, int]:
-    """The frames of `journal` (kind, position, payload; made as the named tuple `frame_type`) that follow
+    """The frames of `journal` (kind, position, record; made as the named tuple `frame_type`) that follow
     each other without a gap from the start of `data`, behind the frame with that CRC and position; where they
     end, and CRC and position of the last.
 

@@ -1,6 +1,10 @@
 //! Frames of the journal, to bytes and back: the layout is defined in `farebox/journal/frames.py`.
 
+use std::borrow::Cow;
+
 use flate2::Crc;
+
+use crate::packed::{push_packed, unpack};
 
 /// Bytes before each payload.
 pub const OVERHEAD_BYTES: usize = 37;
@@ -21,21 +25,29 @@ pub fn push_frame(
     kind: u8,
     pos: u64,
     before_crc: u32,
-    payload: &[u8],
+    record: &[u8],
 ) -> Option<u32> {
     let start = out.len();
-    out.extend_from_slice(&u32::try_from(payload.len()).ok()?.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
     out.push(kind);
     out.extend_from_slice(&place.journal.to_le_bytes());
     out.extend_from_slice(&pos.to_le_bytes());
     out.extend_from_slice(&place.synced_pos.to_le_bytes());
     out.extend_from_slice(&before_crc.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    if kind == PRICES {
+        out.extend_from_slice(record);
+    } else {
+        push_packed(out, record);
+    }
+    let (head, payload) = out.get_mut(start..)?.split_first_chunk_mut::<OVERHEAD_BYTES>()?;
+    let (fields, own_crc) = head.split_last_chunk_mut::<4>()?;
+    *fields.first_chunk_mut::<4>()? = u32::try_from(payload.len()).ok()?.to_le_bytes();
     let mut checked = Crc::new();
-    checked.update(out.get(start..)?);
+    checked.update(fields);
     checked.update(payload);
     let crc = checked.sum();
-    out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(payload);
+    *own_crc = crc.to_le_bytes();
     Some(crc)
 }
 
@@ -46,10 +58,12 @@ pub struct Frame<'a> {
     pub kind: u8,
     /// Its position.
     pub pos: u64,
-    /// What it says.
+    /// Its record, packed unless it is about prices.
     pub payload: &'a [u8],
 }
 
+/// A price book.
+pub const PRICES: u8 = 1;
 /// An exchange begins.
 pub const OPEN: u8 = 2;
 /// Its first byte leaves.
@@ -72,6 +86,11 @@ impl<'a> Frame<'a> {
     /// Whether it ends an exchange.
     pub fn is_end(&self) -> bool {
         matches!(self.kind, SETTLE | VOID)
+    }
+
+    /// What it says.
+    pub fn record(&self) -> Cow<'a, [u8]> {
+        if self.kind == PRICES { Cow::Borrowed(self.payload) } else { unpack(self.payload) }
     }
 
     /// The exchange that a payload begins with (`exchange_of` in Python); `None`: it names none.

@@ -80,6 +80,7 @@ pub mod head;
 pub mod head_facts;
 pub mod journal;
 pub mod money;
+pub mod packed;
 pub mod price;
 pub mod request;
 pub mod scan;

@@ -8,7 +8,7 @@ from farebox.base.ids import new_journal_id
 from farebox.journal.appender import Appender
 from farebox.journal.check import cut_tail
 from farebox.journal.files import Files
-from farebox.journal.frames import Frame
+from farebox.journal.frames import Frame, encode
 from farebox.journal.recovery import JournalScan, scan
 from farebox.journal.sync import SyncThread
 
@@ -21,6 +21,11 @@ def opened(exchange: str, hold: int = 5) -> bytes:
 def ended(exchange: str, filler: str = "") -> bytes:
     """A payload that begins like a settle or void record; the journal looks no further."""
     return b'["%s","alice","%s"]' % (exchange.encode(), filler.encode())
+
+
+def frame_bytes(*records: Frame) -> int:
+    """How many bytes the frames of records take in a segment."""
+    return len(encode(((one.kind, one.pos, one.payload) for one in records), 0, 0, 0)[0])
 
 
 class Rig:

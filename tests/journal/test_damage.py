@@ -17,7 +17,7 @@ from farebox.journal import scan
 from farebox.journal.frames import Frame, encode
 from farebox.journal.segments import HEADER_BYTES, number_of
 from journal.fault_files import FaultFiles, disk_error
-from journal.rig import Rig, ended, records
+from journal.rig import Rig, ended, frame_bytes, records
 
 
 @pytest.fixture
@@ -48,9 +48,7 @@ def test_J18_J03_truncated_anywhere_the_rest_is_a_prefix(rig: Rig) -> None:
         assert found == whole[: len(found)]
         starts.add(len(found))
         cut = scan(rig.directory).cut
-        at_frame_end = length in {
-            HEADER_BYTES + sum(37 + len(one.payload) for one in whole[:n]) for n in range(4)
-        }
+        at_frame_end = length in {HEADER_BYTES + frame_bytes(*whole[:n]) for n in range(4)}
         assert (cut is None) == at_frame_end
     assert starts == {0, 1, 2}
 
@@ -89,7 +87,7 @@ def test_J19_sectors_of_the_last_turn_in_any_state(rig: Rig) -> None:
     rig.stop()
     whole, path = rig.records(), rig.segment(1)
     data = path.read_bytes()
-    start = HEADER_BYTES + sum(37 + len(one.payload) for one in whole[:2])
+    start = HEADER_BYTES + frame_bytes(*whole[:2])
     for sector in range(start // 512, len(data) // 512 + 1):
         begin, end = max(start, sector * 512), min(len(data), sector * 512 + 512)
         for filler in (b"\0", b"\xff", data[begin - 512 : begin - 511]):
@@ -106,7 +104,7 @@ def test_J20_a_flip_in_every_byte_of_a_synced_journal_is_refused_or_harmless(
     rig.stop()
     whole, path = rig.records(), rig.segment(1)
     data = path.read_bytes()
-    last = len(data) - 37 - len(whole[3].payload)
+    last = len(data) - frame_bytes(whole[3])
     for index in range(len(data)):
         path.write_bytes(data[:index] + bytes([data[index] ^ 0x10]) + data[index + 1 :])
         if index < last:
@@ -153,7 +151,7 @@ def test_J21_noise_behind_the_tail_is_never_a_record(rig: Rig, tmp_path: Path, n
         "zeros": bytes(4096),
         "old": data[HEADER_BYTES:],
         "foreign": other.segment(1).read_bytes()[HEADER_BYTES:],
-        "copy": data[-37 - len(whole[2].payload) :],
+        "copy": data[-frame_bytes(whole[2]) :],
         "text": b"GET / HTTP/1.1\r\n" * 9,
     }
     path.write_bytes(data + tails[noise])
@@ -205,7 +203,7 @@ def test_J22_a_segment_of_another_journal_is_refused(segments: Rig, tmp_path: Pa
 def test_J22_a_synced_segment_cut_at_a_frame_is_refused(segments: Rig) -> None:
     first = [one for one in segments.records() if one.payload]
     path = segments.segment(1)
-    path.write_bytes(path.read_bytes()[: HEADER_BYTES + 37 + len(first[0].payload)])
+    path.write_bytes(path.read_bytes()[: HEADER_BYTES + frame_bytes(first[0])])
     with pytest.raises(JournalDamagedError, match="up to the next segment"):
         segments.records()
 

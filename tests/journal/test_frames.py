@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox._meter import decode_run, encode_frames
+from farebox._meter import decode_run, encode_frames, unpack
 from farebox.base import frames as kinds
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
@@ -46,12 +46,17 @@ def test_a_frame_comes_back(payload: bytes, pos: int, synced: int, before: int) 
     st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=99)), max_size=5), st.integers(0, 2**32 - 1)
 )
 def test_frames_are_written_as_the_layout_says(records: list[tuple[int, bytes]], before: int) -> None:
-    expected, crc = b"", before
-    for pos, (kind, payload) in enumerate(records, start=7):
-        head = struct.pack("<IBQQQI", len(payload), kind, J, pos, 3, crc)
+    data, last_crc = encode_frames(records, J, 7, 3, before)
+    crc = before
+    for pos, (kind, record) in enumerate(records, start=7):
+        (length,) = struct.unpack_from("<I", data)
+        payload = data[OVERHEAD_BYTES : OVERHEAD_BYTES + length]
+        head = struct.pack("<IBQQQI", length, kind, J, pos, 3, crc)
         crc = zlib.crc32(payload, zlib.crc32(head))
-        expected += head + struct.pack("<I", crc) + payload
-    assert encode_frames(records, J, 7, 3, before) == (expected, crc)
+        assert data[:OVERHEAD_BYTES] == head + struct.pack("<I", crc)
+        assert record == (payload if kind == kinds.PRICES else unpack(payload))
+        data = data[OVERHEAD_BYTES + length :]
+    assert (data, last_crc) == (b"", crc)
 
 
 @given(st.lists(st.binary(max_size=20), max_size=4), st.integers(0, 400))
@@ -61,6 +66,42 @@ def test_whole_frames_are_told_from_a_part(payloads: list[bytes], written: int) 
     ends = [sum(OVERHEAD_BYTES + len(one) for one in payloads[: count + 1]) for count in range(len(payloads))]
     whole = sum(end <= written for end in ends)
     assert whole_part(data, written, 9) == (whole, [0, *ends][whole], [9, *crcs][whole])
+
+
+SETTLED = (
+    b'["e1","u","openhands","5e","m","chat",1,"1","exact",[],{"input":12,"output":5},{},12,"",65,'
+    b'[["l","creditsNew",65]],"","ok",200,"up","m","r",false,1,2,3,'
+    rb'"{\"prompt_tokens\":12,\"completion_tokens\":5,\"total_tokens\":17}",false]'
+)
+
+
+def frame_as_it_was(kind: int, payload: bytes, pos: int, before: int) -> tuple[bytes, int]:
+    """A frame as it was written before records were packed."""
+    head = struct.pack("<IBQQQI", len(payload), kind, J, pos, 3, before)
+    crc = zlib.crc32(payload, zlib.crc32(head))
+    return head + struct.pack("<I", crc) + payload, crc
+
+
+def test_a_record_takes_half_its_bytes_and_its_exchange_stands_in_clear() -> None:
+    data = frame(SETTLED)
+    assert len(data) - OVERHEAD_BYTES < len(SETTLED) / 2
+    assert data[OVERHEAD_BYTES:].startswith(b'["e1"')
+    assert decode(data, 0, J) == Read(
+        Frame(kinds.SETTLE, 7, SETTLED), 3, 9, zlib.crc32(data[37:], zlib.crc32(data[:33])), len(data)
+    )
+
+
+def test_a_journal_from_before_records_were_packed_is_read() -> None:
+    opened, crc = frame_as_it_was(kinds.OPEN_SENT, b'["e1","u",false,1]', 8, 9)
+    settled, _ = frame_as_it_was(kinds.SETTLE, SETTLED, 9, crc)
+    check_run(opened + settled)
+    frames, *_ = decode_run(Frame, opened + settled, J, 9, 7, {}, 4, False)
+    assert [one.payload for one in frames] == [b'["e1","u",false,1]', SETTLED]
+
+
+def test_prices_stand_as_they_are() -> None:
+    book = b'[1,{"a":[1,false,2]}]'
+    assert frame(book, kind=kinds.PRICES)[OVERHEAD_BYTES:] == book
 
 
 def test_overhead_is_small() -> None:

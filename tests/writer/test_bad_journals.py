@@ -55,7 +55,7 @@ async def filled(world: Any, root: Path, user: str, count: int = 30) -> Path:
 @pytest.fixture
 async def bad(world: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The journal that each test spoils; a good one stands beside it."""
-    monkeypatch.setattr(limits, "segment_bytes_max", 4096)
+    monkeypatch.setattr(limits, "segment_bytes_max", 2048)
     await filled(world, root, "bob")
     directory = await filled(world, root, "alice")
     assert len(segments(directory)) > 4

@@ -269,7 +269,7 @@ async def test_hole_57_an_operator_who_decides_meanwhile_raises_no_alarm(
 @pytest.fixture
 async def many_segments(world: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A journal of several segments, all of it booked and none of it removed."""
-    monkeypatch.setattr(limits, "segment_bytes_max", 4096)
+    monkeypatch.setattr(limits, "segment_bytes_max", 2048)
     journal = await world.journal(root)
     await world.user("alice", 10)
     await world.lease("alice", 8, journal=journal.id)

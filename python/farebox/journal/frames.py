@@ -1,7 +1,8 @@
 """One frame of the journal, to bytes (by the compiled module) and back (MONEY section 7). Pure.
 
 Layout, little-endian: payload length u32, kind u8, journal u64, pos u64, synced_pos u64, CRC of the frame
-before u32, own CRC-32 u32 over all of that and the payload, payload. 37 bytes around each payload.
+before u32, own CRC-32 u32 over all of that and the payload, payload. 37 bytes around each payload. A payload
+is its record; unless it is about prices, packed: usual words are one byte each (rust_meter/src/packed.rs).
 
 Each frame checks out by itself, so valid frames can be found behind a damaged one; the CRC of the frame
 before ties it to its place, so that old content of a disk is never read as a record.
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from farebox._meter import encode_frames
+from farebox._meter import encode_frames, unpack
 from farebox.base import frames as kinds
 from farebox.base import limits
 from farebox.base.errors import InvariantBrokenError
@@ -25,7 +26,7 @@ OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
 
 
 class Frame(NamedTuple):
-    """A record with its position."""
+    """A record with its position; `payload` is the record, not packed."""
 
     kind: int
     pos: int
@@ -95,7 +96,8 @@ def decode(data: bytes, offset: int, journal: int) -> Read | Broken:
     (crc,) = _CRC.unpack_from(data, start - _CRC.size)
     if crc32(payload, crc32(data[offset : start - _CRC.size])) != crc:
         return Broken("the frame's checksum is wrong")
-    return Read(Frame(kind, pos, payload), synced_pos, before_crc, crc, end)
+    record = payload if kind == kinds.PRICES else unpack(payload)
+    return Read(Frame(kind, pos, record), synced_pos, before_crc, crc, end)
 
 
 def frames_in(data: bytes, journal: int) -> Iterator[Frame]:

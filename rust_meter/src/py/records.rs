@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::journal::{Frame, Run};
+use crate::packed::unpack;
 use crate::settled::{Settled, Sums, lots_text};
 
 /// Frames that follow each other without a gap, and which exchanges they open and end.
@@ -53,6 +54,13 @@ fn decode_run<'py>(
     Ok((frames, data.len().saturating_sub(run.rest().len()), run.crc, run.pos))
 }
 
+/// The record of a frame's payload.
+#[pyfunction]
+#[pyo3(name = "unpack")]
+fn unpacked<'py>(py: Python<'py>, payload: &[u8]) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &unpack(payload))
+}
+
 /// `__new__` of a built-in type: makes an object of a type derived from it without that type's constructor.
 pub(super) fn new_of<'py>(built_in: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
     built_in.getattr(intern!(built_in.py(), "__new__"))
@@ -64,16 +72,16 @@ pub(super) fn frame_of<'py>(
     new_tuple: &Bound<'py, PyAny>,
     frame_type: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let payload = PyBytes::new(new_tuple.py(), frame.payload);
-    new_tuple.call1((frame_type, (frame.kind, frame.pos, payload)))
+    let record = PyBytes::new(new_tuple.py(), &frame.record());
+    new_tuple.call1((frame_type, (frame.kind, frame.pos, record)))
 }
 
 /// What the lots pay, each as the named tuple `lot_amount`.
-pub(super) fn takes_of<'py, 'a>(
-    settled: &Settled<'a>,
+pub(super) fn takes_of<'py>(
+    settled: &Settled<'_>,
     new_tuple: &Bound<'py, PyAny>,
     lot_amount: &Bound<'py, PyAny>,
-    words: &mut Words<'py, 'a>,
+    words: &mut Words<'py>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let mut takes = Vec::with_capacity(settled.takes.len());
     for (lot, pool, amount_pico) in &settled.takes {
@@ -144,28 +152,37 @@ pub(super) enum Field {
 const FIELDS: usize = 5;
 
 /// Strings that many records have in common, made once.
-pub(super) struct Words<'py, 'a> {
+pub(super) struct Words<'py> {
     py: Python<'py>,
-    last: [Option<(&'a str, Bound<'py, PyString>)>; FIELDS],
-    known: HashMap<&'a str, Bound<'py, PyString>>,
+    last: [Option<Bound<'py, PyString>>; FIELDS],
+    known: HashMap<Box<str>, Bound<'py, PyString>>,
 }
 
-impl<'py, 'a> Words<'py, 'a> {
+impl<'py> Words<'py> {
     pub(super) fn new(py: Python<'py>) -> Self {
         Self { py, last: [const { None }; FIELDS], known: HashMap::new() }
     }
 
-    pub(super) fn of(&mut self, field: Field, text: &'a str) -> Bound<'py, PyString> {
-        match self.last.get(field as usize) {
-            Some(Some((last, word))) if *last == text => word.clone(),
-            _ => {
-                let word = self.known.entry(text).or_insert_with(|| PyString::new(self.py, text)).clone();
-                if let Some(last) = self.last.get_mut(field as usize) {
-                    *last = Some((text, word.clone()));
-                }
-                word
-            }
+    pub(super) fn of(&mut self, field: Field, text: &str) -> Bound<'py, PyString> {
+        if let Some(Some(last)) = self.last.get(field as usize)
+            && last.to_str().is_ok_and(|last| last == text)
+        {
+            return last.clone();
         }
+        let word = self.known(text);
+        if let Some(last) = self.last.get_mut(field as usize) {
+            *last = Some(word.clone());
+        }
+        word
+    }
+
+    fn known(&mut self, text: &str) -> Bound<'py, PyString> {
+        if let Some(word) = self.known.get(text) {
+            return word.clone();
+        }
+        let word = PyString::new(self.py, text);
+        self.known.insert(text.into(), word.clone());
+        word
     }
 }
 
@@ -178,12 +195,12 @@ struct Maker<'py, 'a> {
 
 impl<'py> Maker<'py, '_> {
     /// A settlement with the fields that booking asks for; `Settlement` reads the others when asked.
-    fn settlement<'a>(
+    fn settlement(
         &self,
-        settled: &Settled<'a>,
+        settled: &Settled<'_>,
         payload: &Bound<'py, PyBytes>,
-        text: &'a str,
-        words: &mut Words<'py, 'a>,
+        text: &str,
+        words: &mut Words<'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py;
         let made = self.new_settlement.call1((self.reader.settlement.bind(py),))?;
@@ -277,5 +294,6 @@ pub fn add_records(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SettlementReader>()?;
     module.add_class::<PlainUsage>()?;
     module.add_function(wrap_pyfunction!(add_up, module)?)?;
+    module.add_function(wrap_pyfunction!(unpacked, module)?)?;
     module.add_function(wrap_pyfunction!(decode_run, module)?)
 }

@@ -5,6 +5,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::records::{Field, Words, frame_of, new_of, takes_of};
 use crate::journal::{Frame, Run, SETTLE};
+use crate::packed::unpack;
 use crate::settled::Settled;
 use crate::unfinished::fold;
 
@@ -51,7 +52,7 @@ impl RunFolder {
         }
         for (exchange, kind, payload) in &folded.continued {
             if let Some(payloads) = opens.get_item(PyBytes::new(py, exchange))? {
-                payloads.set_item(kind, PyBytes::new(py, payload))?;
+                payloads.set_item(kind, PyBytes::new(py, &unpack(payload)))?;
             }
         }
         for (exchange, began) in folded.opens() {
@@ -61,7 +62,7 @@ impl RunFolder {
                 None => PyDict::new(py).into_any(),
             };
             for (kind, payload) in &began.payloads {
-                payloads.set_item(kind, PyBytes::new(py, payload))?;
+                payloads.set_item(kind, PyBytes::new(py, &unpack(payload)))?;
             }
             opens.set_item(exchange, payloads)?;
         }
@@ -88,22 +89,16 @@ struct Maker<'py, 'a> {
 
 impl<'py> Maker<'py, '_> {
     /// The debit of a settle frame in the plain form; any other frame as it is.
-    fn finished<'a>(&self, frame: Frame<'a>, words: &mut Words<'py, 'a>) -> PyResult<Bound<'py, PyAny>> {
-        let text = Some(frame.payload)
-            .filter(|_| frame.kind == SETTLE)
-            .and_then(|payload| std::str::from_utf8(payload).ok());
+    fn finished(&self, frame: Frame<'_>, words: &mut Words<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let record = frame.record();
+        let text = std::str::from_utf8(&record).ok().filter(|_| frame.kind == SETTLE);
         match text.and_then(Settled::read) {
             Some(settled) => self.debit(frame.pos, &settled, words),
             None => self.frame(frame),
         }
     }
 
-    fn debit<'a>(
-        &self,
-        pos: u64,
-        settled: &Settled<'a>,
-        words: &mut Words<'py, 'a>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn debit(&self, pos: u64, settled: &Settled<'_>, words: &mut Words<'py>) -> PyResult<Bound<'py, PyAny>> {
         let takes = takes_of(settled, &self.new_tuple, self.folder.lot_amount.bind(self.py), words)?;
         let fields = (
             pos,
