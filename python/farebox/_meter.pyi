@@ -408,7 +408,7 @@ def encode_frames(
     last."""
 
 def unpack(payload: bytes) -> bytes:
-    """The record of a frame that is not about prices; one that was never packed comes back as it is."""
+    """The record of a settle frame's payload; one that was never packed comes back as it is."""
 
 def decode_run(
     frame_type: type[_Record],

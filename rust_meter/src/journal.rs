@@ -35,10 +35,10 @@ pub fn push_frame(
     out.extend_from_slice(&place.synced_pos.to_le_bytes());
     out.extend_from_slice(&before_crc.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    if kind == PRICES {
-        out.extend_from_slice(record);
-    } else {
+    if kind == SETTLE {
         push_packed(out, record);
+    } else {
+        out.extend_from_slice(record);
     }
     let (head, payload) = out.get_mut(start..)?.split_first_chunk_mut::<OVERHEAD_BYTES>()?;
     let (fields, own_crc) = head.split_last_chunk_mut::<4>()?;
@@ -58,12 +58,10 @@ pub struct Frame<'a> {
     pub kind: u8,
     /// Its position.
     pub pos: u64,
-    /// Its record, packed unless it is about prices.
+    /// Its record; a settle record is packed.
     pub payload: &'a [u8],
 }
 
-/// A price book.
-pub const PRICES: u8 = 1;
 /// An exchange begins.
 pub const OPEN: u8 = 2;
 /// Its first byte leaves.
@@ -90,7 +88,7 @@ impl<'a> Frame<'a> {
 
     /// What it says.
     pub fn record(&self) -> Cow<'a, [u8]> {
-        if self.kind == PRICES { Cow::Borrowed(self.payload) } else { unpack(self.payload) }
+        if self.kind == SETTLE { unpack(self.payload) } else { Cow::Borrowed(self.payload) }
     }
 
     /// The exchange that a payload begins with (`exchange_of` in Python); `None`: it names none.

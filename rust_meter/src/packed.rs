@@ -1,4 +1,4 @@
-//! Journal records in fewer bytes: what nearly every one of them says stands there as one byte.
+//! Settle records of the journal in fewer bytes: what nearly every one says stands there as one byte.
 //!
 //! A record is a JSON array. JSON has no control characters and UTF-8 no byte from 0xF8 on, so these bytes are
 //! free to stand for `WORDS`. What is no word stands as it is, and so does everything up to the end of the first

@@ -54,7 +54,7 @@ def test_frames_are_written_as_the_layout_says(records: list[tuple[int, bytes]],
         head = struct.pack("<IBQQQI", length, kind, J, pos, 3, crc)
         crc = zlib.crc32(payload, zlib.crc32(head))
         assert data[:OVERHEAD_BYTES] == head + struct.pack("<I", crc)
-        assert record == (payload if kind == kinds.PRICES else unpack(payload))
+        assert record == (unpack(payload) if kind == kinds.SETTLE else payload)
         data = data[OVERHEAD_BYTES + length :]
     assert (data, last_crc) == (b"", crc)
 
@@ -99,9 +99,11 @@ def test_a_journal_from_before_records_were_packed_is_read() -> None:
     assert [one.payload for one in frames] == [b'["e1","u",false,1]', SETTLED]
 
 
-def test_prices_stand_as_they_are() -> None:
-    book = b'[1,{"a":[1,false,2]}]'
-    assert frame(book, kind=kinds.PRICES)[OVERHEAD_BYTES:] == book
+@pytest.mark.parametrize("kind", sorted(set(kinds.NAMES) - {kinds.SETTLE}))
+def test_only_settle_records_are_packed(kind: int) -> None:
+    record = b'["e1",false,{},false]'
+    assert frame(record, kind=kind)[OVERHEAD_BYTES:] == record
+    assert frame(record)[OVERHEAD_BYTES:] != record
 
 
 def test_overhead_is_small() -> None:

@@ -2,7 +2,7 @@
 
 Layout, little-endian: payload length u32, kind u8, journal u64, pos u64, synced_pos u64, CRC of the frame
 before u32, own CRC-32 u32 over all of that and the payload, payload. 37 bytes around each payload. A payload
-is its record; unless it is about prices, packed: usual words are one byte each (rust_meter/src/packed.rs).
+is its record; that of a settle frame is packed: usual words are one byte each (rust_meter/src/packed.rs).
 
 Each frame checks out by itself, so valid frames can be found behind a damaged one; the CRC of the frame
 before ties it to its place, so that old content of a disk is never read as a record.
@@ -96,7 +96,7 @@ def decode(data: bytes, offset: int, journal: int) -> Read | Broken:
     (crc,) = _CRC.unpack_from(data, start - _CRC.size)
     if crc32(payload, crc32(data[offset : start - _CRC.size])) != crc:
         return Broken("the frame's checksum is wrong")
-    record = payload if kind == kinds.PRICES else unpack(payload)
+    record = unpack(payload) if kind == kinds.SETTLE else payload
     return Read(Frame(kind, pos, record), synced_pos, before_crc, crc, end)
 
 

@@ -5,7 +5,6 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::records::{Field, Words, frame_of, new_of, takes_of};
 use crate::journal::{Frame, Run, SETTLE};
-use crate::packed::unpack;
 use crate::settled::Settled;
 use crate::unfinished::fold;
 
@@ -52,7 +51,7 @@ impl RunFolder {
         }
         for (exchange, kind, payload) in &folded.continued {
             if let Some(payloads) = opens.get_item(PyBytes::new(py, exchange))? {
-                payloads.set_item(kind, PyBytes::new(py, &unpack(payload)))?;
+                payloads.set_item(kind, PyBytes::new(py, payload))?;
             }
         }
         for (exchange, began) in folded.opens() {
@@ -62,7 +61,7 @@ impl RunFolder {
                 None => PyDict::new(py).into_any(),
             };
             for (kind, payload) in &began.payloads {
-                payloads.set_item(kind, PyBytes::new(py, &unpack(payload)))?;
+                payloads.set_item(kind, PyBytes::new(py, payload))?;
             }
             opens.set_item(exchange, payloads)?;
         }
