@@ -44,6 +44,7 @@ __all__ = [
     "plain_charge",
     "request_lines",
     "scan",
+    "unpack",
     "whole_answer",
 ]
 
