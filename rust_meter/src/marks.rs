@@ -51,6 +51,30 @@ pub fn first(marks: u32) -> usize {
     usize::try_from(marks.trailing_zeros()).unwrap_or(BLOCK_BYTES)
 }
 
+/// Append `text`, stopping at marked bytes only: `replace` is given the text from there on, may append what is to
+/// stand for its beginning, and says how many bytes those are. The rest stands as it is. A space is never marked.
+pub fn push_replaced(
+    out: &mut Vec<u8>,
+    text: &[u8],
+    is_marked: impl Fn(u8) -> bool,
+    replace: impl Fn(&mut Vec<u8>, &[u8]) -> usize,
+) {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut marked = marks(&block_of(rest, b' '), &is_marked);
+        let mut done = 0;
+        while marked != 0 {
+            let at = first(marked);
+            out.extend_from_slice(rest.get(done..at).unwrap_or_default());
+            done = at.saturating_add(replace(out, rest.get(at..).unwrap_or_default()));
+            marked = from(marked, done.max(at.saturating_add(1)));
+        }
+        let end = rest.len().min(BLOCK_BYTES).max(done);
+        out.extend_from_slice(rest.get(done..end).unwrap_or_default());
+        rest = rest.get(end..).unwrap_or_default();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     //! Marks say what looking at each byte says.

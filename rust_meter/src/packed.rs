@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 
 use memchr::memchr;
 
-use crate::marks::{BLOCK_BYTES, block_of, first, from, marks};
+use crate::marks::push_replaced;
 
 /// Each begins with a comma, so that only commas are looked at. The i-th is written as `code(i)`.
 const WORDS: [&str; 38] = [
@@ -114,7 +114,7 @@ fn place(beginning: &[u8]) -> Option<usize> {
     Some(usize::from(mixed) % PLACES_COUNT)
 }
 
-/// How a byte of a record that is a comma or free begins: the code, and how many bytes that stands for.
+/// The code of the longest word that some bytes begin with, and its length.
 fn coded(rest: &[u8]) -> Option<(u8, usize)> {
     let words = PLACES.get(place(rest)?)?;
     words.iter().find(|(_, word)| rest.starts_with(word)).map(|(code, word)| (*code, word.len()))
@@ -128,62 +128,41 @@ fn name_bytes(record: &[u8]) -> usize {
 
 /// Append a record, packed.
 pub fn push_packed(out: &mut Vec<u8>, record: &[u8]) {
-    let (name, mut rest) = record.split_at_checked(name_bytes(record)).unwrap_or((record, &[]));
+    let (name, rest) = record.split_at_checked(name_bytes(record)).unwrap_or((record, &[]));
     out.extend_from_slice(name);
-    while !rest.is_empty() {
-        let mut stops = marks(&block_of(rest, b' '), |byte| (byte == b',') | is_free(byte));
-        let mut done = 0;
-        while stops != 0 {
-            let at = first(stops);
-            let here = rest.get(at..).unwrap_or_default();
-            let literal = here.first().copied().filter(|byte| is_free(*byte));
-            let Some((code, bytes)) = literal.map(|_| (LITERAL, 0)).or_else(|| coded(here)) else {
-                stops = from(stops, at.saturating_add(1));
-                continue;
-            };
-            out.extend_from_slice(rest.get(done..at).unwrap_or_default());
-            out.push(code);
-            done = at.saturating_add(bytes);
-            stops = from(stops, done.max(at.saturating_add(1)));
-        }
-        let end = rest.len().min(BLOCK_BYTES).max(done);
-        out.extend_from_slice(rest.get(done..end).unwrap_or_default());
-        rest = rest.get(end..).unwrap_or_default();
-    }
+    push_replaced(
+        out,
+        rest,
+        |byte| (byte == b',') | is_free(byte),
+        |out, here| {
+            let literal = here.first().filter(|byte| is_free(**byte)).map(|_| (LITERAL, 0));
+            literal.or_else(|| coded(here)).map_or(0, |(code, bytes)| {
+                out.push(code);
+                bytes
+            })
+        },
+    );
 }
 
 /// The record that was packed. What is no code stands as it is, for the record's reader to refuse.
 pub fn unpack(packed: &[u8]) -> Cow<'_, [u8]> {
-    let (name, mut rest) = packed.split_at_checked(name_bytes(packed)).unwrap_or((packed, &[]));
+    let (name, rest) = packed.split_at_checked(name_bytes(packed)).unwrap_or((packed, &[]));
     if !rest.iter().any(|byte| is_free(*byte)) {
         return Cow::Borrowed(packed);
     }
     let mut out = Vec::with_capacity(packed.len().saturating_mul(2));
     out.extend_from_slice(name);
-    while !rest.is_empty() {
-        let mut stops = marks(&block_of(rest, b' '), is_free);
-        let mut done = 0;
-        while stops != 0 {
-            let at = first(stops);
-            let here = rest.get(at..).unwrap_or_default();
-            out.extend_from_slice(rest.get(done..at).unwrap_or_default());
-            done = at.saturating_add(match here {
-                [LITERAL, byte, ..] => {
-                    out.push(*byte);
-                    2
-                }
-                [code, ..] => {
-                    out.extend_from_slice(word(*code).unwrap_or(&[*code]));
-                    1
-                }
-                [] => 0,
-            });
-            stops = from(stops, done);
+    push_replaced(&mut out, rest, is_free, |out, here| match here {
+        [LITERAL, byte, ..] => {
+            out.push(*byte);
+            2
         }
-        let end = rest.len().min(BLOCK_BYTES).max(done);
-        out.extend_from_slice(rest.get(done..end).unwrap_or_default());
-        rest = rest.get(end..).unwrap_or_default();
-    }
+        [code, ..] => word(*code).map_or(0, |word| {
+            out.extend_from_slice(word);
+            1
+        }),
+        [] => 0,
+    });
     Cow::Owned(out)
 }
 

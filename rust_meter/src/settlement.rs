@@ -3,7 +3,7 @@
 //! A record is the JSON array of `farebox.base.records.Settlement`, field by field; Python's `encode` is the
 //! reference, and a property test holds both equal. Nothing is decided here.
 
-use crate::marks::{BLOCK_BYTES, block_of, first, from, is_escaped, marks};
+use crate::marks::{is_escaped, push_replaced};
 use crate::money::{push_integer, push_pico};
 use crate::normal::Counts;
 
@@ -161,27 +161,19 @@ impl Array {
     fn text(&mut self, text: &str) {
         self.separate();
         let out = &mut self.0;
-        let mut rest = text.as_bytes();
-        out.reserve(rest.len().saturating_add(rest.len() / 4).saturating_add(2));
+        out.reserve(text.len().saturating_add(text.len() / 4).saturating_add(2));
         out.push(b'"');
-        while !rest.is_empty() {
-            let mut escaped = marks(&block_of(rest, b' '), is_escaped);
-            let (block, behind) = rest.split_at(rest.len().min(BLOCK_BYTES));
-            let mut done = 0;
-            while escaped != 0 {
-                let at = first(escaped);
-                out.extend_from_slice(block.get(done..at).unwrap_or_default());
-                match block.get(at) {
-                    Some(byte @ (b'"' | b'\\')) => out.extend_from_slice(&[b'\\', *byte]),
-                    Some(byte) => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                    None => {}
-                }
-                done = at.saturating_add(1);
-                escaped = from(escaped, done);
+        push_replaced(out, text.as_bytes(), is_escaped, |out, here| match here.first() {
+            Some(b'"' | b'\\') => {
+                out.push(b'\\');
+                0
             }
-            out.extend_from_slice(block.get(done..).unwrap_or_default());
-            rest = behind;
-        }
+            Some(byte) => {
+                out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+                1
+            }
+            None => 0,
+        });
         out.push(b'"');
     }
 
