@@ -153,7 +153,7 @@ def silent_streams(run: Run) -> None:
 
 def two_workers(run: Run) -> None:
     """One worker, then two."""
-    found, gains = workers.measure(run.rig, run.rounds, 1.0 if run.quick else 2.0)
+    found, gains = workers.measure(run.rig, 2 * run.rounds, 1.0 if run.quick else 2.0)
     run.result.cells += found
     run.judge("workers", gains)
 

@@ -14,12 +14,14 @@ import pytest
 from farebox.base import frames, limits
 from farebox.base.errors import JournalError, StoreConflictError, StoreDownError, StoreUnknownError
 from farebox.base.records import LotAmount, Transaction, Void
-from farebox.journal import prices_payload
+from farebox.journal import Reader, prices_payload
+from farebox.journal.frames import Frame
 from farebox.meter import to_plain
 from farebox.meter.price_book import new_price_book
 from farebox.store.base import SESSION_STATUSES, Event, EventResult, Record, RecordChange
 from farebox.store.remote import RemoteStore
 from farebox.writer.adopt import adopt
+from farebox.writer.journals import JournalSource
 from farebox.writer.service import Writer
 from farebox.writer.verify import verify
 
@@ -386,8 +388,6 @@ async def test_what_comes_before_damage_is_booked_before_the_damage_is_told(
 async def test_M10_batches_give_every_settlement_once_and_how_far_they_are(
     world: Any, root: Path, monkeypatch: Any
 ) -> None:
-    from farebox.writer.journals import JournalSource
-
     monkeypatch.setattr(limits, "batch_bytes", 1500)
     journal = await world.journal(root)
     for _ in range(10):
@@ -403,6 +403,36 @@ async def test_M10_batches_give_every_settlement_once_and_how_far_they_are(
         settled += [frame.pos for frame in read if frame.kind == frames.SETTLE]
     assert positions == sorted(set(positions))
     assert (len(settled), positions[-1]) == (10, journal.last_pos)
+    source.close()
+    journal.close()
+
+
+async def test_a_batch_ends_where_the_journal_did_although_its_worker_writes_on(
+    world: Any, root: Path, monkeypatch: Any
+) -> None:
+    journal = await world.journal(root)
+    loop, reads, read = asyncio.get_running_loop(), 0, Reader.read
+
+    async def settle_one() -> None:
+        world.put(journal, world.settlement("alice", 0))
+        await written(journal)
+
+    def read_beside_a_busy_worker(self: Reader, *arguments: Any) -> list[Frame]:
+        nonlocal reads
+        reads += 1
+        found = read(self, *arguments)
+        asyncio.run_coroutine_threadsafe(settle_one(), loop).result()
+        return found
+
+    monkeypatch.setattr(Reader, "read", read_beside_a_busy_worker)
+    await settle_one()
+    await settle_one()
+    source = JournalSource(journal.directory, 0)
+    for settled in (2, 1, 1):
+        batch, has_more = await source.read_synced()
+        assert [frame.kind for frame in batch].count(frames.SETTLE) == settled
+        assert not has_more
+    assert reads == 3
     source.close()
     journal.close()
 

@@ -66,6 +66,11 @@ class Reader:
         """The position behind which reading goes on; where a first segment begins, before it has records."""
         return self._place
 
+    @property
+    def reached(self) -> tuple[str, int]:
+        """File name of the segment that is being read, and up to which byte; later ones are greater."""
+        return segment_path(self._directory, self._sequence).name, self._offset
+
     def close(self) -> None:
         """Release the segment; reading again starts from the beginning."""
         if self._descriptor >= 0:

@@ -56,13 +56,15 @@ class JournalSource:
     async def read_synced(self) -> tuple[Sequence[Frame], bool]:
         """The next frames, all on disk, and whether there are more. Raises JournalError."""
         end = self._end()
-        frames, has_more = await asyncio.to_thread(self._read_batch)
+        frames, has_more = await asyncio.to_thread(self._read_batch, end)
         self._end_seen = None if frames else end
         return frames, has_more
 
-    def _read_batch(self) -> tuple[list[Frame], bool]:
-        """Read over segment ends up to a batch; what comes before damage is given before the damage is
-        raised.
+    def _read_batch(self, end: tuple[str, int]) -> tuple[list[Frame], bool]:
+        """Read over segment ends up to a batch, or to `end`; what comes before damage is given before the
+        damage is raised.
+
+        What is written meanwhile waits: to follow a busy worker record by record would sync it each time.
         """
         batch: list[Frame] = []
         began = self._reader.bytes_read
@@ -77,6 +79,8 @@ class JournalSource:
                 return batch, False
             batch += frames
             self._pos = frames[-1].pos
+            if self._reader.reached >= end:
+                return batch, False
         return batch, True
 
     @property
