@@ -5,7 +5,8 @@
 Under the load of `make bench-ratio` py-spy samples worker and writer, with native frames where the system
 lets it (else Python functions alone, a function's native callees counted as itself): a flame graph of each
 and its hottest functions. strace, where it is installed and allowed, counts the worker's system calls of a
-plain exchange. Without sockets callgrind counts instructions by object file, calls into the meter,
+plain exchange, and the kernel's own counters say what an exchange costs each thread and how long it waits
+for a core (`threads.py`). Without sockets callgrind counts instructions by object file, calls into the meter,
 allocations and writes of an exchange and of a streamed chunk; these do not depend on the machine's mood.
 Everything is kept as one result (`results.py`), its page and the flame graphs beside it in bench/results.
 """
@@ -29,6 +30,7 @@ import machine
 import ratio
 import report
 import rig
+import threads
 from results import Result, Table
 
 RATE = 250
@@ -155,6 +157,8 @@ def under_load(result: Result, seconds: float, lines: int, folder: Path) -> None
             result.tables.append(
                 Table("System calls of the worker, each plain exchange", ["call", "each"], rows)
             )
+        the_rig.stop(farebox.process)
+        result.tables.append(threads.measure(the_rig, seconds))
 
 
 def _load(farebox: rig.FareboxUnderTest, seconds: float, core: int) -> threading.Thread:

@@ -42,7 +42,7 @@ STREAM_BODY = json.dumps(
     {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": STREAM_SCRIPT}]}
 )
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICKS = os.sysconf("SC_CLK_TCK")
 _READY_S = 30.0
 
 
@@ -108,7 +108,7 @@ class Process:
             stat = _stat(pid)
             if stat:
                 ticks += int(stat[11]) + int(stat[12]) + int(stat[13]) + int(stat[14])
-        return ticks / _TICKS
+        return ticks / TICKS
 
     def cpu_by_name(self) -> dict[str, float]:
         """CPU seconds by command line, for the table."""
@@ -117,7 +117,7 @@ class Process:
             stat = _stat(pid)
             if stat:
                 name = role_of(pid)
-                found[name] = found.get(name, 0.0) + (int(stat[11]) + int(stat[12])) / _TICKS
+                found[name] = found.get(name, 0.0) + (int(stat[11]) + int(stat[12])) / TICKS
         return found
 
     def rss_bytes(self) -> int:
