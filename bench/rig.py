@@ -1,6 +1,7 @@
 """The rig of the benchmarks: scripted upstream, nginx and Farebox as processes on chosen cores, and their CPU
 time.
- Everything runs on this machine in one temporary folder: the generator and the upstream on one core, what is
+
+Everything runs on this machine in one temporary folder: the generator and the upstream on one core, what is
 measured on another. Farebox runs as in production: key check, hold, journal, settlement, SQLite store and
 counters are on.
 """

@@ -1,4 +1,4 @@
-//! The Python face of the meter: the only file that knows PyO3.
+//! The Python face of the meter: this file and its modules are the only ones that know PyO3.
 
 mod admission;
 mod body;

@@ -60,7 +60,7 @@ def total(pool: str) -> int:
     return sum(pools.get(pool, 0) for pools in BALANCES.values())
 
 
-async def test_point_1_every_card_and_endpoint_equals_sums_by_hand(desk):
+async def test_every_card_and_endpoint_equals_sums_by_hand(desk):
     facts = await fill_past(desk.store, SEED)
     desk.tokens["user"] = (await create_key(desk.store, "alice", "k", "test", NOW)).key
     span = "from=2026-03-07&to=2026-03-08"

@@ -1,4 +1,4 @@
-"""Point 3 on MongoDB: what a statistic reads does not grow with the number of exchanges, only with its cells;
+"""What a statistic reads on MongoDB does not grow with the number of exchanges, only with its cells;
 the search in the request log looks at a bounded number of rows for a page. Counted by the server (`explain`).
 """
 
@@ -92,7 +92,7 @@ def reads() -> Reads:
     return Reads()
 
 
-async def test_point_3_what_is_read_does_not_grow_with_the_exchanges(
+async def test_what_is_read_does_not_grow_with_the_exchanges(
     mongodb_url, mongodb_database, reads, monkeypatch
 ):
     store = MongoStore(mongodb_url, listeners=[reads], log_ttl_days=LOG_TTL_DAYS)

@@ -1,4 +1,4 @@
-"""Point 3 on SQLite: every search in the request log walks an index in its order and stops at its bound.
+"""On SQLite every search in the request log walks an index in its order and stops at its bound.
 
 Looked at in the plans SQLite makes, and in the steps its machine takes; never in the time they took. The same
 of MongoDB is in `test_bounded_reads`.

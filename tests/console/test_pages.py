@@ -74,7 +74,7 @@ def paths(front: Shopfront) -> dict[str, str]:
     return {page.path: page.path.format(**names) for page in PAGES}
 
 
-async def test_point_6_each_page_is_for_its_roles_and_keeps_to_itself(front: Shopfront) -> None:
+async def test_each_page_is_for_its_roles_and_keeps_to_itself(front: Shopfront) -> None:
     places = paths(front)
     async with ClientSession(front.url) as nobody:
         for page in PAGES:
@@ -90,7 +90,7 @@ async def test_point_6_each_page_is_for_its_roles_and_keeps_to_itself(front: Sho
                     check_markup(await answer.text())
 
 
-async def test_point_6_what_users_and_upstreams_say_is_text(front: Shopfront) -> None:
+async def test_what_users_and_upstreams_say_is_text(front: Shopfront) -> None:
     async with await session(front, "admin") as client:
         for path in (
             "/overview?period=all",
@@ -171,7 +171,7 @@ def expected_cards(front: Shopfront, period: str, now_ms: int) -> dict[str, str]
     }
 
 
-async def test_point_1_every_card_equals_a_sum_by_hand_for_every_period(front: Shopfront) -> None:
+async def test_every_card_equals_a_sum_by_hand_for_every_period(front: Shopfront) -> None:
     seen = []
     async with await session(front, "admin") as client:
         for period in PERIODS:

@@ -2,14 +2,13 @@
 
 import random
 import re
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession, CookieJar
 from yarl import URL
 
-from credits.desk import Desk, console_of, fill, start_console
+from credits.desk import Desk, running_desk
 from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.keys import key_digest
@@ -49,12 +48,8 @@ class Browser:
 
 @pytest.fixture
 async def desk(store, tmp_path) -> AsyncIterator[Desk]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    close = await start_console(console_of(store, tmp_path), "127.0.0.1", port)
-    async with ClientSession() as client:
-        yield Desk(store, f"http://127.0.0.1:{port}", client, await fill(store))
-    await close()
+    async with running_desk(store, tmp_path) as desk:
+        yield desk
 
 
 @pytest.fixture
@@ -135,7 +130,7 @@ GRANT = {"pool": "credits", "amount": "5", "reason": "because"}
         ({"Host": "[::1"}, "host"),
     ],
 )
-async def test_point_6_no_other_site_and_no_other_name_can_use_a_session(desk, browser, headers, code):
+async def test_no_other_site_and_no_other_name_can_use_a_session(desk, browser, headers, code):
     assert (await browser.log_in(key=desk.tokens["admin"]))[0] == 200
     before = await desk.store.account("alice")
     kept = browser.token()
@@ -149,7 +144,7 @@ async def test_point_6_no_other_site_and_no_other_name_can_use_a_session(desk, b
 
 
 @pytest.mark.parametrize("role", ["admin", "support", "read-only", "user"])
-async def test_point_6_every_route_with_every_role_and_every_bad_session(desk, browser, role):
+async def test_every_route_with_every_role_and_every_bad_session(desk, browser, role):
     """Nothing is sent that could succeed: bodies are empty, so whoever may is told what is missing."""
     assert (await browser.log_in(key=desk.tokens[role]))[0] == 200
     token, csrf = browser.token(), browser.csrf
@@ -185,7 +180,7 @@ async def test_point_6_every_route_with_every_role_and_every_bad_session(desk, b
             assert status not in {401, 403, 500}, (route, document)
 
 
-async def test_point_6_nobody_is_logged_in_from_another_site(desk, browser):
+async def test_nobody_is_logged_in_from_another_site(desk, browser):
     for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
         status, _, answer = await browser.send("POST", "/api/login", {"key": desk.tokens["admin"]}, **headers)
         assert status == 403

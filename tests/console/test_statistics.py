@@ -1,4 +1,4 @@
-"""Point 1: every number of every period equals sums made by hand, on both stores, old rows included; cells
+"""Every number of every period equals sums made by hand, on both stores, old rows included; cells
 and rows agree whatever a period begins with; and `all` outlives the request log.
 """
 
@@ -109,7 +109,7 @@ async def check(store, facts, period: Period, begin: int, end: int | None) -> No
             assert plain(point.burned, point.sums) == sums(within(mine, first, until))
 
 
-async def test_point_1_every_statistic_of_every_period_equals_sums_by_hand(store):
+async def test_every_statistic_of_every_period_equals_sums_by_hand(store):
     facts = await fill(store, SEED)
     for name in PERIODS:
         period = named_period(name, NOW, HANOI)

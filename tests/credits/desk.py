@@ -1,6 +1,9 @@
 """A console on a free port with its store, a shop's settings, and a client that signs what it sends."""
 
+import contextlib
 import json
+import socket
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -124,3 +127,14 @@ async def fill(store: Store) -> dict[str, str]:
 
 
 __all__ = ["SHOP", "Desk", "console_of", "fill", "start_console", "transfer_body"]
+
+
+@contextlib.asynccontextmanager
+async def running_desk(store: Store, folder: Path) -> AsyncIterator[Desk]:
+    """A console on a free port, with users and tokens of every role."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    close = await start_console(console_of(store, folder), "127.0.0.1", port)
+    async with ClientSession() as client:
+        yield Desk(store, f"http://127.0.0.1:{port}", client, await fill(store))
+    await close()

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 from aiohttp import ClientSession
 
-from credits.desk import BANK_KEY, SHOP, Desk, console_of, fill, start_console, transfer_body
+from credits.desk import BANK_KEY, SHOP, Desk, console_of, running_desk, start_console, transfer_body
 from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.errors import StoreDownError, UsageError
@@ -62,12 +62,8 @@ BODIES = {
 
 @pytest.fixture
 async def desk(store, tmp_path) -> AsyncIterator[Desk]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    close = await start_console(console_of(store, tmp_path), "127.0.0.1", port)
-    async with ClientSession() as client:
-        yield Desk(store, f"http://127.0.0.1:{port}", client, await fill(store))
-    await close()
+    async with running_desk(store, tmp_path) as desk:
+        yield desk
 
 
 def named(path: str) -> str:
@@ -81,7 +77,7 @@ async def money(desk: Desk) -> dict[str, dict[str, int]]:
     return {user: dict((await desk.store.account(user)).balances) for user in ("alice", "bob")}
 
 
-async def test_point_6_every_route_with_every_role_and_every_bad_credential(desk):
+async def test_every_route_with_every_role_and_every_bad_credential(desk):
     roles = ["admin", "support", "read-only", "user"]
     bad = {
         "": 401,
@@ -316,7 +312,7 @@ async def test_what_the_port_does_not_take_is_refused(desk):
     assert (await desk.send("GET", "/api/admin/users/nobody/transactions", "admin"))[0] == 404
 
 
-async def test_point_6_refused_deliveries_credit_nothing_and_are_counted(desk, caplog):
+async def test_refused_deliveries_credit_nothing_and_are_counted(desk, caplog):
     order = await desk.post("/api/orders", {"credits": "20"}, "user")
     code = order["order"]
     wrong = {"Authorization": "Apikey wrong"}

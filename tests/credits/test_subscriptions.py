@@ -122,12 +122,6 @@ async def test_spending_takes_permanent_then_monthly_with_a_row_for_each_pool(st
     assert (await subscriptions.wallet_document(store, "alice"))["total_spent"] == "3"
 
 
-async def test_types_choose_the_pool_unless_it_is_named():
-    assert subscriptions.pool_for("earned_subscription") == "credits_monthly"
-    assert subscriptions.pool_for("earned_bonus") == "credits_permanent"
-    assert subscriptions.pool_for("earned_bonus", "credits_monthly") == "credits_monthly"
-
-
 async def test_a_subscription_is_canceled_by_its_owner_with_its_period(store):
     await grant_period(store, period(1), "stripe", NOW)
     with pytest.raises(UsageError, match="no subscription"):

@@ -1,4 +1,4 @@
-"""Point 4: verify compares payments with ledger rows and names the one that somebody tampered with."""
+"""verify compares payments with ledger rows and names the one that somebody tampered with."""
 
 import pytest
 

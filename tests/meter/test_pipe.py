@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from farebox._meter import BROKEN, CHUNKED, END, OVERSIZE, REUSABLE, TERMINAL, UNTIL_CLOSE, Pipe, Reading
+from farebox.base import limits
 
 USAGE = b'{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}'
 TEXT = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"hi"}}],"usage":null}\n\n'
@@ -278,3 +279,10 @@ def test_gzip_cut_or_damaged_keeps_what_was_decoded() -> None:
     damaged = Pipe("chat", UNTIL_CLOSE, content_encoding="gzip")
     assert send(damaged, [b"not gzip at all"])[0] == b"not gzip at all"
     assert "undecodable_encoding" in damaged.reading().flags
+
+
+def test_M10_the_bounds_the_meter_has_by_itself_are_those_of_the_one_file() -> None:
+    signature = Pipe.__text_signature__
+    assert signature is not None
+    for name in ("inflated_bytes_max", "event_bytes_max"):
+        assert f"{name}={getattr(limits, name)}" in signature

@@ -1,4 +1,4 @@
-"""The promises of MONEY.md, held against a world of the model: after each step and over its history."""
+"""The promises of docs/MONEY.md, held against a world of the model: after each step and over its history."""
 
 from collections import Counter
 

@@ -299,7 +299,7 @@ class World(Checks, Debits):
         worker.stale.discard(name)
         self.store.late.discard((worker.journal.id, name))
         key = (worker.journal.id, name)
-        if key not in self.excused and lease.shortfall_pico(WALLET, 0):
+        if key not in self.excused and lease.free_pico(WALLET, 0) < 0:
             raise BrokenError(f"M2 {key}: the lease does not cover what was held and recorded")
 
     # -- the writer ------------------------------------------------------------------------------------------

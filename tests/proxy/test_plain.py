@@ -1,5 +1,4 @@
-"""The compiled way of the common exchange decides exactly what the general functions decide (M5, M7, DESIGN 2
-and 3).
+"""The compiled way of the common exchange decides exactly what the general functions decide (M5, M7).
 
 Every generated request and answer goes both ways; the compiled one may only decline what is not plain, and
 must not decline what every day brings.

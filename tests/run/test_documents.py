@@ -1,4 +1,6 @@
-"""Promise: every `farebox` command a document tells a person to type exists, with the options it is given."""
+"""Promise: every `farebox` command a document tells a person to type exists, with the options it is given;
+every command stands in the README; what the code cites of docs/MONEY.md is there.
+"""
 
 import re
 import shlex
@@ -36,6 +38,26 @@ def test_commands_and_options_in_documents_exist(document: Path) -> None:
 
 def test_commands_are_found_in_documents() -> None:
     assert "check-config" in {command.split()[0] for command in commands_of(REPOSITORY / "docs/DEPLOY.md")}
+
+
+def test_the_readme_names_every_command() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("## Command line") : readme.index("## Layout")]
+    assert [name for name in COMMANDS if f"`{name}`" not in table] == []
+
+
+def test_every_cited_section_of_the_money_page_exists() -> None:
+    page = (REPOSITORY / "docs/MONEY.md").read_text(encoding="utf-8")
+    sections = set(re.findall(r"^## (\d+)\.", page, re.MULTILINE))
+    sources = [*(REPOSITORY / "python").rglob("*.py"), *(REPOSITORY / "rust_meter/src").rglob("*.rs")]
+    sources += (REPOSITORY / "tests").rglob("*.py")
+    cited = {
+        number
+        for source in sources
+        for number in re.findall(r"MONEY sections? (\d+)", source.read_text(encoding="utf-8"))
+    }
+    assert cited
+    assert cited <= sections
 
 
 def _help(path: list[str]) -> str:

@@ -31,8 +31,6 @@ from farebox.store.mongo import MongoStore, schema
 from store.conftest import LOG_TTL_DAYS
 from store.outside import OutsideMongoDB
 
-EMPTY_POOLS = ("creditsNew", "credits_permanent", "credits_monthly")
-
 
 class Commands(CommandListener):
     """What the driver asked the server, by name."""

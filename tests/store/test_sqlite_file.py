@@ -177,7 +177,9 @@ async def test_S15_a_damaged_file_is_refused_by_name(store, scene, path):
         await opens(path)
 
 
-async def test_S15_damage_within_a_page_is_found_by_the_check(store, scene, path):
+@pytest.fixture
+async def damaged(store, path):
+    """The file with damage that only a look at all of it finds."""
     for number in range(40):
         await store.put_price_book({"x": "y" * 500}, f"hash{number}", 1)
     await store.close()
@@ -185,15 +187,18 @@ async def test_S15_damage_within_a_page_is_found_by_the_check(store, scene, path
     data[-2048:] = bytes(2048)
     data[-4096:-4088] = bytes(8)
     path.write_bytes(data)
+    return path
+
+
+async def test_S15_damage_within_a_page_is_found_by_the_check(damaged):
     with pytest.raises(StoreRefusedError, match="recover"):
-        await opens(path)
+        await opens(damaged)
 
 
-async def test_S15_the_check_is_skipped_above_its_limit(store, scene, path, monkeypatch):
-    await store.close()
+async def test_S15_the_check_is_skipped_above_its_limit(damaged, monkeypatch):
     monkeypatch.setattr(limits, "sqlite_check_bytes_max", 10)
     monkeypatch.setattr(schema, "migrate", lambda connection, _: connection.execute("SELECT 1"))
-    await opens(path)
+    await opens(damaged)
 
 
 async def test_S15_a_file_of_something_else_is_refused(path):

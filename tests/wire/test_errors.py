@@ -24,7 +24,6 @@ JSON = b"Content-Type: application/json\r\n"
         (Refusal.BODY_INVALID, 400, "invalid_request_error", "invalid_request_error"),
         (Refusal.MODEL_UNKNOWN, 404, "invalid_request_error", "invalid_request_error"),
         (Refusal.RATE_LIMITED, 429, ("rate_limit_error", "rate_limit_exceeded"), "rate_limit_error"),
-        (Refusal.UPSTREAM_NOT_CONFIGURED, 500, "server_error", "api_error"),
         (Refusal.UPSTREAM_FAILED, 502, "upstream_error", "api_error"),
         (Refusal.INTERNAL, 500, "server_error", "api_error"),
     ],

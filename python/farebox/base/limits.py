@@ -15,7 +15,6 @@ json_depth_max = 128
 model_name_bytes_max = 256
 api_key_bytes_max = 256
 scan_in_thread_bytes_min = 2**20
-pipelined_requests_max = 32
 client_write_timeout_s = 60.0
 linger_timeout_s = 2.0
 drain_unasked_s = 2.0
@@ -32,7 +31,6 @@ retry_after_s_max = 86_400
 inflated_bytes_max = 256 * 2**20
 event_bytes_max = 64 * 2**20
 usage_raw_bytes_max = 4096
-error_body_bytes_max = 2**20
 relay_buffer_bytes_max = 256 * 2**10
 
 # Upstream connections

@@ -21,14 +21,11 @@ WALLETS: Final[Mapping[str, tuple[str, ...]]] = {
     "openhands": ("creditsNew",),
     "subscription": ("credits_permanent", "credits_monthly"),
 }
-"""Wallet -> its pools in spending order. The names say nothing about the provider (DESIGN section 1)."""
+"""Wallet -> its pools in spending order. The names say nothing about the provider."""
 
 POOLS: Final = ("credits", "refCredits", "creditsNew", "credits_permanent", "credits_monthly")
 
 _new_tuple = tuple.__new__
-
-OPEN_LOT: Final = "0" * 24
-"""Lot id of a pool's opening balance."""
 
 
 class LotAmount(NamedTuple):

@@ -1,6 +1,6 @@
 """Units of money and time, and the names of what they count.
 
-Money is an integer number of pico-USD everywhere inside Farebox (DESIGN section 3). These helpers are the
+Money is an integer number of pico-USD everywhere inside Farebox. These functions are the
 only way between that integer and the decimal strings at the edges; no float takes part.
 """
 

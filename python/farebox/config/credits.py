@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from farebox.base.units import pico_from_usd
 from farebox.config.credits_document import (
     CreditsEntry,
     PromotionEntry,
@@ -128,7 +127,7 @@ def credits_settings(entry: CreditsEntry, problems: Problems) -> CreditsSettings
         if not rate:
             problems.error(f"credits.rates.{currency}", "must not be 0: credit would be given away")
     smallest, largest = (
-        _pico(getattr(entry, name), f"credits.{name}", problems) for name in ("min_credits", "max_credits")
+        problems.pico(getattr(entry, name), f"credits.{name}") for name in ("min_credits", "max_credits")
     )
     if not 0 < smallest <= largest:
         problems.error("credits.min_credits", "must be above 0 and not above max_credits")
@@ -172,9 +171,9 @@ def _promotion(entry: PromotionEntry, pool: str, path: str, problems: Problems) 
         begins_ms=begins_ms,
         ends_ms=ends_ms,
         percent=Decimal(entry.percent or 0),
-        fixed_pico=_pico(entry.credits or "0", f"{path}.credits", problems),
+        fixed_pico=problems.pico(entry.credits or "0", f"{path}.credits"),
         pool=entry.pool or pool,
-        min_credits_pico=_pico(entry.min_credits, f"{path}.min_credits", problems),
+        min_credits_pico=problems.pico(entry.min_credits, f"{path}.min_credits"),
     )
 
 
@@ -196,8 +195,8 @@ def _referral(entry: ReferralEntry | None, problems: Problems) -> Referral | Non
     largest = entry.max_bonus
     return Referral(
         percent=Decimal(entry.percent),
-        min_pico=_pico(entry.min_bonus, "credits.referral.min_bonus", problems),
-        max_pico=None if largest is None else _pico(largest, "credits.referral.max_bonus", problems),
+        min_pico=problems.pico(entry.min_bonus, "credits.referral.min_bonus"),
+        max_pico=None if largest is None else problems.pico(largest, "credits.referral.max_bonus"),
     )
 
 
@@ -233,11 +232,3 @@ def _place(variable: str | None, file: str | None, path: str, name: str, problem
     if (variable is None) == (file is None):
         problems.error(path, f"give either {name}_env or {name}_file")
     return SecretPlace(variable, Path(file) if file else None)
-
-
-def _pico(amount: str, path: str, problems: Problems) -> int:
-    try:
-        return pico_from_usd(amount)
-    except ValueError as error:
-        problems.error(path, str(error))
-        return 0

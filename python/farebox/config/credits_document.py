@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farebox.base import limits as bounds
 from farebox.config.exact import ExactDecimal
-from farebox.config.plans_document import AllocationEntry, PlanEntry
+from farebox.config.plans_document import AllocationEntry, PlanEntry, PoolName
 
-Pool = Literal["credits", "refCredits", "creditsNew", "credits_permanent", "credits_monthly"]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
@@ -38,7 +37,9 @@ class PromotionEntry(_Entry):
     ends: str = Field(description="The first moment after it")
     percent: ExactDecimal | None = Field(default=None, description="Of the credits bought")
     credits: ExactDecimal | None = Field(default=None, description="The same for every purchase")
-    pool: Pool | None = Field(default=None, description="Where the bonus goes; default: the purchases' pool")
+    pool: PoolName | None = Field(
+        default=None, description="Where the bonus goes; default: the purchases' pool"
+    )
     min_credits: ExactDecimal = Field(default="0", description="Smallest purchase it is given for")
 
 
@@ -86,7 +87,7 @@ class CreditsEntry(_Entry):
     rates: dict[Currency, ExactDecimal] = Field(
         default={}, description="Currency -> what one credit (1 USD of usage) costs; empty: nothing is sold"
     )
-    pool: Pool = Field(default="creditsNew", description="Where purchases go")
+    pool: PoolName = Field(default="creditsNew", description="Where purchases go")
     min_credits: ExactDecimal = "20"
     max_credits: ExactDecimal = "100"
     whole_credits: bool = Field(default=True, description="Only whole numbers of credits are sold")
@@ -97,7 +98,7 @@ class CreditsEntry(_Entry):
         default="TROLL", description="Begins every order code"
     )
     orders_open_max: Annotated[int, Field(ge=1, le=1000)] = bounds.orders_open_per_user_max
-    validity: dict[Pool, ValidityEntry] = Field(
+    validity: dict[PoolName, ValidityEntry] = Field(
         default={}, description="Default: credits and creditsNew 7 days, whole pool; the others never end"
     )
     promotions: list[PromotionEntry] = []

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from farebox.base.units import pico_from_usd
 from farebox.config.credits import credits_settings
 from farebox.config.document import Document, EndpointEntry, ModelEntry
 from farebox.config.exact import read_document
@@ -151,17 +150,9 @@ def _service(document: Document, problems: Problems) -> Service:
         requests_per_minute=document.limits.requests_per_minute,
         body_bytes_max=document.limits.body_bytes,
         stream_dry_policy=document.stream_dry.policy,
-        stream_dry_cap_pico=_pico(document.stream_dry.cap, "stream_dry.cap", problems),
-        written_off_per_user_pico_max=_pico(document.written_off_cap, "written_off_cap", problems),
+        stream_dry_cap_pico=problems.pico(document.stream_dry.cap, "stream_dry.cap"),
+        written_off_per_user_pico_max=problems.pico(document.written_off_cap, "written_off_cap"),
     )
-
-
-def _pico(amount: str, path: str, problems: Problems) -> int:
-    try:
-        return pico_from_usd(amount)
-    except ValueError as error:
-        problems.error(path, str(error))
-        return 0
 
 
 def _check_together(documents: list[tuple[Document, Problems]], services: list[Service]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from farebox.base.units import MILLION, PICO_PER_USD, pico_from_usd
+from farebox.base.units import MILLION, PICO_PER_USD
 from farebox.config.plans_document import AllocationEntry, PlanEntry
 from farebox.config.problems import Problems
 
@@ -55,7 +55,7 @@ def allocations(entries: Sequence[AllocationEntry], problems: Problems) -> tuple
             problems.error(path, "name two different pools, each way once")
         if not 0 < Decimal(entry.rate) <= MILLION:
             problems.error(f"{path}.rate", "must be above 0")
-        amounts = [_pico(text, path, problems) for text in (entry.min, entry.max, entry.max_per_day)]
+        amounts = [problems.pico(text, path) for text in (entry.min, entry.max, entry.max_per_day)]
         if not 0 < amounts[0] <= amounts[1] <= amounts[2]:
             problems.error(path, "must be 0 < min <= max <= max_per_day")
         found[way] = Allocation(*way, Decimal(entry.rate), *amounts)
@@ -76,11 +76,3 @@ def _plan(entry: PlanEntry, path: str, problems: Problems) -> Plan:
         resets=entry.renewal == "reset",
         price_ids=tuple(entry.price_ids),
     )
-
-
-def _pico(text: str, path: str, problems: Problems) -> int:
-    try:
-        return pico_from_usd(text)
-    except ValueError as error:
-        problems.error(path, str(error))
-        return 0

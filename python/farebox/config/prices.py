@@ -1,4 +1,4 @@
-"""From a model entry's price keys to one entry of the price book. Pure; fails closed (DESIGN section 3).
+"""From a model entry's price keys to one entry of the price book. Pure; fails closed.
 
 The entry (`settings.PlainPrice`) is a plain dict, JSON-ready, all numbers decimal text:
 `lines` kind -> price (tokens per million, other kinds per unit) · `multiplier` · `tiers` list of

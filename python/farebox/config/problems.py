@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farebox.base.errors import UsageError
+from farebox.base.units import pico_from_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,14 @@ class Problems:
     def error(self, path: str, message: str) -> None:
         """Something that stops the start."""
         self.errors.append(Problem(self.file, path, message))
+
+    def pico(self, amount: str, path: str) -> int:
+        """An amount of USD in pico-USD; 0 and an error where it is none."""
+        try:
+            return pico_from_usd(amount)
+        except ValueError as error:
+            self.error(path, str(error))
+            return 0
 
     def warn(self, path: str, message: str) -> None:
         """Something an operator should know; it is shown by check-config and in the start-up log."""

@@ -15,8 +15,6 @@ from farebox.base.redaction import Secret
 from farebox.config.credits import CreditsSettings
 from farebox.config.problems import Problem
 
-WIRE_FORMATS = ("chat", "completions", "responses", "embeddings", "messages", "count_tokens")
-
 ROUTES: Mapping[str, str] = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",

@@ -156,8 +156,8 @@ def _served(
     async def serve(request: web.Request) -> web.Response:
         now_ms = wall_ms()
         text = await _body(request, limits.console_body_bytes_max)
-        shown = presented(request)
-        caller = await admitted(console.store, route, shown, console.hosts, now_ms)
+        credential = presented(request)
+        caller = await admitted(console.store, route, credential, console.hosts, now_ms)
         call = Call(
             store=console.store,
             settings=console.settings,
@@ -169,7 +169,7 @@ def _served(
             route=route,
             key=_idempotency_key(request, route),
             now_ms=now_ms,
-            shown=shown,
+            shown=credential,
             attempts=attempts,
             hosts=console.hosts,
             zone=console.zone,
@@ -178,7 +178,9 @@ def _served(
         if route.body is not None:
             _log.info("%s %s by %s: done", request.method, request.path, caller.actor)
         if isinstance(answer, Reply):
-            return _with_session(_answer(200, answer.document), answer.session, is_secure=shown.is_secure)
+            return _with_session(
+                _answer(200, answer.document), answer.session, is_secure=credential.is_secure
+            )
         return _answer(200, answer)
 
     return serve

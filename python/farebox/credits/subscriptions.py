@@ -39,11 +39,6 @@ class PaidPeriod:
     ends_ms: int
 
 
-def pool_for(kind: str, pool: str | None = None) -> str:
-    """The pool of the wallet `subscription` a credit goes to: the named one, else by its type."""
-    return pool or (MONTHLY if kind == "earned_subscription" else PERMANENT)
-
-
 async def grant_period(
     store: Store, period: PaidPeriod, actor: str, now_ms: int, *, payment: Record | None = None
 ) -> EventResult:

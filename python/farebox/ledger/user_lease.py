@@ -162,10 +162,6 @@ class UserLease:
             purse.see_time(now_ms)
         return purse.free_pico
 
-    def shortfall_pico(self, wallet: str, now_ms: int) -> int:
-        """What the next grant must cover before it frees anything."""
-        return max(0, -self.free_pico(wallet, now_ms))
-
     def held_pico(self, wallet: str) -> int:
         """Sum of open holds."""
         return self._purses[wallet].held_pico()

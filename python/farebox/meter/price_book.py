@@ -1,7 +1,7 @@
 """The price book: what every model cost at one moment, as one immutable, numbered value.
 
 An exchange finishes on the version it started with, and every charge names its version, so a charge can be
-recomputed forever (DESIGN section 3). Everything here is a pure function of plain values: the configuration
+recomputed forever. Everything here is a pure function of plain values: the configuration
 hands in entries, store and journal keep `to_plain`, and numbers and times come from the caller.
 
 A model's entry is a mapping: `lines` kind -> decimal text (tokens per million, other kinds per unit),

@@ -20,7 +20,7 @@ from farebox.base.records import Void, opened_payload
 from farebox.meter import BROKEN, OVERSIZE, Pipe, format_pico
 from farebox.proxy.attempts import Attempts
 from farebox.proxy.plain import plain_answer, plain_verdict
-from farebox.proxy.refusals import broken_answer, failed_answer
+from farebox.proxy.refusals import NOT_RECORDED, UNREACHABLE, broken_answer, failed_answer
 from farebox.proxy.relayed import RelayedAnswer
 from farebox.proxy.settle import count_settled, record_again, record_settlement, record_void
 from farebox.proxy.verdict import Ending, Judged, unjudged, verdict_of
@@ -201,7 +201,7 @@ class Exchange:
             self._void("no connection")
             self.worker.counters[_UPSTREAM_ERRORS] += 1
             _log.warning("%s: %s", self.id, error)
-            raise Refused(Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.") from None
+            raise Refused(Refusal.UPSTREAM_FAILED, UNREACHABLE) from None
         except BaseException:
             self._void("failed")
             raise
@@ -239,9 +239,7 @@ class Exchange:
             connection.release(True)
             self._void("journal failed")
             _log.error("journal: %s", error)
-            raise Refused(
-                Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record new requests right now.", retry_after_s=5
-            ) from None
+            raise Refused(Refusal.JOURNAL_UNAVAILABLE, NOT_RECORDED, retry_after_s=5) from None
         worker.exchanges[self.id] = self
         worker.counters[_OPEN_TOTAL] += 1
 
@@ -269,9 +267,7 @@ class Exchange:
         if error is None:
             self._end_unsent("client gone", Refusal.INTERNAL, "")
         else:
-            self._end_unsent(
-                "journal failed", Refusal.JOURNAL_UNAVAILABLE, "Farebox cannot record requests now."
-            )
+            self._end_unsent("journal failed", Refusal.JOURNAL_UNAVAILABLE, NOT_RECORDED)
 
     async def _send_on_another(self) -> None:
         """The pooled connection had closed before anything was sent: a new one is safe."""
@@ -285,9 +281,7 @@ class Exchange:
             connection.send(*self._request, attempts or self)
         except UpstreamConnectError as error:
             _log.warning("%s: %s", self.id, error)
-            self._end_unsent(
-                "no connection", Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached."
-            )
+            self._end_unsent("no connection", Refusal.UPSTREAM_FAILED, UNREACHABLE)
             return
         self.connection = connection
         self._was_sent()

@@ -13,6 +13,7 @@ from farebox.base import limits
 from farebox.base.errors import Refusal, Refused, UpstreamConnectError, UpstreamError
 from farebox.meter import BROKEN, Pipe
 from farebox.proxy.health import Place, choose, may_go_elsewhere
+from farebox.proxy.refusals import BROKEN_OFF, UNREACHABLE
 from farebox.wire.errors import upstream_fault
 from farebox.wire.headers import header_value
 from farebox.wire.relay import Collector
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from farebox.wire.routes import Route
 
 _FIRST_ERROR_STATUS = 300
-_BROKEN_OFF = "The upstream provider broke off its answer."
 
 
 class Forward:
@@ -54,7 +54,7 @@ class Forward:
         if self._client.gone:
             return
         if reply is None:
-            raise Refused(Refusal.UPSTREAM_FAILED, "The upstream provider cannot be reached.")
+            raise Refused(Refusal.UPSTREAM_FAILED, UNREACHABLE)
         self._answer(reply)
 
     async def _asked(self, pool: Pool, body: bytes) -> "_Reply":
@@ -73,7 +73,7 @@ class Forward:
     def _answer(self, reply: "_Reply") -> None:
         head, client = reply.head, self._client
         if head is None or reply.failure is not None:
-            raise Refused(Refusal.UPSTREAM_FAILED, reply.failure or _BROKEN_OFF)
+            raise Refused(Refusal.UPSTREAM_FAILED, reply.failure or BROKEN_OFF)
         if head.status >= _FIRST_ERROR_STATUS:
             retry_after = header_value(head, b"retry-after")
             fault = upstream_fault(head.status, self._route.family, self._id, retry_after)
@@ -108,7 +108,7 @@ class _Reply:
     def on_closed(self, error: UpstreamError | None) -> None:
         """The upstream failed before it answered."""
         del error
-        self._fail(_BROKEN_OFF)
+        self._fail(BROKEN_OFF)
 
     def give_up(self) -> None:
         """The client left: nobody wants the answer."""
@@ -117,7 +117,7 @@ class _Reply:
 
     def _complete(self, body: bytes, state: int) -> None:
         if state & BROKEN:
-            self._fail(_BROKEN_OFF)
+            self._fail(BROKEN_OFF)
             return
         self.body = body
         self.over.set()

@@ -3,15 +3,17 @@
 from typing import TYPE_CHECKING
 
 from farebox.base.errors import Refusal, Refused, UpstreamError, UpstreamTimeoutError
-from farebox.wire.errors import render, upstream_fault
+from farebox.wire.errors import Answer, render, upstream_fault
 from farebox.wire.headers import header_value
 
 if TYPE_CHECKING:
     from farebox.meter import Head
     from farebox.wire.routes import Family
 
-Answer = tuple[int, bytes, bytes]
-"""Status, header lines, body."""
+KEY_NOT_VALID = "This API key is not valid."
+UNREACHABLE = "The upstream provider cannot be reached."
+BROKEN_OFF = "The upstream provider broke off its answer."
+NOT_RECORDED = "Farebox cannot record new requests right now."
 
 
 def broken_answer(fault: UpstreamError | None, family: "Family", exchange: str, *, oversize: bool) -> Answer:
@@ -23,7 +25,7 @@ def broken_answer(fault: UpstreamError | None, family: "Family", exchange: str, 
             Refusal.UPSTREAM_FAILED, "The upstream provider's answer is too large to be metered."
         )
     else:
-        refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider broke off its answer.")
+        refused = Refused(Refusal.UPSTREAM_FAILED, BROKEN_OFF)
     return render(refused, family, exchange)
 
 

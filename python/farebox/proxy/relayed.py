@@ -11,6 +11,7 @@ from farebox.base.counters import INDEX
 from farebox.base.errors import Refusal, Refused
 from farebox.meter import BROKEN, END, Pipe
 from farebox.proxy.admission import hold_needed_pico
+from farebox.proxy.refusals import BROKEN_OFF
 from farebox.wire.errors import cut_event, error_event
 from farebox.wire.relay import Relay
 from farebox.wire.upstream import Connection
@@ -98,7 +99,7 @@ class RelayedAnswer:
         relay.send_held(held)
         if state & BROKEN:
             verdict = self.exchange.verdict
-            refused = Refused(Refusal.UPSTREAM_FAILED, "The upstream provider broke off its answer.")
+            refused = Refused(Refusal.UPSTREAM_FAILED, BROKEN_OFF)
             if (verdict is None or verdict.evidence != "exact") and relay.between_events():
                 relay.send(error_event(self.exchange.route.name, refused))
             relay.cut()

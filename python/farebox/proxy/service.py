@@ -44,6 +44,7 @@ from farebox.proxy.own_routes import (
 )
 from farebox.proxy.plain import plain_ask, plain_terms
 from farebox.proxy.rates import RateState
+from farebox.proxy.refusals import KEY_NOT_VALID
 from farebox.proxy.user_money import Shortage
 from farebox.proxy.worker import Worker
 from farebox.wire.errors import JSON_LINE, render
@@ -57,8 +58,8 @@ _FAULT_NOTED_EVERY_S = 5.0
 _INJECTED_FORMATS = frozenset(("chat", "completions"))
 _REFUSED = {refusal: INDEX[name] for refusal, name in REFUSED.items()}
 _SHORTAGES = {
-    "inactive": (Refusal.KEY_REVOKED, "This API key is not valid."),
-    "unknown": (Refusal.KEY_REVOKED, "This API key is not valid."),
+    "inactive": (Refusal.KEY_REVOKED, KEY_NOT_VALID),
+    "unknown": (Refusal.KEY_REVOKED, KEY_NOT_VALID),
     "parked": (Refusal.ACCOUNT_PARKED, "This account is on hold; ask the operator."),
     "written_off": (Refusal.ACCOUNT_PARKED, "This account owes too much; ask the operator."),
     "quarantined": (Refusal.ACCOUNT_PARKED, "Too many charges of this account await the operator."),
@@ -323,13 +324,13 @@ class ServiceHandler:
         accounts = self._worker.accounts
         key = accounts.get(digest) or await accounts.find(digest, self._worker.loop.time())
         if key is None:
-            raise Refused(Refusal.KEY_UNKNOWN, "This API key is not valid.")
+            raise Refused(Refusal.KEY_UNKNOWN, KEY_NOT_VALID)
         return key
 
     def _check_key(self, key: KeyRecord, now_ms: int) -> None:
         expired = key.expires_at_ms is not None and key.expires_at_ms <= now_ms
         if expired or not key.key_active or not key.user_active:
-            raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
+            raise Refused(Refusal.KEY_REVOKED, KEY_NOT_VALID)
 
     def _counted(self, key: KeyRecord, now_ms: int) -> RateState:
         """The key is good; count the request against its rate."""
@@ -394,7 +395,7 @@ class ServiceHandler:
         if route.name == "credits":
             account = await self._worker.store.account(key.user)
             if account is None:
-                raise Refused(Refusal.KEY_REVOKED, "This API key is not valid.")
+                raise Refused(Refusal.KEY_REVOKED, KEY_NOT_VALID)
             _answer_json(client, 200, credits_of(account, self._worker.wall_ms()))
             return
         anthropic = "anthropic-version" in client.headers

@@ -111,7 +111,7 @@ def used_text(lines: Sequence[tuple[str, int, str, str]]) -> str:
 
 
 def _owes_nothing(reading: Reading, ending: Ending) -> bool:
-    """An upstream that failed before it said anything about usage is not paid for (DESIGN section 2)."""
+    """An upstream that failed before it said anything about usage is not paid for."""
     if ending.status >= _FIRST_REDIRECT_STATUS:
         return True
     if reading.output_bytes:

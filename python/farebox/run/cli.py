@@ -1,5 +1,6 @@
 """The command `farebox`: which command lives in which file, and how every command fails.
- A command's file is imported only when that command is called, so that `farebox --help` and shell loops over
+
+A command's file is imported only when that command is called, so that `farebox --help` and shell loops over
 `farebox meter` start quickly. An error is one clear line on standard error and a non-zero exit: 1 for what
 went wrong, 2 for a command line that cannot be understood.
 """

@@ -32,7 +32,7 @@ _PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back: the exchange's id and the answer's first line."""
+    """What came back; `exchange` is its id."""
 
     status: int
     exchange: str

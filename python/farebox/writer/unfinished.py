@@ -1,8 +1,8 @@
 """How an exchange ends whose process died: the decision alone, pure (MONEY section 8, step 5).
 
-An exchange that was opened and never sent is voided: nothing reached the upstream (J05, J06). One that was
+An exchange that was opened and never sent is voided: nothing reached the upstream (J05). One that was
 sent is charged its input estimate and the output seen so far, at most its hold, as `estimated`; without any
-progress seen it is also `unsure` (J07). Without prices it is quarantined with its hold. Nothing is ever
+progress seen it is also `unsure` (J06, J07). Without prices it is quarantined with its hold. Nothing is ever
 silently free (M5).
 """
 
