@@ -27,7 +27,7 @@ import idle_streams
 import machine
 import report
 import rig
-from cells import FAREBOX, Served
+from cells import FAREBOX, Served, Subject
 from farebox.base import limits
 from results import MET, MISSED, UNMEASURED, Bar, Cell, Result, Series
 from workloads import PLAIN_SMALL, Workload, streamed
@@ -39,6 +39,7 @@ LOADS = {PLAIN_SMALL: 0.75, STREAM: 0.25}
 """Share of the arrivals."""
 LOOKS_A_VERIFY = 6
 CALIBRATION_S = 3.0
+CALIBRATION_AT_ONCE = 64
 SETTLED_SHARE = 0.2
 """Growth counts from here on: before, caches fill and the store's own cache grows to its bound."""
 MEMORY_GROWTH_MAX = 0.10
@@ -143,12 +144,7 @@ class Soak:
         """All of it; ends the benchmark where the books differ at the end."""
         before = self.rig.served()
         farebox = self.rig.start_farebox("soak")
-        if not self.rate_per_s:
-            options = ("--concurrency", "64")
-            seen = cells.run_load(
-                self.rig, farebox.port, farebox.key, PLAIN_SMALL.body, CALIBRATION_S, *options
-            )
-            self.rate_per_s = seen["per_s"] / 2
+        self.rate_per_s = self.rate_per_s or self._half_load_per_s(farebox)
         print(f"{self.rate_per_s:,.0f} arrivals a second for {self.seconds:,.0f} s", flush=True)
         self.samples.look(farebox, 0.0)
         loads = {workload: self._start(farebox, workload, share) for workload, share in LOADS.items()}
@@ -167,6 +163,19 @@ class Soak:
         for cell in self.cells:
             cells.check(cell, farebox, served)
         self.rig.stop(farebox.process)
+
+    def _half_load_per_s(self, farebox: rig.FareboxUnderTest) -> float:
+        """Half of the arrivals that the one core can carry, by what either kind of exchange costs it."""
+        subject = Subject(FAREBOX, farebox.port, farebox.key, [farebox.process])
+        cost_us = 0.0
+        for workload, share in LOADS.items():
+            cell = cells.measure(
+                self.rig, subject, workload, seconds=CALIBRATION_S, concurrency=CALIBRATION_AT_ONCE
+            )
+            if cell.failed or cell.cpu_us is None:
+                rig.stop_with(f"no rate for half load: {cell.failed}")
+            cost_us += share * cell.cpu_us
+        return 1e6 / cost_us / 2
 
     def _start(
         self, farebox: rig.FareboxUnderTest, workload: Workload, share: float
