@@ -32,6 +32,8 @@ ERRORS_MAX = 100
 """After so many the load ends: what follows would measure refusals."""
 FINISH_S = 90.0
 """How long exchanges that have begun may take after the load's end."""
+IDLE_MAX_S = 30.0
+"""A connection idle for longer is not used again: servers close those, perhaps at that very moment."""
 WARM_CONNECTIONS = 64
 """Open before an open loop begins, so that no handshake is measured."""
 LATE_P99_MS_MAX = 1.0
@@ -94,7 +96,7 @@ class Load:
             left = f"{self.running} asked, {len(self.waiting)} waiting on {self.connections} connections"
             self.errors += self.running + len(self.waiting)
             self.error_text = self.error_text or f"not ended {FINISH_S:g} s after the last was due: {left}"
-        for connection in self.idle:
+        for connection in [*self.idle]:
             connection.close()
 
     def ended(self, connection: "Connection", *, failed: str) -> None:
@@ -116,6 +118,7 @@ class Load:
         if self.waiting:
             connection.ask(self.waiting.popleft())
         elif self.plan.rate_per_s:
+            connection.idle_since_s = time.perf_counter()
             self.idle.append(connection)
         elif not self.is_over and time.perf_counter() < self.began_s + self.plan.seconds:
             connection.ask(time.perf_counter())
@@ -188,9 +191,12 @@ class Load:
     def _arrive(self, due_s: float) -> None:
         self.asked += 1
         self.late_ms.append(1e3 * (time.perf_counter() - due_s))
-        if self.idle:
-            self.idle.pop().ask(due_s)
-            return
+        while self.idle:
+            connection = self.idle.pop()
+            if due_s - connection.idle_since_s < IDLE_MAX_S:
+                connection.ask(due_s)
+                return
+            connection.close()
         self.waiting.append(due_s)
         if self.connections < self.plan.concurrency:
             opening = asyncio.ensure_future(self.connect())
@@ -226,6 +232,7 @@ class Connection(asyncio.Protocol):
         self.load = load
         self.is_open = False
         self.is_asking = False
+        self.idle_since_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -294,20 +301,21 @@ class Connection(asyncio.Protocol):
         if self.is_asking:
             self.is_asking = False
             self.load.ended(self, failed=why)
+        else:
+            self.load.errors += 1
+            self.load.error_text = self.load.error_text or why
 
     def close(self) -> None:
         """Close it; it takes nothing more."""
         if self.is_open:
             self.is_open = False
             self.load.connections -= 1
+            if self in self.load.idle:
+                self.load.idle.remove(self)
             self.transport.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        if self.is_open:
-            self.is_open = False
-            self.load.connections -= 1
-            if self in self.load.idle:
-                self.load.idle.remove(self)
+        self.close()
         if self.is_asking:
             self.is_asking = False
             self.load.ended(self, failed="the connection was closed during an exchange")
