@@ -41,6 +41,7 @@ LATE_P99_MS_MAX = 1.0
 
 _TAIL = 64
 _HEAD_BYTES_MAX = 16_384
+_TIMED_OUT = b"HTTP/1.1 408 "
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
@@ -255,7 +256,10 @@ class Connection(asyncio.Protocol):
         load = self.load
         load.received_bytes += len(data)
         if not self.is_asking:
-            self._fail("bytes that nobody asked for")
+            if data.startswith(_TIMED_OUT):  # it was opened for an exchange that another connection took
+                self.close()
+            else:
+                self._fail("bytes that nobody asked for")
             return
         if not self.first_s:
             self.first_s = now_s

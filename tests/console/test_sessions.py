@@ -123,6 +123,7 @@ GRANT = {"pool": "credits", "amount": "5", "reason": "because"}
         ({"X-CSRF-Token": "0" * 64}, "csrf"),
         ({"Origin": "https://evil.example"}, "origin"),
         ({"Origin": "null"}, "origin"),
+        ({"Origin": "http://[x"}, "origin"),
         ({"Sec-Fetch-Site": "cross-site"}, "origin"),
         ({"Sec-Fetch-Site": "same-site"}, "origin"),
         ({"Host": "evil.example"}, "host"),

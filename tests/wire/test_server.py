@@ -315,6 +315,27 @@ async def test_M10_all_bodies_together_are_bounded() -> None:
 
 
 @on_uvloop
+async def test_M10_a_body_asked_for_after_its_client_left_holds_nothing() -> None:
+    left = asyncio.Event()
+    failures: list[Refusal] = []
+
+    async def handle(incoming: Incoming) -> None:
+        incoming.on_gone = left.set
+        await left.wait()
+        try:
+            await incoming.body()
+        except Refused as refused:
+            failures.append(refused.refusal)
+
+    async with serving(handle) as (server, port):
+        async with connected(port) as client:
+            client.send(post(b"x" * 1000))
+            await until(lambda: server.open_count == 1)
+        await until(lambda: bool(failures))
+        assert (failures, server.open_count, server.body_bytes_held) == ([Refusal.BODY_INVALID], 0, 0)
+
+
+@on_uvloop
 async def test_large_body_passes_with_backpressure() -> None:
     body = bytes(range(256)) * 2**15
     async with serving(Echo(2**24)) as (server, port), connected(port) as client:

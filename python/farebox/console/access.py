@@ -107,9 +107,15 @@ def check_place(shown: Presented, hosts: Iterable[str]) -> None:
         )
     if shown.method in _READS:
         return
-    foreign = shown.origin and urlsplit(shown.origin).netloc != shown.host
-    if foreign or shown.is_cross_site:
+    if _is_foreign(shown) or shown.is_cross_site:
         raise Declined(403, "origin", "this came from a page of another site")
+
+
+def _is_foreign(shown: Presented) -> bool:
+    try:
+        return bool(shown.origin) and urlsplit(shown.origin).netloc != shown.host
+    except ValueError:
+        return True
 
 
 async def credential_of(store: Store, token: str, now_ms: int) -> tuple[Caller, Credential] | None:

@@ -111,7 +111,9 @@ class _Reply:
         self._fail(BROKEN_OFF)
 
     def give_up(self) -> None:
-        """The client left: nobody wants the answer."""
+        """The client left: nobody wants the answer. A complete one has left its connection to others."""
+        if self.over.is_set():
+            return
         self._connection.abort()
         self._fail("The client left.")
 

@@ -163,6 +163,8 @@ class Incoming:
         raise NotImplementedError
 
     def _reserve(self, count: int) -> None:
+        if self.gone:  # what it reserved has been released; nobody would release this
+            raise Refused(Refusal.BODY_INVALID, "The client left.", close=True)
         server = self._connection.server
         if server.body_bytes_held + count > server.options.bodies_bytes_total_max:
             raise Refused(
