@@ -48,6 +48,7 @@ LOSSES = int(os.environ.get("FAREBOX_ROUNDS", "1"))
 """How often a worker is stopped, and how often one is killed."""
 REFUSED_MAX_S = float(os.environ.get("FAREBOX_REFUSED_MAX_S", "inf"))
 """The longest stretch of refusals that passes; only a machine of one's own is fast enough to set it."""
+PING = {"do": "ping"}
 SHARED_PACE_S, OWN_PACE_S = 0.02, 0.1
 
 
@@ -332,6 +333,30 @@ def test_a_worker_that_hangs_is_replaced_and_one_that_is_killed_too(
     shop.close_books()
 
 
+def test_L15_workers_that_start_while_prices_change_serve_the_new_ones(shop: TwoWorkers) -> None:
+    customer = shop.new_customer()
+    (writer,) = shop.processes("writer_process")
+    os.kill(writer, signal.SIGSTOP)  # no worker comes to serve without it
+    shop.kill("worker_process")
+    controls = [shop.folder / "run" / f"worker-{number}.sock" for number in range(WORKERS)]
+    for control in controls:
+        assert wait_until(lambda asked=control: ask(asked, PING, 1.0).get("state") == "starting", 30.0)
+    starting = shop.processes("worker_process")
+    shop.set_prices(2)
+    shop.signal(signal.SIGHUP, "the configuration was read anew")
+    os.kill(writer, signal.SIGCONT)
+    told = "has the configuration that was read anew meanwhile"
+    assert wait_until(lambda: shop.log().count(told) == WORKERS, 40.0), shop.log()[-3000:]
+    for slot in range(WORKERS):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(str(shop.folder / "sockets" / f"shop-{slot}.sock"))
+            assert answer_on(connection, customer.key, stream=False)[0] == 200
+    assert charges(shop, customer, WORKERS) == [10 * 2_625_000 + 2 * 21_000_000] * WORKERS
+    assert shop.processes("worker_process") == starting
+    shop.close_books()
+
+
 def test_a_faulty_configuration_changes_nothing_and_a_worker_can_still_be_started(shop: TwoWorkers) -> None:
     customer = shop.new_customer()
     good = shop.config.read_text()
@@ -380,10 +405,10 @@ def test_a_control_socket_answers_its_owner_only_and_survives_nonsense(shop: Two
     assert len(sockets) == WORKERS
     for path in sockets:
         assert path.stat().st_mode & 0o777 == 0o600
-        assert ask(path, {"do": "ping"}, 10.0) == {"state": "serving", "open": 0}
+        assert ask(path, PING, 10.0) == {"state": "serving", "open": 0}
         assert "KeyError" in ask(path, {"do": "nothing"}, 10.0)["error"]
         assert "error" in ask(path, {"do": "reload", "files": ["/none.json"]}, 10.0)
-        assert ask(path, {"do": "ping"}, 10.0)["state"] == "serving"
+        assert ask(path, PING, 10.0)["state"] == "serving"
     assert "does not answer" in ask(shop.folder / "none.sock", {"do": "ping"}, 1.0)["error"]
     assert control_socket.__doc__
 

@@ -63,6 +63,8 @@ class Supervisor:
         self._listeners = listeners
         self._count = workers
         self._numbers: Iterator[int] = itertools.count()
+        self._known_files: dict[str, list[str]] = {}
+        """The copies that each worker process was started with or has taken since, by its name."""
         self._stops = 0
         self._asked: set[int] = set()
         self._ready_told = False
@@ -105,6 +107,7 @@ class Supervisor:
         if signal.SIGUSR2 in self._asked:
             self._asked.discard(signal.SIGUSR2)
             self.workforce.replace_all()
+        self._tell_latecomers()
         if not self._ready_told and self.workforce.serving():
             self._ready_told = True
             _log.info("ready: %d workers serve", self._count)
@@ -118,9 +121,14 @@ class Supervisor:
         descriptors = [[each.fileno() for each in service] for service in self._listeners.of_slot(slot)]
         listening = ";".join(",".join(map(str, each)) for each in descriptors)
         name = f"worker {number}"
+
+        def command() -> list[str]:
+            self._known_files[name] = self._files()
+            return [_WORKER, str(number), str(self._silent_start_s(name)), listening, *self._files()]
+
         return Child(
             name,
-            lambda: [_WORKER, str(number), str(self._silent_start_s(name)), listening, *self._files()],
+            command,
             tuple(itertools.chain.from_iterable(descriptors)),
             control_socket(self._settings, number),
         )
@@ -133,6 +141,7 @@ class Supervisor:
 
     def _retired(self, child: Child) -> None:
         _log.info("%s has gone", child.name)
+        self._known_files.pop(child.name, None)
         number = int(child.name.removeprefix("worker "))
         if counters_file(self._settings, number).exists():
             retire_counters(counters_file(self._settings, number), retired_counters_file(self._settings))
@@ -171,15 +180,40 @@ class Supervisor:
         notify.notify("READY=1")
 
     def _tell_workers(self) -> list[str]:
-        """Tell every worker that runs which files are in force; what each that cannot serve them said."""
-        refusals = []
-        for child in self.workforce.children():
-            if child.control is None or child.state() != "serving":
+        """Tell every worker that serves which files are in force; what each that cannot serve them said.
+
+        One that still starts is told once it serves (`_tell_latecomers`).
+        """
+        return [refusal for child in self._serving_workers() if (refusal := self._tell(child))]
+
+    def _tell_latecomers(self) -> None:
+        """Tell workers that came to serve with files that a reload has replaced since.
+
+        One that cannot serve those that the others serve is ended, and so started anew with them.
+        """
+        for child in self._serving_workers():
+            if self._known_files.get(child.name) == self._files():
                 continue
-            answer = ask(child.control, {"do": "reload", "files": self._files()}, limits.control_answer_s)
-            if "error" in answer:
-                refusals.append(f"{child.name}: {answer['error']}")
-        return refusals
+            if refusal := self._tell(child):
+                _log.error("%s; it is started anew with the configuration in force", refusal)
+                self._known_files[child.name] = self._files()
+                child.signal(signal.SIGTERM)
+            else:
+                _log.info("%s has the configuration that was read anew meanwhile", child.name)
+
+    def _serving_workers(self) -> list[Child]:
+        return [child for child in self.workforce.children() if child.state() == "serving"]
+
+    def _tell(self, child: Child) -> str:
+        """Tell one worker which files are in force; why it cannot serve them, empty where it can."""
+        if child.control is None:
+            return ""
+        answer = ask(child.control, {"do": "reload", "files": self._files()}, limits.control_answer_s)
+        if "error" in answer:
+            self._known_files.pop(child.name, None)
+            return f"{child.name}: {answer['error']}"
+        self._known_files[child.name] = self._files()
+        return ""
 
     # -- start and stop --------------------------------------------------------------------------------------
     def _writer_came_up(self) -> bool:
