@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Generator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import needs
 from farebox.base import limits
 from farebox.base.sources_only import VARIABLES
 
+BENCH = Path(__file__).resolve().parents[1] / "bench"
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
 hypothesis.settings.register_profile(
@@ -52,6 +54,13 @@ def short_path() -> Generator[Path, None, None]:
     """A folder whose path leaves room for folders and unix sockets below it: 107 bytes are allowed."""
     with tempfile.TemporaryDirectory(prefix="f-") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def socketless(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`bench/socketless.py`: a worker whose clients and upstreams are calls."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    return import_module("socketless")
 
 
 @pytest.fixture(scope="session")

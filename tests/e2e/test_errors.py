@@ -199,6 +199,55 @@ def test_403_model_not_allowed(shop: Storefront, side: Side) -> None:
     assert (answer.status, answer.body.decode()) == (403, expected)
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "openai_type", "code", "anthropic_type", "message"),
+    [
+        ("/v1/models", 401, "authentication_error", None, "authentication_error", INVALID),
+        (
+            "/v1/models/no-such",
+            404,
+            "invalid_request_error",
+            None,
+            "invalid_request_error",
+            "The model 'no-such' does not exist here.",
+        ),
+        (
+            f"/v1/models/{GPT}",
+            403,
+            "permission_error",
+            "model_not_allowed",
+            "permission_error",
+            f"This key may not use the model {GPT}.",
+        ),
+    ],
+    ids=["key", "unknown", "not-allowed"],
+)
+@SIDES
+def test_the_models_routes_refuse_in_the_shape_of_who_asks(
+    shop: Storefront,
+    side: Side,
+    path: str,
+    status: int,
+    openai_type: str,
+    code: str | None,
+    anthropic_type: str,
+    message: str,
+) -> None:
+    key = new_key() if status == 401 else shop.new_customer(allowed_models=("other",)).key
+    version = {"anthropic_version": "2023-06-01"} if side is ANTHROPIC else {}
+    answer = exchange(shop.port, request("GET", path, authorization=f"Bearer {key}", **version))
+    expected = side.error(openai_type, code, anthropic_type, message)
+    assert (answer.status, answer.body.decode()) == (status, expected)
+
+
+@SIDES
+def test_400_a_head_that_could_be_read_in_two_ways(shop: Storefront, side: Side) -> None:
+    answer = exchange(shop.port, request("POST", side.path, b"{}", host="two words"))
+    kind = "invalid_request_error"
+    assert answer.status == 400
+    assert answer.body.decode() == side.error(kind, None, kind, "The Host header is not a host.")
+
+
 @SIDES
 def test_400_model_not_on_this_route(shop: Storefront, side: Side) -> None:
     answer = post(shop, side, shop.new_customer().key, body(EMBEDDING))

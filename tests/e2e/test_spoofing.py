@@ -17,6 +17,7 @@ import pytest
 
 from e2e.deployment import Customer, Deployment
 from e2e.raw_upstream import RawUpstream, http_answer
+from farebox.base.limits import answer_held_bytes_max
 from farebox.run.demo.processes import wait_until
 from farebox.store.base import Store
 
@@ -291,6 +292,39 @@ def test_U08_a_short_plain_answer_is_our_error_and_costs_nothing_unless_it_state
     served = till.serve(http_answer(body, declared=len(body) - 1) + b"HTTP/1.1 200 OK\r\n\r\n")
     assert served.body == body[:-1]
     assert b"HTTP/1.1" not in served.body
+
+
+LARGE = chat_body('"x":1', "l" * (answer_held_bytes_max + 1 - len(chat_body('"x":1', ""))))
+"""Without usage; its last byte is the one that is too many to be held back."""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(http_answer(LARGE, declared=len(LARGE) + 5_000), id="declared"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
+            + b"%x\r\n%b\r\n" % (len(LARGE), LARGE),
+            id="chunked",
+        ),
+    ],
+)
+def test_U08_M9_a_large_plain_answer_that_breaks_off_gets_no_word_of_ours(till: Till, answer: bytes) -> None:
+    served = till.serve(answer)
+    assert served.truncated
+    assert served.body == LARGE
+    assert (served.log["outcome"], served.log["evidence"]) == ("upstream_broke", "estimated")
+
+
+def test_U07_M9_an_encoded_stream_that_breaks_off_gets_no_word_of_ours(till: Till) -> None:
+    """Even where its bytes look like the end of an event."""
+    packed = gzip.compress(chat_events(end="")) + b"\n\n"
+    head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n"
+    head += "Content-Encoding: gzip\r\n\r\n"
+    served = till.serve(head.encode() + b"%x\r\n%b\r\n" % (len(packed), packed), stream=True)
+    assert served.truncated
+    assert served.body == packed
+    assert (served.log["outcome"], served.log["evidence"]) == ("upstream_broke", "estimated")
 
 
 def test_U15_gzip_that_was_not_asked_for_is_metered_and_relayed_as_it_is(till: Till) -> None:

@@ -6,6 +6,7 @@ Real processes; a stream's wallet runs dry, grows, waits, or loses its key while
 import asyncio
 import json
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,39 @@ def test_M2_a_stream_whose_wallet_runs_dry_is_cut_validly_and_billed_for_what_wa
         assert account.written_off_pico == max(0, charged_pico - wallet_pico)
         assert wallet_pico // 3 < charged_pico < 2 * wallet_pico
         assert deployment.upstream_log()["open"] == 0
+
+
+def test_M2_M9_an_encoded_stream_whose_wallet_runs_dry_is_broken_off_without_a_word_of_ours(
+    tmp_path: Path,
+) -> None:
+    with Deployment(tmp_path) as deployment:
+        customer = deployment.customer("alice", 750 * OUT_PICO)
+        script = {"prompt": 20, "completion": 6000, "chunks": 900, "gzip": True}
+        script |= {"piece_bytes": 6, "delay_ms": 7}
+
+        async def packed() -> tuple[bytes, bool]:
+            """What came before the connection ended; whether that was its proper end."""
+            headers = {"Authorization": f"Bearer {customer.key}"}
+            got = b""
+            async with (
+                aiohttp.ClientSession(headers=headers, auto_decompress=False) as session,
+                session.post(f"{deployment.base_url}{PATHS['chat']}", json=asked(**script)) as response,
+            ):
+                assert (response.status, response.headers["content-encoding"]) == (200, "gzip")
+                try:
+                    async for data in response.content.iter_any():
+                        got += data
+                except aiohttp.ClientPayloadError:
+                    return got, False
+            return got, True
+
+        got, ended = asyncio.run(packed())
+        assert not ended
+        events = zlib.decompressobj(wbits=31).decompress(got)
+        assert 0 < events.count(b"word") < 900
+        assert b"farebox_cut" not in got
+        row, _ = booked(deployment, "alice")
+        assert (row["outcome"], row["evidence"]) == ("cut", "estimated")
 
 
 def test_M2_policy_finish_serves_on_up_to_its_cap_and_writes_off(tmp_path: Path) -> None:

@@ -5,21 +5,12 @@ Streams whose objects referred to each other in a circle took a worker from 60 t
 
 import asyncio
 import gc
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 CONNECTIONS = 4
-
-
-@pytest.fixture
-def socketless(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A worker whose clients and upstreams are calls."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    return import_module("socketless")
 
 
 async def plain(connections: Any) -> None:

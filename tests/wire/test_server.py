@@ -800,6 +800,76 @@ async def test_H03_slow_reader_that_takes_something_is_served() -> None:
         assert taken == 2**20
 
 
+SLOW: dict[str, Any] = {"linger_timeout_s": 0.2, "client_write_timeout_s": 5.0}
+
+
+@on_uvloop
+async def test_H03_an_answer_that_ends_its_connection_reaches_a_slow_reader_whole() -> None:
+    async def handle(incoming: Incoming) -> None:
+        incoming.answer(200, b"", b"x" * 2**20)
+
+    async with (
+        serving(handle, listen_buffers=SMALL, **SLOW) as (server, port),
+        connected(port, **SMALL) as client,
+    ):
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        await client.head()
+        (connection,) = server._open_connections
+        taken = 0
+        while taken < 2**20:  # for longer than a connection lingers
+            data = await client.reader.read(2**15)
+            assert data, taken
+            taken += len(data)
+            await asyncio.sleep(0.02)
+        assert taken == 2**20
+        assert connection.waiting_bytes() == 0
+        assert await client.rest() == b""
+        client.writer.write_eof()
+        await until(lambda: not server._open_connections)
+
+
+@on_uvloop
+async def test_drain_waits_for_clients_that_still_take_their_answers() -> None:
+    answered = asyncio.Event()
+
+    async def handle(incoming: Incoming) -> None:
+        incoming.answer(200, b"", b"x" * 2**20)
+        answered.set()
+
+    async with (
+        serving(handle, listen_buffers=SMALL, **SLOW) as (server, port),
+        connected(port, **SMALL) as client,
+    ):
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await answered.wait()
+
+        async def stop() -> bool:
+            drained = await server.drain(60.0)
+            await server.close()
+            return drained
+
+        stopping = asyncio.ensure_future(stop())
+        assert len((await client.response()).body) == 2**20
+        assert await stopping is True
+
+
+@on_uvloop
+async def test_M10_a_server_that_leaves_keeps_no_connection_when_memory_is_free_again() -> None:
+    async def handle(incoming: Incoming) -> None:
+        incoming.answer(200, b"", b"last")
+
+    async with serving(handle) as (server, port), connected(port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.response()).header("connection") is None
+        retiring = asyncio.ensure_future(server.retire(60.0))
+        await until(lambda: server.leaving)
+        server.keep_connections(True)
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.response()).header("connection") == "close"
+        client.writer.close()
+        assert await retiring is True
+
+
 @on_uvloop
 async def test_drain_lets_running_exchanges_end_and_closes_idle_connections() -> None:
     release = asyncio.Event()
@@ -856,7 +926,7 @@ async def test_drain_still_serves_who_has_connected_but_waits_only_so_long(
     async with serving(handle) as (server, port), connected(port) as asks, connected(port) as never:
         await until(lambda: len(server._open_connections) == 2)
         draining = asyncio.ensure_future(server.drain(60.0))
-        await until(lambda: server.draining)
+        await until(lambda: server.leaving)
         asks.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         answer = await asks.response()
         assert (answer.body, answer.header("connection")) == (b"last", "close")

@@ -20,7 +20,7 @@ from farebox.base.records import Void, opened_payload
 from farebox.meter import BROKEN, OVERSIZE, Pipe, format_pico
 from farebox.proxy.attempts import Attempts
 from farebox.proxy.plain import plain_answer, plain_verdict
-from farebox.proxy.refusals import NOT_RECORDED, UNREACHABLE, broken_answer, failed_answer
+from farebox.proxy.refusals import NOT_RECORDED, SHUTTING_DOWN, UNREACHABLE, broken_answer, failed_answer
 from farebox.proxy.relayed import RelayedAnswer
 from farebox.proxy.settle import count_settled, record_again, record_settlement, record_void
 from farebox.proxy.verdict import Ending, Judged, unjudged, verdict_of
@@ -44,6 +44,7 @@ _log = logging.getLogger("farebox.exchange")
 
 _FIRST_SUCCESS_STATUS = 200
 _FIRST_REDIRECT_STATUS = 300
+_UNENCODED = frozenset(("", "identity"))
 _OPEN_TOTAL = INDEX["exchanges_open"]
 _FIRST_BYTE_MS = INDEX[FIRST_BYTE.sum_name]
 _ADDED_US = INDEX[ADDED.sum_name]
@@ -175,6 +176,8 @@ class Exchange:
         Raises Refused (here or when awaited) after giving the hold back.
         """
         try:
+            if self.worker.closed:
+                raise Refused(Refusal.DRAINING, SHUTTING_DOWN, retry_after_s=1, close=True)
             pool, places, body = self.offer.pool, self.offer.places, self._request[1]
             if places:
                 self.attempts = Attempts(self, places, body)
@@ -386,7 +389,10 @@ class Exchange:
             return
         if streamed:
             self.relayed = RelayedAnswer(self, connection, self.tap)
-            self.relayed.begin_stream(head, rest, framed=chunked_out or not self.client.chunked_ok)
+            framed = chunked_out or not self.client.chunked_ok
+            self.relayed.begin_stream(
+                head, rest, framed=framed, encoded=content_encoding.lower() not in _UNENCODED
+            )
         else:
             collect(connection, self.tap, head, rest, self._complete, self._overflow)
 
@@ -456,7 +462,7 @@ class Exchange:
         if self.settled:
             return
         if not self.sent:
-            self._end_unsent("stopped", Refusal.DRAINING, "This server is shutting down.")
+            self._end_unsent("stopped", Refusal.DRAINING, SHUTTING_DOWN)
             return
         relayed = self.relayed
         if relayed is not None:

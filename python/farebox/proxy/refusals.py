@@ -14,6 +14,7 @@ KEY_NOT_VALID = "This API key is not valid."
 UNREACHABLE = "The upstream provider cannot be reached."
 BROKEN_OFF = "The upstream provider broke off its answer."
 NOT_RECORDED = "Farebox cannot record new requests right now."
+SHUTTING_DOWN = "This server is shutting down."
 
 
 def broken_answer(fault: UpstreamError | None, family: "Family", exchange: str, *, oversize: bool) -> Answer:

@@ -32,7 +32,16 @@ OVERLOADED = "overloaded"
 class RelayedAnswer:
     """The answer of one exchange on its way through; owned by the exchange."""
 
-    __slots__ = ("_connection", "_is_over", "_tap", "covered_bytes", "exchange", "progress_bytes", "relay")
+    __slots__ = (
+        "_connection",
+        "_is_over",
+        "_speaks_events",
+        "_tap",
+        "covered_bytes",
+        "exchange",
+        "progress_bytes",
+        "relay",
+    )
 
     relay: Relay
 
@@ -45,6 +54,8 @@ class RelayedAnswer:
         self._connection = connection
         self._tap = tap
         self._is_over = False
+        self._speaks_events = False
+        """An event of our own may stand among the answer's: a plain or encoded body has no place for one."""
 
     @property
     def output_bytes(self) -> int:
@@ -52,8 +63,9 @@ class RelayedAnswer:
         return self._tap.output_bytes
 
     # -- beginning -------------------------------------------------------------------------------------------
-    def begin_stream(self, head: "Head", rest: bytes, *, framed: bool) -> None:
+    def begin_stream(self, head: "Head", rest: bytes, *, framed: bool, encoded: bool) -> None:
         """Start a stream of events; `rest` came with its head."""
+        self._speaks_events = not encoded
         exchange = self.exchange
         exchange.worker.counters[_STREAMED] += 1
         if not exchange.client.gone:
@@ -100,7 +112,8 @@ class RelayedAnswer:
         if state & BROKEN:
             verdict = self.exchange.verdict
             refused = Refused(Refusal.UPSTREAM_FAILED, BROKEN_OFF)
-            if (verdict is None or verdict.evidence != "exact") and relay.between_events():
+            unfinished = verdict is None or verdict.evidence != "exact"
+            if unfinished and self._speaks_events and relay.between_events():
                 relay.send(error_event(self.exchange.route.name, refused))
             relay.cut()
         elif state & END:
@@ -130,11 +143,17 @@ class RelayedAnswer:
         return max(0, needed_pico - exchange.hold.amount_pico)
 
     def cut(self, reason: str) -> None:
-        """After the next whole event stop the upstream, settle what was sent, end validly."""
+        """After the next whole event stop the upstream, settle what was sent, end validly.
+
+        An encoded stream is broken off where it is: what we would say is not in its encoding.
+        """
         exchange = self.exchange
         if not exchange.settled and not self._is_over and not exchange.cut_reason:
             exchange.cut_reason = reason
-            self.relay.when_between_events(self._cut_now)
+            if self._speaks_events:
+                self.relay.when_between_events(self._cut_now)
+            else:
+                self._cut_now()
 
     def _cut_now(self) -> None:
         if self.exchange.settled:
@@ -143,9 +162,12 @@ class RelayedAnswer:
         self.exchange.settle(self._send_cut, cut_by_us=True)
 
     def _send_cut(self) -> None:
-        overloaded = self.exchange.cut_reason == OVERLOADED
-        self.relay.send(self._overloaded_event() if overloaded else self._dry_event())
-        self.relay.finish()
+        if self._speaks_events:
+            overloaded = self.exchange.cut_reason == OVERLOADED
+            self.relay.send(self._overloaded_event() if overloaded else self._dry_event())
+            self.relay.finish()
+        else:
+            self.relay.cut()
         self.over()
 
     def _dry_event(self) -> bytes:

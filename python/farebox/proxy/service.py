@@ -44,12 +44,12 @@ from farebox.proxy.own_routes import (
 )
 from farebox.proxy.plain import plain_ask, plain_terms
 from farebox.proxy.rates import RateState
-from farebox.proxy.refusals import KEY_NOT_VALID
+from farebox.proxy.refusals import KEY_NOT_VALID, SHUTTING_DOWN
 from farebox.proxy.user_money import Shortage
 from farebox.proxy.worker import Worker
 from farebox.wire.errors import JSON_LINE, render
 from farebox.wire.incoming import Incoming
-from farebox.wire.routes import Route, family_of, match
+from farebox.wire.routes import Family, Route, family_of, match
 from farebox.wire.upstream import Pool
 
 _log = logging.getLogger("farebox.service")
@@ -185,7 +185,7 @@ class ServiceHandler:
         if client.answered:
             client.abort()
             return
-        client.answer(*render(refused, family_of(client.path), exchange_id))
+        client.answer(*render(refused, _family(client), exchange_id))
 
     def _note_fault(self, error: FaultError) -> None:
         """Log a fault of the store once in a while: it fails every request until it is over."""
@@ -199,7 +199,7 @@ class ServiceHandler:
         """The steps in their order; from the first that must wait, `_metered_slowly` goes on."""
         worker = self._worker
         if worker.draining:
-            raise Refused(Refusal.DRAINING, "This server is shutting down.", retry_after_s=1, close=True)
+            raise Refused(Refusal.DRAINING, SHUTTING_DOWN, retry_after_s=1, close=True)
         if worker.memory_short:
             raise Refused(
                 Refusal.OVERLOADED, "Memory is short on this server; try again.", retry_after_s=1, close=True
@@ -348,13 +348,17 @@ class ServiceHandler:
         return rate
 
     def _model(self, name: str, route: Route, key: KeyRecord) -> ModelRow:
+        model = self._allowed_model(name, key)
+        if route.name not in model.endpoints:
+            raise Refused(Refusal.UNSUPPORTED, f"The model {model.id} is not served on {route.path}.")
+        return model
+
+    def _allowed_model(self, name: str, key: KeyRecord) -> ModelRow:
         model = self._service.models.get(name)
         if model is None:
             raise Refused(Refusal.MODEL_UNKNOWN, f"The model {_shown(name)} does not exist here.")
         if key.allowed_models is not None and model.id not in key.allowed_models:
             raise Refused(Refusal.MODEL_NOT_ALLOWED, f"This key may not use the model {model.id}.")
-        if route.name not in model.endpoints:
-            raise Refused(Refusal.UNSUPPORTED, f"The model {model.id} is not served on {route.path}.")
         return model
 
     # -- requests without money ------------------------------------------------------------------------------
@@ -398,17 +402,22 @@ class ServiceHandler:
                 raise Refused(Refusal.KEY_REVOKED, KEY_NOT_VALID)
             _answer_json(client, 200, credits_of(account, self._worker.wall_ms()))
             return
-        anthropic = "anthropic-version" in client.headers
+        anthropic = _family(client) == "anthropic"
         if route.model:
-            row = self._service.models.get(route.model)
-            if row is None:
-                raise Refused(Refusal.MODEL_UNKNOWN, f"The model {_shown(route.model)} does not exist here.")
+            row = self._allowed_model(route.model, key)
             _answer_json(client, 200, anthropic_model(row) if anthropic else openai_model(row))
             return
         rows = [
             row for row in self._service.models if key.allowed_models is None or row.id in key.allowed_models
         ]
         _answer_json(client, 200, anthropic_models(rows) if anthropic else openai_models(rows))
+
+
+def _family(client: Incoming) -> Family:
+    """In whose shapes to answer; on the list of models, which both serve, by a header only one sends."""
+    if client.path.startswith("/v1/models") and "anthropic-version" in client.headers:
+        return "anthropic"
+    return family_of(client.path)
 
 
 def compile_book(service: Service, version: int, effective_ms: int) -> PriceBook:

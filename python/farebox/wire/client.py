@@ -298,8 +298,7 @@ class ClientConnection(RequestHandler):
 
     def _refuse_unreadable(self, incoming: Incoming, fault: str) -> None:
         incoming.keep_alive = False
-        status, lines, body = protocol_fault(400, fault)
-        incoming.answer(status, lines, body)
+        incoming.answer(*protocol_fault(400, fault, family_of(incoming.path)))
 
     def _write_fault(self, status: int, message: str) -> None:
         if self.transport is None:
@@ -314,7 +313,8 @@ class ClientConnection(RequestHandler):
         """Close after what was written is delivered, unread input notwithstanding.
 
         Closing a socket with unread input resets it, and the answer may be lost with it: so our side is
-        shut first, and what still arrives is dropped until the client closes or the sweep does.
+        shut first, and what still arrives is dropped until the client closes or the sweep does, once the
+        client has taken everything or stopped taking anything.
         """
         self._close = True
         self._plain = False
@@ -329,6 +329,10 @@ class ClientConnection(RequestHandler):
             self._resume_transport_reading()
         if not self.transport.is_closing():
             self.transport.write_eof()
+
+    def waiting_bytes(self) -> int:
+        """How much was written that the client has not taken yet, as far as this process knows."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def drop(self) -> None:
         """Close at once; what is buffered is lost."""

@@ -37,9 +37,11 @@ def render(refused: Refused, family: Family, request_id: str) -> Answer:
     return kind.status, encode_headers(headers), orjson.dumps(error)
 
 
-def protocol_fault(status: int, message: str) -> Answer:
-    """An answer to bytes that never became a request, so that nobody knows the family: OpenAI's shape."""
-    error = _error("openai", "invalid_request_error", None, "invalid_request_error", message, {})
+def protocol_fault(status: int, message: str, family: Family = "openai") -> Answer:
+    """An answer to bytes that are no acceptable HTTP; without a path that can be read nobody knows the
+    family.
+    """
+    error = _error(family, "invalid_request_error", None, "invalid_request_error", message, {})
     return status, JSON_LINE, orjson.dumps(error)
 
 

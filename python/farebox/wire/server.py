@@ -75,7 +75,8 @@ class Server(web.Server):
         self.options = options or ServerOptions()
         self.open_count = 0
         self.body_bytes_held = 0
-        self.draining = False
+        self.leaving = False
+        """Its process retires or drains: no connection is kept any more."""
         self.keep_alive = True
         """Whether connections stay open between requests."""
         self._listeners: list[asyncio.AbstractServer] = []
@@ -109,7 +110,7 @@ class Server(web.Server):
 
     def keep_connections(self, keep: bool) -> None:
         """Keep connections between requests; or close those that are idle, and the others once answered."""
-        self.keep_alive = keep and not self.draining
+        self.keep_alive = keep and not self.leaving
         if not keep:
             for connection in tuple(self._open_connections):
                 connection.close_after_request()
@@ -121,8 +122,7 @@ class Server(web.Server):
         An idle connection is left to its client, which closes it or asks once more (or sees its keep-alive
         time out): to close it here might cross a request on its way, which no proxy may send again.
         """
-        self.keep_alive = False
-        self.stop_listening()
+        self._leave()
         end_s = self._loop.time() + deadline_s
         while self._open_connections or self._detached:
             if self._loop.time() >= end_s:
@@ -131,22 +131,29 @@ class Server(web.Server):
         return True
 
     async def drain(self, deadline_s: float) -> bool:
-        """Stop listening, close idle connections, let running exchanges end; True when all did within
-        `deadline_s`.
+        """Stop listening, close idle connections, let running exchanges end and their clients take what was
+        answered; True when all did within `deadline_s`.
 
         Who has connected and not asked yet is served once more, if he asks soon: his connection was taken, so
         he would see a request refused that he sent to a server in good order.
         """
-        self.draining, self.keep_alive = True, False
-        self.stop_listening()
+        self._leave()
         for connection in tuple(self._open_connections):
             connection.close_after_request()
         began_s = self._loop.time()
-        while self.open_count or self._detached or self._close_unasked(began_s):
+        while self.open_count or self._detached or self._undelivered() or self._close_unasked(began_s):
             if self._loop.time() >= began_s + deadline_s:
                 return False
             await asyncio.sleep(_DRAIN_POLL_S)
         return True
+
+    def _leave(self) -> None:
+        self.leaving, self.keep_alive = True, False
+        self.stop_listening()
+
+    def _undelivered(self) -> bool:
+        """Whether bytes still wait for a client that reads slowly."""
+        return any(connection.waiting_bytes() for connection in self._open_connections)
 
     def _close_unasked(self, began_s: float) -> bool:
         """Whether requests may still come on open connections; those that took too long are closed."""
@@ -159,8 +166,7 @@ class Server(web.Server):
 
     async def close(self) -> None:
         """Drop every connection; exchanges see their client leave."""
-        self.draining, self.keep_alive = True, False
-        self.stop_listening()
+        self._leave()
         for connection in tuple(self._open_connections):
             connection.drop()
         while self._open_connections:  # noqa: ASYNC110 - they go within a turn or two
@@ -235,15 +241,16 @@ class Server(web.Server):
 
     def _stalled(self, connection: ClientConnection, now_s: float) -> bool:
         """Whether the client has taken none of the bytes waiting for it for too long."""
-        transport = connection.transport
-        waiting = 0 if transport is None else transport.get_write_buffer_size()
-        if not waiting:
+        waiting_bytes = connection.waiting_bytes()
+        if not waiting_bytes:
             connection.stalled_since_s = 0.0
             return False
+        if connection.linger_since_s:  # it lingers from when everything was taken
+            connection.linger_since_s = now_s
         current = connection.current
         written = connection.written_before + (current.bytes_written if current is not None else 0)
-        if not connection.stalled_since_s or written - waiting != connection.stalled_taken_bytes:
+        if not connection.stalled_since_s or written - waiting_bytes != connection.stalled_taken_bytes:
             connection.stalled_since_s = now_s
-            connection.stalled_taken_bytes = written - waiting
+            connection.stalled_taken_bytes = written - waiting_bytes
             return False
         return now_s - connection.stalled_since_s > self.options.client_write_timeout_s
