@@ -38,6 +38,7 @@ MODULES = (
     "farebox/proxy/rates.py",
     "farebox/proxy/refusals.py",
     "farebox/proxy/relayed.py",
+    "farebox/proxy/sending.py",
     "farebox/proxy/service.py",
     "farebox/proxy/settle.py",
     "farebox/proxy/settlement_log.py",

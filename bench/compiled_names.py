@@ -1,10 +1,10 @@
 """The Python names of functions that mypyc compiled, from the names of their symbols. Pure.
 
-mypyc writes `exchange.Exchange._send` as `CPyDef_exchange___Exchange____send`: dots become three underscores,
-and a `___` of the name itself `___3_` (`mypyc/namegen.py`). In front stands what it is (the function, or its
-entry for interpreted callers), behind it what the C compiler adds to parts of a function. Coroutines,
-generators and lambdas are classes of their own there: what runs in them is told by the function they are
-written in.
+mypyc writes `exchange.Exchange._judge` as `CPyDef_exchange___Exchange____judge`: dots become three
+underscores, and a `___` of the name itself `___3_` (`mypyc/namegen.py`). In front stands what it is (the
+function, or its entry for interpreted callers), behind it what the C compiler adds to parts of a function.
+Coroutines, generators and lambdas are classes of their own there: what runs in them is told by the function
+they are written in.
 """
 
 import re

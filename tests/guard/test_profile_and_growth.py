@@ -48,13 +48,13 @@ def test_an_empty_profile_is_drawn_too(script: object) -> None:
 
 SYMBOLS = {
     "CPyDef_exchange___Exchange___settle": "exchange.Exchange.settle",
-    "CPyPy_exchange___Exchange____send": "exchange.Exchange._send",
+    "CPyPy_exchange___Exchange____judge": "exchange.Exchange._judge",
     "CPyDef_relay____UntilBetweenEvents___on_data.part.0": "relay._UntilBetweenEvents.on_data",
     "CPyDef_relay___Relay_____init__ (path.so)": "relay.Relay.__init__ (path.so)",
     "CPyDef_service____ask_Handler_gen_____mypyc_generator_helper__": "service.Handler._ask",
     "CPyDef_settle____append_again_gen_____next__": "settle._append_again",
-    "CPyDef_exchange_____mypyc_lambda__0__take_whole_Exchange_obj_____call__": (
-        "exchange.Exchange._take_whole.<lambda>"
+    "CPyDef_exchange_____mypyc_lambda__0__complete_Exchange_obj_____call__": (
+        "exchange.Exchange._complete.<lambda>"
     ),
     "PyObject_Vectorcall": "PyObject_Vectorcall",
 }

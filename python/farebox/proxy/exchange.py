@@ -1,38 +1,37 @@
 """One metered exchange from its hold to its settlement: the order of events that keeps the money right.
 
-Hold, then `open` and `sent` in the journal, then the first upstream byte; the answer passes through the tap;
-the settlement is in the journal before the client sees the end of the answer. After `begin` everything is
-driven by the wire's callbacks; nothing waits. Whatever happens, `settle` runs exactly once for an exchange
-that was sent (M5), and the hold ends exactly once (M3).
+Hold, then `open` and `sent` in the journal, then the first upstream byte (sending.py); the answer passes
+through the tap; the settlement is in the journal before the client sees the end of the answer (settle.py).
+Once begun everything is driven by the wire's callbacks; nothing waits. Whatever happens, `settle` runs
+exactly once for an exchange that was sent (M5), and the hold ends exactly once (M3).
 
 A plain answer is held back whole and answered here; one that is passed on as it comes is a `RelayedAnswer`.
 """
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from farebox.base import limits
 from farebox.base.counters import ADDED, ADDED_CELLS, FIRST_BYTE, FIRST_BYTE_CELLS, INDEX
-from farebox.base.errors import FaultError, Refusal, Refused, UpstreamConnectError, UpstreamError
-from farebox.base.records import Void, opened_payload
+from farebox.base.errors import Refusal, UpstreamError
 from farebox.meter import BROKEN, OVERSIZE, Pipe, format_pico
-from farebox.proxy.attempts import Attempts
 from farebox.proxy.plain import plain_answer, plain_verdict
-from farebox.proxy.refusals import NOT_RECORDED, SHUTTING_DOWN, UNREACHABLE, broken_answer, failed_answer
+from farebox.proxy.refusals import SHUTTING_DOWN, broken_answer, failed_answer
 from farebox.proxy.relayed import RelayedAnswer
-from farebox.proxy.settle import count_settled, record_again, record_settlement, record_void
+from farebox.proxy.sending import end_unsent, send_recorded
+from farebox.proxy.settle import count_settled, record_again, record_settlement
 from farebox.proxy.verdict import Ending, Judged, unjudged, verdict_of
-from farebox.wire.errors import render
 from farebox.wire.relay import collect
-from farebox.wire.upstream import Connection, Pool, request_head
+from farebox.wire.upstream import Connection, request_head
 
 if TYPE_CHECKING:
     from farebox.base.records import KeyRecord
     from farebox.ledger.user_lease import Hold
     from farebox.meter import Head, PlainCharge
     from farebox.proxy.admission import Ask
+    from farebox.proxy.attempts import Attempts
     from farebox.proxy.service import Offer
     from farebox.proxy.user_money import Unbooked
     from farebox.proxy.worker import Worker
@@ -45,17 +44,14 @@ _log = logging.getLogger("farebox.exchange")
 _FIRST_SUCCESS_STATUS = 200
 _FIRST_REDIRECT_STATUS = 300
 _UNENCODED = frozenset(("", "identity"))
-_OPEN_TOTAL = INDEX["exchanges_open"]
 _FIRST_BYTE_MS = INDEX[FIRST_BYTE.sum_name]
 _ADDED_US = INDEX[ADDED.sum_name]
 _UPSTREAM_ERRORS = INDEX["upstream_errors_total"]
 _CLIENT_GONE = INDEX["client_gone_total"]
-_VOIDED = INDEX["voided_total"]
-_BYTES_UP = INDEX["bytes_up_total"]
 
 
 class Exchange:
-    """An admitted request on its way. Owned by its `Worker` from `begin` until its settlement is recorded.
+    """An admitted request on its way. Owned by its `Worker` from its record until its settlement's.
 
     `settled`: the hold has ended. `status` is the upstream's, 0 when it never answered; `upstream_request` is
     its own id of this request, for the log. `attempts` is set where the upstream has several places,
@@ -70,7 +66,6 @@ class Exchange:
     __slots__ = (
         "_after",
         "_body",
-        "_request",
         "added_ns",
         "ask",
         "attempts",
@@ -97,6 +92,7 @@ class Exchange:
         "rate_lines",
         "record",
         "relayed",
+        "request",
         "route",
         "sent",
         "settled",
@@ -165,173 +161,28 @@ class Exchange:
         self.payload = b""
         self.log_line = ""
         self._after: Callable[[], None] | None = None
-        self._request = (b"", body)
+        self.request = (b"", body)
         self._body = b""
 
-    # -- sending ---------------------------------------------------------------------------------------------
-    def begin(self) -> Coroutine[Any, Any, None] | None:
-        """Record `open` and `sent`, then send; what is returned must be awaited: no idle connection was
-        there.
-
-        Raises Refused (here or when awaited) after giving the hold back.
-        """
-        try:
-            if self.worker.closed:
-                raise Refused(Refusal.DRAINING, SHUTTING_DOWN, retry_after_s=1, close=True)
-            pool, places, body = self.offer.pool, self.offer.places, self._request[1]
-            if places:
-                self.attempts = Attempts(self, places, body)
-                return self._begin_on_new(self.attempts)
-            self.address(pool.endpoint, body)
-            connection = pool.take()
-            if connection is None:
-                return self._begin_on_new(pool)
-            self._record_open(connection)
-        except BaseException:
-            self._void("failed")
-            raise
-        return None
-
+    # -- sending (sending.py) --------------------------------------------------------------------------------
     def address(self, endpoint: "Endpoint", body: bytes) -> None:
         """Make the request out for the place that gets it."""
         head = request_head(endpoint, self.route.path, len(body), self.client.upstream_lines)
-        self._request = (head, body)
+        self.request = (head, body)
 
-    async def _begin_on_new(self, pool: Pool | Attempts) -> None:
-        try:
-            connection = await pool.connect()
-        except UpstreamConnectError as error:
-            self._void("no connection")
-            self.worker.counters[_UPSTREAM_ERRORS] += 1
-            _log.warning("%s: %s", self.id, error)
-            raise Refused(Refusal.UPSTREAM_FAILED, UNREACHABLE) from None
-        except BaseException:
-            self._void("failed")
-            raise
-        if self.client.gone or self.worker.closed:
-            connection.release(True)
-            self._void("client gone" if self.client.gone else "stopped")
-            return
-        try:
-            self._record_open(connection)
-        except BaseException:
-            self._void("failed")
-            raise
-
-    def _record_open(self, connection: Connection) -> None:
-        worker, key, offer, hold = self.worker, self.key, self.offer, self.hold
-        opened = opened_payload(
-            self.id,
-            key.user,
-            hold.wallet,
-            key.digest[:16],
-            offer.model_id,
-            self.route.name,
-            offer.price_version,
-            offer.upstream,
-            self.stream,
-            self.started_ms,
-            self.ask.input_estimate_tokens,
-            hold.amount_pico,
-        )
-        self.connection = connection
-        try:
-            worker.books.record(offer.price_version)
-            worker.journal.append_open(self.id, opened, self._send)
-        except FaultError as error:
-            connection.release(True)
-            self._void("journal failed")
-            _log.error("journal: %s", error)
-            raise Refused(Refusal.JOURNAL_UNAVAILABLE, NOT_RECORDED, retry_after_s=5) from None
-        worker.exchanges[self.id] = self
-        worker.counters[_OPEN_TOTAL] += 1
-
-    def _send(self, error: Exception | None) -> None:
-        """The journal holds `open` and `sent`: now, and only now, may a byte leave."""
-        connection = self.connection
-        if connection is None:
-            return
-        if self.settled or error is not None or self.client.gone:
-            connection.release(True)
-            self._end_before_sending(error)
-            return
-        head, body = self._request
-        try:
-            if self.attempts is None:
-                connection.send(head, body, self, None if self.stream else self._take_whole)
-            else:
-                connection.send(head, body, self.attempts)
-        except UpstreamConnectError:
-            self.worker.spawn(self._send_on_another())
-            return
-        self._was_sent()
-
-    def _end_before_sending(self, error: Exception | None) -> None:
-        if error is None:
-            self._end_unsent("client gone", Refusal.INTERNAL, "")
-        else:
-            self._end_unsent("journal failed", Refusal.JOURNAL_UNAVAILABLE, NOT_RECORDED)
-
-    async def _send_on_another(self) -> None:
-        """The pooled connection had closed before anything was sent: a new one is safe."""
-        try:
-            attempts = self.attempts
-            connection = await (self.offer.pool.connect() if attempts is None else attempts.connect_again())
-            if self.settled or self.client.gone:
-                connection.release(True)
-                self._end_before_sending(None)
-                return
-            connection.send(*self._request, attempts or self)
-        except UpstreamConnectError as error:
-            _log.warning("%s: %s", self.id, error)
-            self._end_unsent("no connection", Refusal.UPSTREAM_FAILED, UNREACHABLE)
-            return
-        self.connection = connection
-        self._was_sent()
+    def opened(self, error: Exception | None) -> None:
+        """The journal holds `open` and `sent`, or could not take them."""
+        send_recorded(self, error)
 
     def send_again(self, connection: Connection) -> None:
         """Send to another place, the one before having done nothing. Raises UpstreamConnectError."""
-        connection.send(*self._request, self.attempts or self)
-        self._request = (b"", b"")
+        connection.send(*self.request, self.attempts or self)
+        self.request = (b"", b"")
         self.connection = connection
         self.status = 0
 
-    def _was_sent(self) -> None:
-        self.sent = True
-        if self.added_ns:
-            self.added_ns += monotonic_ns()
-        self.worker.counters[_BYTES_UP] += len(self._request[1])
-        self._request = (b"", b"")
-        if self.client.gone:
-            self.client_gone()
-        else:
-            self.client.on_gone = self.client_gone
-
-    def _void(self, reason: str) -> None:
-        """End a hold of which nothing is in the journal, unless it has ended."""
-        if self.settled:
-            return
-        self.settled = True
-        self.worker.leases.void(self.key.user, self.hold)
-        self.worker.counters[_VOIDED] += 1
-        _log.info("%s voided: %s", self.id, reason)
-
-    def _end_unsent(self, reason: str, refusal: Refusal, message: str) -> None:
-        """End an exchange that is open in the journal but reached no upstream, unless it has ended."""
-        if self.settled:
-            return
-        self.settled = True
-        self.worker.forget(self)
-        self.worker.counters[_VOIDED] += 1
-        self.worker.leases.void(self.key.user, self.hold, recorded=True)
-        record_void(self.worker, Void(self.id, self.key.user, reason))
-        if not self.client.gone:
-            retry_after_s = 5 if refusal.value.status == 503 else None
-            refused = Refused(refusal, message, retry_after_s=retry_after_s)
-            self.client.answer(*render(refused, self.route.family, self.id))
-
     # -- the answer (receiver until a relay or collector takes over) -----------------------------------------
-    def _take_whole(self, data: bytes) -> bool:
+    def take_whole(self, data: bytes) -> bool:
         """The usual plain answer, at once: what `on_head` and the rest do with it step by step."""
         connection = self.connection
         if connection is None:
@@ -462,7 +313,7 @@ class Exchange:
         if self.settled:
             return
         if not self.sent:
-            self._end_unsent("stopped", Refusal.DRAINING, SHUTTING_DOWN)
+            end_unsent(self, "stopped", Refusal.DRAINING, SHUTTING_DOWN)
             return
         relayed = self.relayed
         if relayed is not None:

@@ -45,6 +45,7 @@ from farebox.proxy.own_routes import (
 from farebox.proxy.plain import plain_ask, plain_terms
 from farebox.proxy.rates import RateState
 from farebox.proxy.refusals import KEY_NOT_VALID, SHUTTING_DOWN
+from farebox.proxy.sending import begin_sending
 from farebox.proxy.user_money import Shortage
 from farebox.proxy.worker import Worker
 from farebox.wire.errors import JSON_LINE, render
@@ -316,7 +317,7 @@ class ServiceHandler:
             self._finish_cap_pico,
             body,
         )
-        return exchange.begin()
+        return begin_sending(exchange)
 
     # -- keys, rates, models ---------------------------------------------------------------------------------
     async def _find_key(self, client: Incoming) -> KeyRecord:

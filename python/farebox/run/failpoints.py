@@ -77,17 +77,17 @@ POINTS: Final = (
     *_points(
         "proxy",
         """
-  hold       before  proxy.exchange:Exchange.begin              money is held, nothing is recorded
-  sending    before  proxy.exchange:Exchange._send              open and sent are recorded, no byte has left
-  sent       after   proxy.exchange:Exchange._was_sent          the request has left
+  hold       before  proxy.service:begin_sending                money is held, nothing is recorded
+  sending    before  proxy.exchange:send_recorded               open and sent are recorded, no byte has left
+  sent       after   proxy.sending:_was_sent                    the request has left
   answered   before  proxy.exchange:Exchange.on_head            the upstream has begun to answer
-  whole      before  proxy.exchange:Exchange._take_whole        the usual plain answer may have come
+  whole      before  proxy.exchange:Exchange.take_whole         the usual plain answer may have come
   chunk      after   wire.relay:Relay.on_data                   a part of a stream was passed on
   settle     before  proxy.exchange:record_settlement           usage is known, nothing of it is recorded
   settling   after   proxy.exchange:record_settlement           the settlement is queued
   recorded   before  proxy.exchange:Exchange.recorded           recorded, the client has not seen the end
   delivered  after   proxy.exchange:Exchange.recorded           recorded, and the client's end is sent
-  void       before  proxy.exchange:record_void                 a hold was given up, the void is not recorded
+  void       before  proxy.sending:record_void                  a hold was given up, the void is not recorded
   grant      before  proxy.lease_calls:LeaseCalls._grant        money is about to be leased
   granted    after   proxy.lease_calls:LeaseCalls._grant        money was leased
   return     before  proxy.lease_calls:LeaseCalls._return_free  free money is about to go back
