@@ -23,8 +23,8 @@ from farebox.base.counters import ADDED, ADDED_CELLS, FIRST_BYTE, FIRST_BYTE_CEL
 from farebox.config.load import load
 from farebox.console.metrics import FareboxCollector
 from farebox.meter import Pipe, PlainCharge, plain_charge
+from farebox.proxy.offer import compile_book
 from farebox.proxy.plain import plain_terms
-from farebox.proxy.service import compile_book
 
 CONFIG = Path(farebox.run.demo.__file__).with_name("config.json")
 COUNT = 20_000

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from farebox.meter import Head, PlainCharge
     from farebox.proxy.admission import Ask
     from farebox.proxy.attempts import Attempts
-    from farebox.proxy.service import Offer
+    from farebox.proxy.offer import Offer
     from farebox.proxy.user_money import Unbooked
     from farebox.proxy.worker import Worker
     from farebox.wire.endpoint import Endpoint

@@ -1,13 +1,17 @@
-"""What a client is told when its upstream failed: our own words, or the upstream's where they are his."""
+"""What a client is told and in whose shape: what is said in several places; and of an upstream that failed
+our own words, or the upstream's where they are the client's business.
+"""
 
 from typing import TYPE_CHECKING
 
 from farebox.base.errors import Refusal, Refused, UpstreamError, UpstreamTimeoutError
 from farebox.wire.errors import Answer, render, upstream_fault
 from farebox.wire.headers import header_value
+from farebox.wire.routes import family_of
 
 if TYPE_CHECKING:
     from farebox.meter import Head
+    from farebox.wire.incoming import Incoming
     from farebox.wire.routes import Family
 
 KEY_NOT_VALID = "This API key is not valid."
@@ -34,3 +38,10 @@ def failed_answer(head: "Head | None", status: int, family: "Family", exchange: 
     """For an error of the upstream that is not the client's business; None: he gets it as it is."""
     retry_after = header_value(head, b"retry-after") if head is not None else b""
     return upstream_fault(status, family, exchange, retry_after)
+
+
+def asked_family(client: "Incoming") -> "Family":
+    """In whose shapes to answer; on the list of models, which both serve, by a header only one sends."""
+    if client.path.startswith("/v1/models") and "anthropic-version" in client.headers:
+        return "anthropic"
+    return family_of(client.path)

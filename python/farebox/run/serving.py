@@ -16,7 +16,8 @@ from farebox.config.settings import Endpoint as EndpointSettings
 from farebox.config.settings import Service, Settings
 from farebox.meter import PriceBook, plain_models
 from farebox.proxy.health import Place
-from farebox.proxy.service import ServiceHandler, compile_book
+from farebox.proxy.offer import compile_book
+from farebox.proxy.service import ServiceHandler
 from farebox.proxy.worker import Worker
 from farebox.store.base import WorkerStore
 from farebox.wire.server import Server
