@@ -186,6 +186,33 @@ async def serving(
         await server.close()
 
 
+class Echo:
+    """Answers every request with its body; remembers what came in."""
+
+    def __init__(self, body_bytes_max: int = 2**20) -> None:
+        self.seen: list[Incoming] = []
+        self.bodies: list[bytes] = []
+        self.body_bytes_max = body_bytes_max
+
+    async def __call__(self, incoming: Incoming) -> None:
+        self.seen.append(incoming)
+        body = await incoming.body(self.body_bytes_max)
+        self.bodies.append(body)
+        incoming.answer(200, b"Content-Type: text/plain\r\n", body)
+
+
+async def refusal(client: Client, data: bytes) -> int:
+    """Send bytes that must end the connection with one error answer; its status."""
+    client.send(data)
+    answer = await client.response()
+    assert answer.header("content-type") == "application/json"
+    assert answer.header("connection") == "close"
+    assert answer.header("server") is None
+    assert answer.error()["message"]
+    assert await client.rest() == b""
+    return answer.status
+
+
 # ---- upstream ---------------------------------------------------------------------------------
 
 
