@@ -4,6 +4,7 @@ J32).
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,92 @@ def test_J31_a_journal_whose_disk_fails_at_its_beginning_can_be_closed(tmp_path:
     journal.close()
     files.on_open = lambda _path: None
     assert take(tmp_path, files).id == journal.id
+
+
+def durable(folder: Path, files: FaultFiles, turns: list[Callable[[], None]]) -> Journal:
+    """A journal whose callers wait for the disk."""
+    journal = take(folder, files)
+    journal.scan()
+    journal.intend_epoch(1)
+    journal.begin_epoch(1, turns.append, turns.append, "disk")
+    return journal
+
+
+def run(turns: list[Callable[[], None]]) -> None:
+    while turns:
+        turns.pop(0)()
+
+
+def test_J27_a_sync_that_fails_while_the_journal_is_closed_is_not_repeated_on_that_file(
+    tmp_path: Path,
+) -> None:
+    files = FaultFiles()
+    turns: list[Callable[[], None]] = []
+    journal = durable(tmp_path, files, turns)
+    first = journal.directory / "000000000001.segment"
+    entered, closing = threading.Event(), threading.Event()
+
+    def fails(path: Path) -> OSError | None:
+        if path != first:
+            return None
+        entered.set()
+        assert closing.wait(60)
+        return disk_error()
+
+    files.on_sync = fails
+    files.syncs.clear()
+    told: list[Exception | None] = []
+    journal.append(kinds.OPEN, opened("e1"), told.append)
+    run(turns)
+    assert entered.wait(60)
+    closing.set()
+    journal.close()
+    run(turns)
+    assert files.syncs.count(first) == 1
+    assert told == [None]
+    second = journal.directory / "000000000002.segment"
+    assert opened("e1") in files.durable[second]
+    assert not (journal.directory / "000000000003.segment").exists()
+
+
+def test_J27_nobody_is_told_that_he_is_on_disk_by_the_close_of_a_broken_journal(tmp_path: Path) -> None:
+    files = FaultFiles()
+    turns: list[Callable[[], None]] = []
+    journal = durable(tmp_path, files, turns)
+    entered, going_on = threading.Event(), threading.Event()
+
+    def slow(_path: Path) -> None:
+        entered.set()
+        assert going_on.wait(60)
+
+    files.on_sync = slow
+    told: dict[str, Exception | None] = {}
+    journal.append(kinds.OPEN, opened("e1"), lambda error: told.setdefault("e1", error))
+    run(turns)
+    assert entered.wait(60)
+    journal.append(kinds.OPEN, opened("e2"), lambda error: told.setdefault("e2", error))
+    run(turns)
+    files.on_sync = lambda _path: None
+    fates: list[int | OSError] = [disk_error()]  # the write; then the new segment's header, then its copies
+    headers: list[int] = []
+
+    def failing(length: int) -> int | OSError:
+        if fates:
+            return fates.pop()
+        if not headers:
+            headers.append(length)
+            return length
+        return disk_error()
+
+    files.on_write = failing
+    journal.append(kinds.OPEN, opened("e3"), lambda error: told.setdefault("e3", error))
+    run(turns)
+    going_on.set()
+    assert journal.broken is not None
+    journal.close()
+    run(turns)
+    assert isinstance(told["e2"], JournalError)
+    assert isinstance(told["e3"], JournalError)
 
 
 def test_J18_a_torn_tail_is_cut_before_the_journal_goes_on(tmp_path: Path) -> None:

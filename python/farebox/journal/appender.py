@@ -88,8 +88,13 @@ class Appender:
         self._next_pos = position(epoch, 1)
 
     def close(self) -> list[int]:
-        """Write what is queued. The descriptors to sync and close, once the sync thread is gone."""
+        """Write what is queued; of a broken journal nobody is told that he is on disk.
+
+        The descriptors to sync and close, once the sync thread is gone.
+        """
         self._flush()
+        if self.tail.broken is not None:
+            self.fail_waiting(self.tail.broken)
         return self.tail.close()
 
     # -- appending -------------------------------------------------------------------------------------------

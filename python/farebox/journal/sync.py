@@ -8,7 +8,6 @@ records move instead.
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 
 from farebox.base import limits
 from farebox.journal.appender import Appender, Schedule
@@ -43,7 +42,8 @@ class SyncThread:
         self._dirty = threading.Event()
         self._ending = threading.Event()
         self._appender: Appender | None = None
-        self._failed = False
+        self._failure: OSError | None = None
+        """Of the last sync, until its records have moved."""
         self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
         self.syncs_total = 0
 
@@ -58,10 +58,14 @@ class SyncThread:
             self._dirty.set()
 
     def stop(self) -> None:
-        """End the thread; it finishes the sync it is in."""
+        """End the thread, which finishes the sync it is in; records whose sync failed have moved then.
+
+        Call it on the loop's thread.
+        """
         self._ending.set()
         self._dirty.set()
         self._thread.join()
+        self._move()
 
     def _run(self) -> None:
         idle_rounds = 0
@@ -86,7 +90,7 @@ class SyncThread:
         After a failure the file is left alone until its records have moved.
         """
         appender = self._appender
-        if appender is None or appender.tail.broken is not None or self._failed:
+        if appender is None or appender.tail.broken is not None or self._failure is not None:
             return False
         written = appender.tail.take_unsynced()
         if written is None:
@@ -97,17 +101,20 @@ class SyncThread:
             if self._at_once:
                 self._call(appender.after_sync)
         else:
-            self._failed = True
-            self._call(partial(self._move, appender, error))
+            self._failure = error
+            self._call(self._move)
         return True
 
-    def _move(self, appender: Appender, error: OSError) -> None:
-        """On the loop: write the unsynced records again in a new segment, and sync that."""
+    def _move(self) -> None:
+        """On the loop: write the records of a failed sync again in a new segment, and sync that."""
+        appender, failure = self._appender, self._failure
+        if appender is None or failure is None:
+            return
         tail = appender.tail
-        tail.sync_failed(error)
+        tail.sync_failed(failure)
         if tail.broken is not None:
             appender.fail_waiting(tail.broken)
-        self._failed = False
+        self._failure = None
         self.dirty()
 
     def _sync(self, written: Written) -> OSError | None:
