@@ -72,6 +72,22 @@ async def test_an_invoice_nobody_can_place_is_kept_for_review(plans, changes):
     assert (await plans.payment_record("stripe:in_1")).document["details"]["subscription"] == "sub_1"
 
 
+async def test_a_change_of_plan_between_periods_grants_nothing_by_itself(plans):
+    await told(plans, PAID)
+    for number, amount in enumerate(("0", "0.03", "0")):
+        change = replace(
+            PAID, payment=f"stripe:in_9{number}", amount=Decimal(amount), at_ms=NOW + 1, begins_period=False
+        )
+        assert await told(plans, change) == ("review" if Decimal(amount) else "ignored")
+    assert await plans.balance("credits_monthly") == "5"
+    assert (await plans.payment_record("stripe:in_91")).document["details"]["plan"] == "p1"
+
+
+async def test_a_period_that_costs_nothing_is_granted_too(plans):
+    assert await told(plans, replace(PAID, amount=Decimal(0))) == "credited"
+    assert await plans.balance("credits_monthly") == "5"
+
+
 async def test_a_refund_takes_exactly_the_invoices_lot(plans):
     await told(plans, PAID)
     await told(plans, replace(PAID, payment="stripe:in_2", subscription="sub_2", reference="stripe:pi_2"))

@@ -238,8 +238,32 @@ def test_an_invoice_of_a_subscription_is_read_in_both_forms(cards):
             reference=reference,
             metadata={"user": "alice"},
         )
+    for reason in ("subscription_create", "subscription_cycle"):
+        assert signed(cards, "invoice.payment_succeeded", {**old, "billing_reason": reason}).begins_period
+    for reason in ("subscription_update", "subscription_threshold", "manual"):
+        assert not signed(cards, "invoice.payment_succeeded", {**old, "billing_reason": reason}).begins_period
     single = {**old, "subscription": None}
     assert isinstance(signed(cards, "invoice.payment_succeeded", single), Irrelevant)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [{"type": "subscription", "proration": True}],
+        [{"type": "invoiceitem"}],
+        [{"parent": {"subscription_item_details": {"proration": True}}}],
+        [{"parent": {"type": "invoice_item_details"}}, {"proration": True}],
+    ],
+)
+def test_an_invoice_is_for_the_period_whatever_else_it_lists(cards, others):
+    other = {"period": {"start": 1, "end": 2}, "price": {"id": "price_other"}}
+    period = {"period": {"start": 10, "end": 20}, "price": {"id": "price_1"}}
+    invoice = {"id": "in_1", "subscription": "sub_1", "amount_paid": 900, "currency": "usd"}
+    for lines in ([{**other, **line} for line in others] + [period], [period, {**other, **others[0]}]):
+        notice = signed(cards, "invoice.payment_succeeded", {**invoice, "lines": {"data": lines}})
+        assert (notice.plan, notice.period_ends_ms) == ("price_1", 20_000)
+    only = {**invoice, "lines": {"data": [{**other, **others[0]}]}}
+    assert signed(cards, "invoice.payment_succeeded", only).plan == "price_other"
 
 
 def test_a_subscription_is_read_in_both_forms(cards):

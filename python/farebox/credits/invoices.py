@@ -1,7 +1,8 @@
 """Invoices of subscriptions as a provider tells of them: a grant with its payment, or a review.
 
 Promises: the grant, the payment's record and the subscription's state are one transaction; an invoice whose
-user or plan nobody knows is kept for an operator, never dropped, for it was paid.
+user or plan nobody knows, or that pays for a change between two periods, is kept for an operator, never
+dropped, for it was paid.
 """
 
 from farebox.base.records import Transaction
@@ -20,6 +21,8 @@ async def take_invoice(store: Store, settings: CreditsSettings, notice: InvoiceP
     known = await store.record("payment", notice.payment)
     if known is not None:
         return Outcome("duplicate", notice.payment, known.status)
+    if not notice.begins_period:
+        return await _between_periods(store, settings, notice, now_ms)
     current = await store.record("subscription", subscription)
     user = current.user if current is not None else notice.metadata.get("user", "")
     plan = settings.plan(notice.plan) or settings.plan(notice.metadata.get("plan", ""))
@@ -33,6 +36,18 @@ async def take_invoice(store: Store, settings: CreditsSettings, notice: InvoiceP
     result = await grant_period(store, period, provider, now_ms, payment=payment)
     if result in {EventResult.DONE, EventResult.DUPLICATE}:
         return Outcome(CREDITED if result is EventResult.DONE else "duplicate", notice.payment)
+    return await take_payment(store, settings, _unmatched(notice), now_ms)
+
+
+async def _between_periods(
+    store: Store, settings: CreditsSettings, notice: InvoicePaid, now_ms: int
+) -> Outcome:
+    """A change of plan, a threshold, an invoice made by hand: what was paid for it, an operator credits.
+
+    To grant the plan again would mint credit: a change may cost a cent, or nothing.
+    """
+    if not notice.amount:
+        return Outcome("ignored", notice.payment, "nothing was paid, and no period begins")
     return await take_payment(store, settings, _unmatched(notice), now_ms)
 
 

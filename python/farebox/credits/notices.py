@@ -60,7 +60,8 @@ class InvoicePaid:
     """A subscription's invoice was paid: its first one, or a renewal.
 
     `plan` is the price's id, `metadata` what the provider keeps with subscription and price (they name the
-    user and the plan); the period is what the invoice pays for.
+    user and the plan); the period is what the invoice pays for. `begins_period`: it is the subscription's
+    first or a renewal; else it settles a change in between, whatever its period.
     """
 
     payment: str
@@ -73,6 +74,7 @@ class InvoicePaid:
     at_ms: int
     reference: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    begins_period: bool = True
 
 
 @dataclass(frozen=True, slots=True)

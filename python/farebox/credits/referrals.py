@@ -19,6 +19,7 @@ from farebox.store.base import Event, EventResult, Record, RecordChange, Store
 
 POOL = "refCredits"
 WAITING, AWARDED, REVERSED = "waiting", "awarded", "reversed"
+_ATTEMPTS = 8
 _log = logging.getLogger(__name__)
 
 
@@ -51,17 +52,29 @@ async def refer(store: Store, user: str, referrer: str, actor: str, now_ms: int)
 
 async def award(store: Store, settings: CreditsSettings, payment: str, now_ms: int) -> None:
     """Give both sides their bonus for a credited payment, if it is the first; repeatable at any point."""
+    for _ in range(_ATTEMPTS):
+        if await _award(store, settings, payment, now_ms) is not EventResult.STALE:
+            return
+    raise StoreConflictError(f"payment {payment} keeps changing; deliver it again for its referral")
+
+
+async def _award(store: Store, settings: CreditsSettings, payment: str, now_ms: int) -> EventResult | None:
+    """The same, once; None where there is nothing to give.
+
+    The payment's record is part of the event: whoever returns it meanwhile makes this begin anew, or finds
+    the bonus and reverses it.
+    """
     if settings.referral is None:
-        return
+        return None
     paid = await store.record("payment", payment)
     if paid is None or paid.status != "credited":
-        return
+        return None
     referral = await store.record("referral", paid.user)
     if referral is None or referral.status != WAITING:
-        return
+        return None
     bonus_pico = bonus_of(settings.referral, pico_from_usd(str(paid.document["credits"])))
     if not bonus_pico:
-        return
+        return None
     rows = tuple(
         _row(name, payment, bonus_pico, f"referral of {paid.user}", now_ms)
         for name in (paid.user, str(referral.document["referrer"]))
@@ -73,10 +86,12 @@ async def award(store: Store, settings: CreditsSettings, payment: str, now_ms: i
         "rows": [{"user": row.user, "lot": row.lots[0].lot} for row in rows],
     }
     awarded = replace(referral, status=AWARDED, document=document)
-    event = Event(rows, source="referral", records=(RecordChange.update(awarded),))
+    changes = (RecordChange.update(awarded), RecordChange.update(paid))
+    event = Event(rows, source="referral", records=changes)
     result = await store.apply_event(event, now_ms)
     if result in {EventResult.PARKED, EventResult.UNKNOWN_USER}:
         _log.warning("the referral bonus of %s waits: an account is on hold", paid.user)
+    return result
 
 
 async def reverse(store: Store, user: str, payment: str, now_ms: int) -> None:

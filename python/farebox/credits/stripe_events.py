@@ -29,6 +29,8 @@ from farebox.credits.notices import (
 )
 
 _DISPUTE_STATES: Final = {"won": "won", "lost": "lost", "warning_closed": "won"}
+_PERIODS: Final = frozenset({"subscription_create", "subscription_cycle", "subscription", ""})
+"""Reasons of an invoice that begins a period; the last two are of old versions of the API."""
 _PAID: Final = frozenset({"checkout.session.completed", "checkout.session.async_payment_succeeded"})
 
 
@@ -108,8 +110,7 @@ class StripeProvider:
         if not isinstance(subscription, str):
             return Irrelevant("an invoice of no subscription")
         currency = self._currency(invoice)
-        lines = _at(invoice, "lines", "data")
-        line = lines[-1] if isinstance(lines, list) and lines and isinstance(lines[-1], dict) else {}
+        line = _period_line(_at(invoice, "lines", "data"))
         plan = _at(line, "price", "id") or _at(line, "pricing", "price_details", "price") or ""
         details = _at(invoice, "parent", "subscription_details") or invoice.get("subscription_details") or {}
         intent = invoice.get("payment_intent") or _intent_of(_at(invoice, "payments", "data"))
@@ -124,6 +125,7 @@ class StripeProvider:
             at_ms=at_ms,
             reference=f"stripe:{intent}" if intent else "",
             metadata={**_metadata(line), **_metadata(details), **_metadata(invoice)},
+            begins_period=str(invoice.get("billing_reason") or "") in _PERIODS,
         )
 
     def _refund(self, charge: Mapping[str, Any], at_ms: int) -> Notice:
@@ -152,6 +154,22 @@ class StripeProvider:
         if currency not in self._currencies:
             raise WebhookRefusedError(422, "unknown_currency", "nothing is sold in the payment's currency")
         return currency
+
+
+def _period_line(lines: object) -> Mapping[str, Any]:
+    """The line of an invoice that pays for a period: the last that is no proration and no extra item."""
+    found = [line for line in lines if isinstance(line, dict)] if isinstance(lines, list) else []
+    periods = [line for line in found if not _is_proration(line) and not _is_extra(line)]
+    return (periods or found or [{}])[-1]
+
+
+def _is_proration(line: Mapping[str, Any]) -> bool:
+    details = _at(line, "parent", "subscription_item_details")
+    return line.get("proration") is True or _at(details, "proration") is True
+
+
+def _is_extra(line: Mapping[str, Any]) -> bool:
+    return line.get("type") == "invoiceitem" or _at(line, "parent", "type") == "invoice_item_details"
 
 
 def _intent_of(payments: object) -> str:
