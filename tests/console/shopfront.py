@@ -157,7 +157,7 @@ async def _past(front: Shopfront, folder: Path) -> None:
         )
         front.charged[wallet] = front.charged.get(wallet, 0) + amount
     await store.book(JOURNAL, 1, front.exchanges, now)
-    assert await store.finish(JOURNAL, 1, front.exchanges, {}, front.exchanges, 1 << 40, 1 << 40) == []
+    assert await store.finish(JOURNAL, 1, front.exchanges, {}, front.exchanges, 0, 1 << 40, 1 << 40) == []
 
 
 async def _late_payment(front: Shopfront) -> None:

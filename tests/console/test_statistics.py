@@ -167,7 +167,7 @@ async def test_what_all_spent_and_have_may_be_more_than_63_bits_hold(store):
     records = [settlement(number, fact) for number, fact in enumerate(facts)]
     for number, record in enumerate(records, 1):
         day = replace(record, ended_ms=NOW - number * DAY)
-        await store.roll_up(JOURNALS[0], 1, [day], number)
+        await store.roll_up(JOURNALS[0], 1, [day], number - 1, number)
         await store.create_user(record.user, "user", "test", NOW)
         part = LotAmount(f"gift{number}", "credits", huge)
         row = Transaction(record.user, "earned_bonus", "gift", "credits", huge, (part,), "test", NOW)

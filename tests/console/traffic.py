@@ -178,7 +178,9 @@ async def fill(store: Store, seed: int) -> list[Fact]:
         for position, start in enumerate(range(0, len(own), 25), 1):
             batch = own[start : start + 25]
             for _ in range(2):
-                assert await store.finish(journal, 1, batch, {}, batch, position, position) == []
+                assert (
+                    await store.finish(journal, 1, batch, {}, batch, position - 1, position, position) == []
+                )
     return facts
 
 

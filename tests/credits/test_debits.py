@@ -19,7 +19,7 @@ from farebox.ledger.user_lease import Hold
 from farebox.proxy.leases import Leases
 from farebox.store.base import Event, EventResult
 from farebox.store.sqlite import SQLiteStore
-from farebox.writer.sweep import collect_claims
+from farebox.writer.sweep import Claims
 
 JOURNAL = "b" * 16
 CLAIM = Claim("a1", "credits", None, 80)
@@ -126,6 +126,7 @@ async def test_hole_51_the_claim_of_a_collector_that_died_is_ended_by_the_sweep(
     with pytest.raises(StoreUnknownError):
         await debit(store, "alice", CLAIM, dies)
     assert [claim.reference for _, claim in await store.claims(9)] == ["a1"]
-    assert await collect_claims(store, wall_ms()) == 0
-    assert await collect_claims(store, wall_ms() + int(1000 * (limits.lease_wait_s + 11))) == 1
+    collector = Claims(store)
+    assert await collector.collect_some(wall_ms()) == 0
+    assert await collector.collect_some(wall_ms() + int(1000 * (limits.lease_wait_s + 11))) == 1
     assert await store.claims(9) == []

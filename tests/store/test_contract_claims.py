@@ -65,6 +65,28 @@ async def test_hole_16_a_claim_lowers_what_is_granted_at_once_and_recalls_the_le
     assert await scene.store.claims(9) == []
 
 
+async def test_claims_are_found_page_by_page(scene):
+    for user in ("bob", "alice"):
+        await scene.user(user, usd=1)
+        for reference in ("c2", "c1"):
+            assert await scene.store.set_claim(user, claim(5, reference))
+    pages = [[(user, one.reference) for user, one in await scene.store.claims(3)]]
+    pages.append([(user, one.reference) for user, one in await scene.store.claims(3, pages[0][-1])])
+    assert pages == [[("alice", "c1"), ("alice", "c2"), ("bob", "c1")], [("bob", "c2")]]
+    assert await scene.store.claims(3, pages[1][-1]) == []
+
+
+async def test_a_claim_that_only_meets_what_expires_moves_the_account_on(scene):
+    await scene.user("alice")
+    await scene.credit("alice", 100, expires=scene.NOW + 10)
+    before = (await scene.store.account("alice")).rev
+    assert await scene.store.set_claim("alice", claim(70, "c1", type="refund"))
+    set_at = (await scene.store.account("alice")).rev
+    assert await scene.store.collect("alice", "c1", scene.NOW + 20) == 70
+    assert await scene.balance("alice") == 0
+    assert before < set_at < (await scene.store.account("alice")).rev
+
+
 async def test_hole_16_a_transfer_that_claimed_takes_the_money_as_it_comes_back(scene):
     _, part = await leased(scene, 100, 60)
     await scene.user("bob")

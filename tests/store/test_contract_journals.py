@@ -98,6 +98,46 @@ async def test_M10_a_journal_that_leases_of_many_users_ends_page_by_page(scene, 
     await scene.sound()
 
 
+async def _beats(scene):
+    assert await scene.store.beat(scene.J, 1, scene.NOW + 5000)
+
+
+async def _begins_anew(scene):
+    await scene.store.claim_epoch(scene.J, 2, "host", scene.NOW)
+
+
+async def _is_retired(scene):
+    await scene.store.end_journal(scene.J, "retired")
+
+
+@pytest.mark.parametrize("meanwhile", [_beats, _begins_anew, _is_retired])
+async def test_M2_a_journal_that_came_back_meanwhile_is_not_given_up(scene, meanwhile):
+    await scene.user("alice", usd=1)
+    await scene.journal()
+    await scene.lease("alice", 50)
+    (seen,) = await scene.store.journal_states()
+    await meanwhile(scene)
+    (after,) = await scene.store.journal_states()
+    assert not await scene.store.end_journal(scene.J, "lost", seen)
+    assert await scene.store.journal_states() == [after]
+    assert await scene.leased("alice") == (0 if meanwhile is _is_retired else 50)
+    await scene.sound()
+
+
+@pytest.mark.parametrize("users", [1, 5])
+async def test_M2_a_journal_that_is_silent_as_it_was_seen_is_given_up(scene, users, monkeypatch):
+    monkeypatch.setattr(limits, "users_per_transaction_max", 2)
+    await scene.journal()
+    for number in range(users):
+        await scene.user(f"user{number}", usd=1)
+        await scene.lease(f"user{number}", 50)
+    (seen,) = await scene.store.journal_states()
+    assert await scene.store.end_journal(scene.J, "lost", seen)
+    assert [state.state for state in await scene.store.journal_states()] == ["lost"]
+    assert [await scene.leased(f"user{number}") for number in range(users)] == [0] * users
+    await scene.sound()
+
+
 async def test_a_journal_ends_in_a_known_way(scene):
     await scene.journal()
     with pytest.raises(InvariantBrokenError, match="paused"):

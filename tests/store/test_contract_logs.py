@@ -123,10 +123,11 @@ async def test_hole_27_rollups_are_added_once_per_position(scene, outside):
         scene.settlement("alice", 40, ended_ms=scene.NOW + 3_600_000),
         scene.settlement("alice", 99, quarantine="unpriced"),
     ]
-    await scene.store.roll_up(scene.J, 1, records[:2], 5)
-    await scene.store.roll_up(scene.J, 1, records[:2], 5)
-    await scene.store.roll_up(scene.J, 2, records[:2], 9)
-    await scene.store.roll_up(scene.J, 1, records[2:], 7)
+    assert await scene.store.roll_up(scene.J, 1, records[:2], 0, 5)
+    assert await scene.store.roll_up(scene.J, 1, records[:2], 0, 5)  # an answer that was lost
+    assert not await scene.store.roll_up(scene.J, 1, records, 0, 7)  # and one that came late
+    assert not await scene.store.roll_up(scene.J, 2, records[:2], 5, 9)
+    assert await scene.store.roll_up(scene.J, 1, records[2:], 5, 7)
     assert outside.rollups() == [(3, 1, 3 * 1200, 2400, 30), (1, 0, 1200, 800, 40)]
     assert (await scene.store.journal_states())[0].rolled == 7
 
@@ -134,8 +135,8 @@ async def test_hole_27_rollups_are_added_once_per_position(scene, outside):
 async def test_what_follows_a_booking_is_the_same_in_one_call_as_in_three(scene, outside):
     await scene.journal()
     records = [scene.settlement("alice", 10), scene.settlement("alice", 20, status=502)]
-    assert await scene.store.finish(scene.J, 1, records, {records[1].exchange: 5}, records, 9, 7) == []
-    assert await scene.store.finish(scene.J, 1, records, {}, records, 9, 7) == []
+    assert await scene.store.finish(scene.J, 1, records, {records[1].exchange: 5}, records, 0, 9, 7) == []
+    assert await scene.store.finish(scene.J, 1, records, {}, records, 0, 9, 7) == []
     state = (await scene.store.journal_states())[0]
     assert (state.rolled, state.applied) == (9, 7)
     logged = [await scene.store.request_log(record.exchange) for record in records]
@@ -143,9 +144,22 @@ async def test_what_follows_a_booking_is_the_same_in_one_call_as_in_three(scene,
     assert [(row[0], row[1], row[4]) for row in outside.rollups()] == [(2, 1, 30)]
 
 
+async def test_hole_27_nothing_is_applied_that_is_not_rolled_up(scene, outside):
+    await scene.journal()
+    records = [scene.settlement("alice", 10), scene.settlement("alice", 20)]
+    assert await scene.store.finish(scene.J, 1, records[:1], {}, records[:1], 0, 5, 5) == []
+    assert await scene.store.finish(scene.J, 1, records, {}, records, 0, 9, 9) == []
+    state = (await scene.store.journal_states())[0]
+    assert (state.rolled, state.applied) == (5, 5)
+    assert await scene.store.finish(scene.J, 1, records, {}, records[1:], 5, 9, 9) == []
+    state = (await scene.store.journal_states())[0]
+    assert (state.rolled, state.applied) == (9, 9)
+    assert [(row[0], row[4]) for row in outside.rollups()] == [(2, 30)]
+
+
 async def test_S10_a_log_row_that_cannot_be_stored_holds_up_no_mark(scene):
     await scene.journal()
     good, bad = scene.settlement("alice", 1), scene.settlement("bob", 2**63)
-    assert await scene.store.finish(scene.J, 1, [good, bad], {}, [good], 9, 9) == [bad.exchange]
+    assert await scene.store.finish(scene.J, 1, [good, bad], {}, [good], 0, 9, 9) == [bad.exchange]
     assert (await scene.store.journal_states())[0].applied == 9
     assert await scene.store.request_log(good.exchange)

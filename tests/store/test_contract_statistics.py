@@ -92,7 +92,7 @@ async def test_sums_by_step_leave_out_what_lies_between_the_parts(scene):
     begin_ms = scene.NOW - scene.NOW % hour_ms
     await scene.journal()
     records = [scene.settlement("alice", 5, ended_ms=begin_ms + hour * hour_ms) for hour in range(3)]
-    await scene.store.roll_up(scene.J, 1, records, 9)
+    await scene.store.roll_up(scene.J, 1, records, 0, 9)
     parts = [
         Part("users/quarter", begin_ms, begin_ms + hour_ms),
         Part("users/quarter", begin_ms + 2 * hour_ms, begin_ms + 3 * hour_ms),
@@ -106,6 +106,6 @@ async def test_sums_by_step_leave_out_what_lies_between_the_parts(scene):
 
 async def test_a_batch_without_exchanges_raises_no_sum(scene):
     await scene.journal()
-    await scene.store.roll_up(scene.J, 1, [], 9)
+    await scene.store.roll_up(scene.J, 1, [], 0, 9)
     assert await scene.store.series_totals() == {}
     assert [state.rolled for state in await scene.store.journal_states()] == [9]

@@ -202,7 +202,7 @@ async def test_a_steady_batch_reads_nothing_and_is_three_operations(scene, comma
     commands.names.clear()
     assert await scene.store.book(scene.J, 1, records, scene.NOW) == [Booked.BOOKED] * len(records)
     booking = list(commands.names)
-    assert await scene.store.finish(scene.J, 1, records, {}, records, 9, 9) == []
+    assert await scene.store.finish(scene.J, 1, records, {}, records, 0, 9, 9) == []
     finishing = commands.names[len(booking) :]
     assert booking == ["insert", "update", "commitTransaction"]
     assert finishing == ["insert", "update", "update", "update", "commitTransaction"]

@@ -231,10 +231,10 @@ class FaultyStore:
     async def finish(self, *arguments: Any) -> Any:
         if self.joint:
             return await self.__getattr__("finish")(*arguments)
-        journal, epoch, to_log, charged, to_roll_up, rolled_pos, applied_pos = arguments
+        journal, epoch, to_log, charged, to_roll_up, rolled_from, rolled_pos, applied_pos = arguments
         failed = await self.log(to_log, charged)
-        await self.roll_up(journal, epoch, to_roll_up, rolled_pos)
-        await self.advance_applied(journal, epoch, applied_pos)
+        if await self.roll_up(journal, epoch, to_roll_up, rolled_from, rolled_pos):
+            await self.advance_applied(journal, epoch, applied_pos)
         return failed
 
     def __getattr__(self, method: str) -> Any:

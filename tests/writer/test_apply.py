@@ -20,6 +20,7 @@ from farebox.base.errors import (
     StoreUnknownError,
 )
 from farebox.base.ids import position
+from farebox.base.records import Settlement
 from farebox.writer.apply import JournalApplier
 from farebox.writer.dead_letter import DeadLetters
 
@@ -388,6 +389,7 @@ async def test_late_and_quarantined_records_fence_the_worker(world: Any, in_memo
         b'["0123","alice"]',
         orjson.dumps(["e" * 32, "alice", *[None] * 26]),
         orjson.dumps([1, 2]),
+        b"a record without counts",
     ],
 )
 async def test_J24_a_record_nobody_can_read_is_parked_and_kept(
@@ -396,6 +398,11 @@ async def test_J24_a_record_nobody_can_read_is_parked_and_kept(
     await world.user("alice", 3)
     await world.lease("alice", 2)
     good = world.settlement("alice", USD)
+    if payload == b"a record without counts":
+        fields = orjson.loads(world.settlement("alice", USD).encode())
+        names = [one.name for one in dataclasses.fields(Settlement)]
+        fields[names.index("counts")] = None
+        payload = orjson.dumps(fields)
     applier = applier_of(world, world.store, in_memory([payload, good]))
     await finish(world, applier)
     parked = await world.store.parked()
@@ -548,6 +555,28 @@ async def test_hole_27_what_was_rolled_up_before_a_crash_is_not_again_when_more_
     await finish(world, applier_of(world, world.store, in_memory(records)))
     assert sum(row[3] for row in world.dump()["rollups"]) == 6
     assert len(world.dump()["request_logs"]) == 6
+
+
+async def test_hole_27_rollups_of_a_call_whose_effect_comes_late_are_not_added_again(
+    world: Any, faulty: Any, in_memory: Any
+) -> None:
+    """The state was read before the first call had its effect, and more has been read since."""
+    records = await three_users(world)
+    store = faulty(world.store)
+    store.joint = True
+    source = in_memory(records[:4])
+    applier = applier_of(world, store, source)
+    before = await world.state()
+    store.fail("finish", 0, "after", StoreUnknownError("no answer in time"))
+    with pytest.raises(StoreUnknownError):
+        await applier.step(before, world.NOW)
+    source.rest = in_memory(records, after=position(1, 4)).rest
+    await applier.step(before, world.NOW)
+    assert sum(row[3] for row in world.dump()["rollups"]) == 4
+    assert (await world.state()).applied == position(1, 4)
+    await applier.step(await world.state(), world.NOW)
+    assert sum(row[3] for row in world.dump()["rollups"]) == 6
+    assert (await world.state()).applied == position(1, 6)
 
 
 async def test_an_epoch_claimed_meanwhile_only_repeats_the_marks(world: Any, in_memory: Any) -> None:

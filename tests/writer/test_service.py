@@ -12,7 +12,13 @@ import orjson
 import pytest
 
 from farebox.base import frames, limits
-from farebox.base.errors import JournalError, StoreConflictError, StoreDownError, StoreUnknownError
+from farebox.base.errors import (
+    InvariantBrokenError,
+    JournalError,
+    StoreConflictError,
+    StoreDownError,
+    StoreUnknownError,
+)
 from farebox.base.records import LotAmount, Transaction, Void
 from farebox.journal import Reader, prices_payload
 from farebox.journal.frames import Frame
@@ -23,6 +29,7 @@ from farebox.store.remote import RemoteStore
 from farebox.writer.adopt import adopt
 from farebox.writer.journals import JournalSource
 from farebox.writer.service import Writer
+from farebox.writer.sweep import Claims, sweep_expired_lots
 from farebox.writer.verify import verify
 
 USD = 10**12
@@ -268,8 +275,6 @@ async def test_a_directory_that_goes_while_it_is_read_is_no_damage(
 
 
 async def test_hole_17_expired_lots_are_swept_once_and_only_what_nobody_leases(world: Any) -> None:
-    from farebox.writer.sweep import sweep_expired_lots
-
     later = world.NOW + 1000
     await world.user("alice", 10, expires_at_ms=later)
     await world.user("bob", 10)
@@ -307,8 +312,6 @@ async def test_sessions_go_when_their_time_is_over_in_bounded_steps(world: Any, 
 
 
 async def test_hole_17_an_account_that_changed_since_it_was_read_waits_for_the_next_sweep(world: Any) -> None:
-    from farebox.writer.sweep import sweep_expired_lots
-
     later = world.NOW + 1000
     await world.user("alice", 10, expires_at_ms=later)
     stale = await world.store.account("alice")
@@ -343,9 +346,97 @@ async def test_hole_51_a_claim_whose_collector_died_is_collected_by_every_writer
     await running
 
 
-async def test_hole_16_a_claim_goes_on_until_what_it_asks_for_is_there(world: Any) -> None:
-    from farebox.writer.sweep import collect_claims
+async def test_hole_51_claims_that_stand_for_long_keep_nobody_from_his_turn(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "claims_per_round_max", 2)
+    for user in ("alice", "bob", "carol"):
+        await world.user(user, 0)
+        for number in range(2):
+            refund = Transaction(user, "refund", f"r{number}", "credits", -USD, (), "dispute", world.NOW)
+            assert await world.store.apply_event(Event((refund,), claims=True), world.NOW) is EventResult.DONE
+    await credited(world, "carol", 2)
+    claims = Claims(world.store)
+    assert [await claims.collect_some(world.NOW) for _ in range(3)] == [0, 0, 2]
+    await credited(world, "alice", 2)
+    assert [await claims.collect_some(world.NOW) for _ in range(4)] == [0, 2, 0, 0]
+    assert await world.differences() == []
 
+
+async def test_hole_51_a_claim_at_which_something_is_wrong_keeps_nobody_from_his_turn(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for user in ("alice", "bob"):
+        await world.user(user, 0)
+        refund = Transaction(user, "refund", "r1", "credits", -USD, (), "dispute", world.NOW)
+        assert await world.store.apply_event(Event((refund,), claims=True), world.NOW) is EventResult.DONE
+    await credited(world, "bob", 1)
+
+    class Broken:
+        claims = world.store.claims
+
+        async def collect(self, user: str, reference: str, now_ms: int) -> int | None:
+            if user == "alice":
+                raise InvariantBrokenError("her rows do not add up")
+            found: int | None = await world.store.collect(user, reference, now_ms)
+            return found
+
+    assert await Claims(Broken()).collect_some(world.NOW) == 1  # type: ignore[arg-type]
+    assert "alice: claim r1 cannot be collected" in caplog.text
+
+
+async def credited(world: Any, user: str, usd: int) -> None:
+    lot = LotAmount(world.fresh(24), "credits", usd * USD)
+    row = Transaction(user, "earned_purchase", lot.lot, "credits", lot.amount_pico, (lot,), "test", 1)
+    assert await world.store.apply_event(Event((row,)), world.NOW) is EventResult.DONE
+
+
+async def test_what_must_not_be_beside_the_bookings_stops_none_of_them(
+    world: Any, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> int:
+        raise InvariantBrokenError("two rows contradict each other")
+
+    monkeypatch.setattr("farebox.writer.service.sweep_expired_lots", broken)
+    await world.user("alice", 10)
+    journal = await world.journal(root)
+    await world.lease("alice", 8, journal=journal.id)
+    writer = Writer(world.store, root)
+    running = asyncio.create_task(writer.run())
+    await until(lambda: "what must not be" in caplog.text)
+    world.put(journal, world.settlement("alice", USD))
+    await until(lambda: writer.status()["booked"] == 1)
+    writer.stop()
+    await running
+    journal.close()
+
+
+async def test_hole_18_a_lot_another_host_swept_by_a_clock_behind_ours_is_no_contradiction(
+    world: Any,
+) -> None:
+    """It took one of two lots; the account as we read it has both."""
+    soon, later = world.NOW + 1000, world.NOW + 2000
+    await world.user("alice", 10, expires_at_ms=soon)
+    lot = LotAmount(world.fresh(24), "credits", 5 * USD)
+    row = Transaction("alice", "earned_purchase", lot.lot, "credits", lot.amount_pico, (lot,), "test", 1)
+    assert await world.store.apply_event(Event((row,), later), world.NOW) is EventResult.DONE
+    both = await world.store.account("alice")
+    assert await sweep_expired_lots(world.store, soon) == 1
+
+    class Behind:
+        apply_event = world.store.apply_event
+
+        async def accounts(self) -> Any:
+            yield both
+
+    assert await sweep_expired_lots(Behind(), later) == 0  # type: ignore[arg-type]
+    assert await sweep_expired_lots(world.store, later) == 1
+    assert (await world.store.account("alice")).balances["credits"] == 0
+    assert await world.differences() == []
+
+
+async def test_hole_16_a_claim_goes_on_until_what_it_asks_for_is_there(world: Any) -> None:
+    claims = Claims(world.store)
     await world.user("alice", 1)
     refund = Transaction("alice", "refund", "r1", "credits", -3 * USD, (), "dispute", world.NOW)
     assert await world.store.apply_event(Event((refund,), claims=True), world.NOW) is EventResult.DONE
@@ -353,8 +444,8 @@ async def test_hole_16_a_claim_goes_on_until_what_it_asks_for_is_there(world: An
         lot = LotAmount(world.fresh(24), "credits", bought_usd * USD)
         row = Transaction("alice", "earned_purchase", lot.lot, "credits", lot.amount_pico, (lot,), "test", 1)
         assert await world.store.apply_event(Event((row,)), world.NOW) is EventResult.DONE
-        assert await collect_claims(world.store, world.NOW) == ended
-    assert await collect_claims(world.store, world.NOW) == 0
+        assert await claims.collect_some(world.NOW) == ended
+    assert await claims.collect_some(world.NOW) == 0
     assert (await world.store.account("alice")).balances["credits"] == 4 * USD
     assert await world.differences() == []
 
@@ -403,6 +494,30 @@ async def test_M10_batches_give_every_settlement_once_and_how_far_they_are(
         settled += [frame.pos for frame in read if frame.kind == frames.SETTLE]
     assert positions == sorted(set(positions))
     assert (len(settled), positions[-1]) == (10, journal.last_pos)
+    source.close()
+    journal.close()
+
+
+async def test_a_record_over_the_rest_of_a_torn_one_is_seen_although_the_file_is_no_longer(
+    world: Any, root: Path
+) -> None:
+    journal = await world.journal(root)
+    world.put(journal, world.settlement("alice", 0))
+    await written(journal)
+    segment = next(journal.directory.glob("*.segment"))
+    size = segment.stat().st_size
+    with segment.open("r+b") as file:
+        file.seek(size)
+        file.write(bytes(5_000))
+    source = JournalSource(journal.directory, 0)
+    while (await source.read_synced())[0]:
+        pass
+    assert source.is_quiet()
+    world.put(journal, world.settlement("alice", 0))
+    await written(journal)
+    assert segment.stat().st_size == size + 5_000
+    assert not source.is_quiet()
+    assert [frame.kind for frame in (await source.read_synced())[0]][-1] == frames.SETTLE
     source.close()
     journal.close()
 

@@ -133,7 +133,8 @@ def lease_release(
                 f" wait until {abandon_after_s:.0f} s are over, or say --force"
             )
         users = await s.leases_of(lost)
-        await s.end_journal(lost, "lost")
+        if not await s.end_journal(lost, "lost", None if force or state.state != "live" else state):
+            raise UsageError(f"journal {lost} gave a sign of life just now; nothing was changed")
         await s.audit(actor(), "lease.release", lost, {"users": users, "force": force}, wall_ms())
         for user in users:
             await s.append_change("user", user)

@@ -244,9 +244,10 @@ class Store(WorkerStore, StatisticsStore, Protocol):
     async def advance_applied(self, journal: str, epoch: int, pos: int) -> None:
         """Raise `applied` (never lowers it). Everything up to `pos` is booked or parked."""
 
-    async def end_journal(self, journal: str, state: str) -> None:
+    async def end_journal(self, journal: str, state: str, seen: JournalState | None = None) -> bool:
         """Mark retired or lost: its lease entries are ended (amounts returned to their lots) in the same
-        transaction.
+        transaction. With `seen` only a live journal that still has that epoch and beat, for it may have come
+        back meanwhile; False when it has.
         """
 
     # -- booking ---------------------------------------------------------------------------------------------
@@ -267,8 +268,14 @@ class Store(WorkerStore, StatisticsStore, Protocol):
     async def expire_logs(self, before_ms: int, limit: int) -> int:
         """Delete up to `limit` request-log rows created before `before_ms`; how many went."""
 
-    async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
-        """Add records to the rollups and raise `rolled`, in one transaction; no-op up to `rolled`."""
+    async def roll_up(
+        self, journal: str, epoch: int, records: Sequence[Settlement], rolled_from: int, pos: int
+    ) -> bool:
+        """Add the records between two positions to the rollups and raise `rolled`, in one transaction.
+
+        Only where `rolled` is `rolled_from`: a call whose answer was lost may have its effect late. Whether
+        the rollups are at `pos` now.
+        """
 
     async def finish(
         self,
@@ -277,11 +284,13 @@ class Store(WorkerStore, StatisticsStore, Protocol):
         to_log: Sequence[Settlement],
         charged: Mapping[str, int],
         to_roll_up: Sequence[Settlement],
+        rolled_from: int,
         rolled_pos: int,
         applied_pos: int,
     ) -> list[str]:
         """What follows a booking: `log`, `roll_up` to `rolled_pos`, `advance_applied` to `applied_pos`, in
-        this order, in as few transactions as the store can. Returns what `log` does.
+        this order, in as few transactions as the store can; without the last where the rollups are not there.
+        Returns what `log` does.
         """
 
     # -- accounts and keys -----------------------------------------------------------------------------------
@@ -351,8 +360,8 @@ class Store(WorkerStore, StatisticsStore, Protocol):
     async def drop_claim(self, user: str, reference: str) -> None:
         """End a claim, met or not; nothing where there is none."""
 
-    async def claims(self, limit: int) -> list[tuple[str, Claim]]:
-        """Claims with their users, those longest there first: whoever looks after them may have died."""
+    async def claims(self, limit: int, after: tuple[str, str] = ("", "")) -> list[tuple[str, Claim]]:
+        """Claims with their users, by user and reference, from behind `after` on."""
 
     # -- records ---------------------------------------------------------------------------------------------
     async def record(self, kind: str, id_: str) -> Record | None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from farebox.base.errors import InvariantBrokenError
+from farebox.store.base import JournalState
 
 ENDED: Final = ("retired", "lost")
 
@@ -11,6 +12,11 @@ def check_end(ended: str) -> None:
     """Raises InvariantBrokenError for a state in which no journal ends."""
     if ended not in ENDED:
         raise InvariantBrokenError(f"a journal ends as retired or lost, not as {ended!r}")
+
+
+def is_as_seen(now: JournalState, seen: JournalState) -> bool:
+    """Whether a journal has given no sign of life since it was seen."""
+    return (now.state, now.epoch, now.beat_ms) == ("live", seen.epoch, seen.beat_ms)
 
 
 def wrong_epoch(journal: str, epoch: int, stored: int) -> str:

@@ -24,7 +24,7 @@ from farebox.writer.dead_letter import DeadLetters
 
 _log = logging.getLogger(__name__)
 
-_POISON: Final = (FareboxError, ArithmeticError, LookupError, TypeError, ValueError)
+_POISON: Final = (FareboxError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a store raises over a record it cannot digest, when it is no FaultError: the record's fault, not the
 store's.
 """
@@ -280,14 +280,21 @@ class JournalApplier:
         to_roll_up = [record.settlement for record in self._unrolled]
         try:
             failed: Collection[str] = await self._store.finish(
-                self.journal, state.epoch, to_log, charged, to_roll_up, self._read_pos, low_water
+                self.journal,
+                state.epoch,
+                to_log,
+                charged,
+                to_roll_up,
+                state.rolled,
+                self._read_pos,
+                low_water,
             )
         except FaultError:
             self._ask_less(len(to_log))
             raise
         except _POISON as error:
             _log.error("journal %s: logs and rollups are written apart: %s", self.journal, error)
-            failed = await self._finish_apart(state.epoch, to_log, charged, to_roll_up, low_water)
+            failed = await self._finish_apart(state, to_log, charged, to_roll_up, low_water)
         self._lose_log_rows(failed)
         self._unlogged.clear()
         self._charge_unsure.clear()
@@ -310,7 +317,7 @@ class JournalApplier:
 
     async def _finish_apart(
         self,
-        epoch: int,
+        state: JournalState,
         to_log: Sequence[Settlement],
         charged: Mapping[str, int],
         to_roll_up: Sequence[Settlement],
@@ -324,16 +331,18 @@ class JournalApplier:
         except _POISON as error:
             _log.error("journal %s: request logs cannot be written: %s", self.journal, error)
             failed = {settlement.exchange for settlement in to_log}
+        epoch, rolled = state.epoch, state.rolled
         try:
-            await self._store.roll_up(self.journal, epoch, to_roll_up, self._read_pos)
+            is_rolled = await self._store.roll_up(self.journal, epoch, to_roll_up, rolled, self._read_pos)
         except FaultError:
             raise
         except _POISON as error:
             _log.error(
                 "journal %s: %d records are not in the rollups: %s", self.journal, len(to_roll_up), error
             )
-            await self._store.roll_up(self.journal, epoch, [], self._read_pos)
-        await self._store.advance_applied(self.journal, epoch, low_water)
+            is_rolled = await self._store.roll_up(self.journal, epoch, [], rolled, self._read_pos)
+        if is_rolled:
+            await self._store.advance_applied(self.journal, epoch, low_water)
         return failed
 
     def _lose_log_rows(self, failed: Collection[str]) -> None:

@@ -50,7 +50,7 @@ def _decoded(journal: str, frame: Frame) -> tuple[Finished, bool]:
     try:
         settlement = Settlement.decode(frame.payload)
         _check(settlement)
-    except (ValueError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         return Finished(frame.pos, _unreadable(journal, frame, str(error))), False
     return Finished(frame.pos, settlement), True
 

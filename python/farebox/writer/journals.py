@@ -36,22 +36,23 @@ class JournalSource:
         self._directory = directory
         self._pos = after_pos
         self._deleted_pos = 0
-        self._end_seen: tuple[str, int] | None = None
+        self._end_seen: tuple[str, int, int] | None = None
 
     def is_quiet(self) -> bool:
         """Whether nothing was written since the last read that found nothing: cheap, for polling."""
         return self._end_seen is not None and self._end_seen == self._end()
 
-    def _end(self) -> tuple[str, int]:
-        """Name and length of the newest segment."""
+    def _end(self) -> tuple[str, int, int]:
+        """Name, length and time of the newest segment; a record may stand where a torn one did."""
         try:
             with os.scandir(self._directory) as entries:
                 name, path = max(
                     (entry.name, entry.path) for entry in entries if entry.name.endswith(SEGMENT_SUFFIX)
                 )
-                return name, Path(path).stat().st_size
+                state = Path(path).stat()
+                return name, state.st_size, state.st_mtime_ns
         except (OSError, ValueError):
-            return "", 0
+            return "", 0, 0
 
     async def read_synced(self) -> tuple[Sequence[Frame], bool]:
         """The next frames, all on disk, and whether there are more. Raises JournalError."""
@@ -60,7 +61,7 @@ class JournalSource:
         self._end_seen = None if frames else end
         return frames, has_more
 
-    def _read_batch(self, end: tuple[str, int]) -> tuple[list[Frame], bool]:
+    def _read_batch(self, end: tuple[str, int, int]) -> tuple[list[Frame], bool]:
         """Read over segment ends up to a batch, or to `end`; what comes before damage is given before the
         damage is raised.
 
@@ -79,7 +80,7 @@ class JournalSource:
                 return batch, False
             batch += frames
             self._pos = frames[-1].pos
-            if self._reader.reached >= end:
+            if self._reader.reached >= end[:2]:
                 return batch, False
         return batch, True
 

@@ -20,6 +20,7 @@ from farebox.base import clock, limits
 from farebox.base.counters import FLUSH, Cells
 from farebox.base.errors import (
     FaultError,
+    InvariantBrokenError,
     JournalError,
     JournalLockedError,
     StoreDownError,
@@ -34,8 +35,8 @@ from farebox.writer.dead_letter import DeadLetters
 from farebox.writer.journals import JournalSource, dead_letter_path, journal_paths
 from farebox.writer.silence import Silence
 from farebox.writer.sweep import (
+    Claims,
     adopt_request_logs,
-    collect_claims,
     expire_request_logs,
     expire_sessions,
     sweep_expired_lots,
@@ -275,8 +276,9 @@ class Writer:
     # -- tidying ---------------------------------------------------------------------------------------------
 
     async def _collect_until_stopped(self) -> None:
+        claims = Claims(self._store)
         while not self._stopping.is_set():
-            await self._try(lambda: collect_claims(self._store, self._wall_ms()))
+            await self._try(lambda: claims.collect_some(self._wall_ms()))
             await self._pause(limits.claims_interval_s)
 
     async def _watch_until_stopped(self) -> None:
@@ -287,12 +289,12 @@ class Writer:
 
     async def _abandon_silent(self, silence: Silence) -> None:
         states = await self._store.journal_states()
-        for journal in silence.look(states, clock.monotonic_s()):
-            _log.warning(
-                "journal %s shows no sign of life: its leases are abandoned; charges it has still come",
-                journal,
-            )
-            await self._store.end_journal(journal, "lost")
+        for state in silence.look(states, clock.monotonic_s()):
+            if await self._store.end_journal(state.journal, "lost", state):
+                _log.warning(
+                    "journal %s shows no sign of life: its leases are abandoned; charges it has still come",
+                    state.journal,
+                )
 
     async def _tidy_until_stopped(self) -> None:
         while not self._stopping.is_set():
@@ -324,11 +326,17 @@ class Writer:
                 _log.error("journal %s, which no worker took: %s", path.name, error)
 
     async def _try(self, work: Callable[[], Awaitable[object]]) -> bool:
-        """Work that may as well be done a little later; whether it was done."""
+        """Work that may as well be done a little later; whether it was done.
+
+        What must not be stops this work until then, and no booking: an operator is told.
+        """
         try:
             await work()
         except FaultError as error:
             self._note_store_error(str(error))
+            return False
+        except InvariantBrokenError:
+            _log.exception("a task beside the bookings met what must not be; it is tried again later")
             return False
         return True
 

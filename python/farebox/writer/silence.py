@@ -18,7 +18,7 @@ class Silence:
         self._since: dict[str, tuple[int, int, float]] = {}
         self._looked_s = float("-inf")
 
-    def look(self, states: Iterable[JournalState], now_s: float) -> list[str]:
+    def look(self, states: Iterable[JournalState], now_s: float) -> list[JournalState]:
         """The live journals whose beat has not changed for `limits.abandon_after_s`; call regularly."""
         if now_s - self._looked_s > limits.beat_looks_gap_max_s:
             self._since.clear()
@@ -30,8 +30,4 @@ class Silence:
             is_same = old is not None and old[:2] == (state.epoch, state.beat_ms)
             since_s = old[2] if old is not None and is_same else now_s
             self._since[state.journal] = (state.epoch, state.beat_ms, since_s)
-        return [
-            journal
-            for journal, (_, _, since_s) in self._since.items()
-            if now_s - since_s >= limits.abandon_after_s
-        ]
+        return [state for state in live if now_s - self._since[state.journal][2] >= limits.abandon_after_s]

@@ -9,6 +9,7 @@ host's writer goes on collecting what is there (hole 51).
 import logging
 
 from farebox.base import limits
+from farebox.base.errors import InvariantBrokenError
 from farebox.ledger.settlement import expiry_rows
 from farebox.store.base import SESSION_STATUSES, Event, EventResult, Store
 
@@ -17,27 +18,50 @@ _DAY_MS = 86_400_000
 
 
 async def sweep_expired_lots(store: Store, now_ms: int) -> int:
-    """Take what has expired from every account; how many lots went."""
+    """Take what has expired from every account; how many lots went.
+
+    Whatever an event does, everything that is due of its user goes first: so one lot asks for all. Rows that
+    another host booked a moment ago, by a clock of its own, may be some of these: they are no contradiction.
+    """
     swept = 0
     async for account in store.accounts():
         rows = expiry_rows(account, now_ms)
         if not rows or account.parked is not None:
             continue
-        result = await store.apply_event(Event(rows=rows, source="expiry"), now_ms)
+        result = await store.apply_event(Event(rows=rows[:1], source="expiry"), now_ms)
         if result is EventResult.DONE:
             swept += len(rows)
             _log.info("%s: %d expired lots swept", account.user, len(rows))
     return swept
 
 
-async def collect_claims(store: Store, now_ms: int) -> int:
-    """Take what claims can reach now, and end those that are over; how many ended."""
-    ended = 0
-    for user, claim in await store.claims(limits.claims_per_round_max):
-        if await store.collect(user, claim.reference, now_ms) is None:
-            ended += 1
-            _log.info("%s: claim %s has ended", user, claim.reference)
-    return ended
+class Claims:
+    """All claims, a page a round, again and again: those that stand for long keep nobody from his turn."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._after = ("", "")
+
+    async def collect_some(self, now_ms: int) -> int:
+        """Take what the next claims can reach now, and end those that are over; how many ended.
+
+        One at which something is wrong is logged and left; raises FaultError.
+        """
+        found = await self._store.claims(limits.claims_per_round_max, self._after)
+        ended = 0
+        for user, claim in found:
+            self._after = (user, claim.reference)
+            try:
+                left_pico = await self._store.collect(user, claim.reference, now_ms)
+            except InvariantBrokenError:
+                _log.exception("%s: claim %s cannot be collected", user, claim.reference)
+                continue
+            if left_pico is None:
+                ended += 1
+                _log.info("%s: claim %s has ended", user, claim.reference)
+        if len(found) < limits.claims_per_round_max:
+            self._after = ("", "")
+        return ended
 
 
 async def expire_request_logs(store: Store, now_ms: int) -> int:

@@ -88,8 +88,13 @@ async def collect(place: Place, user_name: str, reference: str, now_ms: int) -> 
     return left_pico
 
 
-async def oldest(place: Place, limit: int) -> list[tuple[str, Claim]]:
-    """Claims of all users, oldest first."""
-    cursor = place[USERS].find({"claiming": True})
-    found = [(raw["_id"], claim) async for raw in cursor for claim in UserDocument(raw).claims.values()]
-    return sorted(found, key=lambda one: (one[1].since_ms, one[0], one[1].reference))[:limit]
+async def page(place: Place, limit: int, after: tuple[str, str]) -> list[tuple[str, Claim]]:
+    """Claims of all users, by user and reference, from behind one on."""
+    found: list[tuple[str, Claim]] = []
+    cursor = place[USERS].find({"claiming": True, "_id": {"$gte": after[0]}}).sort("_id", 1)
+    async for raw in cursor:
+        claims = sorted(UserDocument(raw).claims.values(), key=lambda claim: claim.reference)
+        found += [(raw["_id"], claim) for claim in claims if (raw["_id"], claim.reference) > after]
+        if len(found) >= limit:
+            break
+    return found[:limit]

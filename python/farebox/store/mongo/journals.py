@@ -100,7 +100,15 @@ async def advance_applied(place: Place, journal: str, epoch: int, pos: int) -> N
     )
 
 
-async def end_journal(connection: Connection, journal: str, ended: str) -> None:
+async def rolled(place: Place, journal: str) -> int:
+    """How far a journal is in the rollups; 0 when it is unknown."""
+    found = await place[JOURNALS].find_one({"_id": journal}, {"rolled": 1}, session=place.session)
+    return 0 if found is None else int(found["rolled"])
+
+
+async def end_journal(
+    connection: Connection, journal: str, ended: str, seen: JournalState | None = None
+) -> bool:
     """Retire a journal, or mark it lost, and return what it leased to the lots it came from.
 
     A retired journal's entries go; a lost one's stay, dead, until its next epoch: its charges may still come.
@@ -111,10 +119,34 @@ async def end_journal(connection: Connection, journal: str, ended: str) -> None:
         lambda place: place[USERS].update_many({wants: {"$exists": True}}, {"$unset": {wants: ""}})
     )
     after: str | None = ""
+    if seen is not None:
+        is_silent, after = await connection.transact(
+            lambda place: _end_if_silent(place, journal, ended, seen)
+        )
+        if not is_silent:
+            return False
     while after is not None:
         after = await connection.transact(
             lambda place, after=after: _end_some(place, journal, ended, after)  # type: ignore[misc]
         )
+    return True
+
+
+async def _end_if_silent(
+    place: Place, journal: str, ended: str, seen: JournalState
+) -> tuple[bool, str | None]:
+    """Whether the journal gave no sign of life since it was seen; then the first page, and where it ended.
+
+    The journal's document is written: of this and a beat or a claim at the same time one begins anew.
+    """
+    silent = await place[JOURNALS].update_one(
+        {"_id": journal, "state": "live", "epoch": seen.epoch, "beatAt": date(seen.beat_ms)},
+        {"$inc": {"silences": 1}},
+        session=place.session,
+    )
+    if silent.matched_count != 1:
+        return False, None
+    return True, await _end_some(place, journal, ended, "")
 
 
 async def _end_some(place: Place, journal: str, ended: str, after: str) -> str | None:

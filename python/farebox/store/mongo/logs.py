@@ -110,6 +110,7 @@ async def finish(
     to_log: Sequence[Settlement],
     charged: Mapping[str, int],
     to_roll_up: Sequence[Settlement],
+    rolled_from: int,
     rolled_pos: int,
     applied_pos: int,
 ) -> list[str]:
@@ -119,19 +120,24 @@ async def finish(
     failed = await log(connection, to_log, charged)
 
     async def mark(place: Place) -> None:
-        await roll_up(place, journal, epoch, to_roll_up, rolled_pos)
-        await journals.advance_applied(place, journal, epoch, applied_pos)
+        if await roll_up(place, journal, epoch, to_roll_up, rolled_from, rolled_pos):
+            await journals.advance_applied(place, journal, epoch, applied_pos)
 
     await connection.transact(mark)
     return failed
 
 
-async def roll_up(place: Place, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
-    """Add records to the rollups and raise `rolled` to `pos`; nothing when that is done already."""
-    raised = await place[JOURNALS].update_one(
-        {"_id": journal, "epoch": epoch, "rolled": {"$lt": pos}},
-        {"$set": {"rolled": pos}},
-        session=place.session,
-    )
-    if raised.matched_count == 1:
-        await statistics.add(place, journal, usages_of(records))
+async def roll_up(
+    place: Place, journal: str, epoch: int, records: Sequence[Settlement], rolled_from: int, pos: int
+) -> bool:
+    """Add records to the rollups and raise `rolled` from `rolled_from` to `pos`; see `Store.roll_up`."""
+    if rolled_from < pos:
+        raised = await place[JOURNALS].update_one(
+            {"_id": journal, "epoch": epoch, "rolled": rolled_from},
+            {"$set": {"rolled": pos}},
+            session=place.session,
+        )
+        if raised.matched_count == 1:
+            await statistics.add(place, journal, usages_of(records))
+            return True
+    return await journals.rolled(place, journal) >= pos

@@ -48,7 +48,7 @@ _INDEXES: Final[Mapping[str, tuple[IndexModel, ...]]] = {
     META: (),
     USERS: (
         IndexModel([("holders", ASCENDING)]),
-        IndexModel([("claiming", ASCENDING)], partialFilterExpression={"claiming": True}),
+        IndexModel([("claiming", ASCENDING), ("_id", ASCENDING)], partialFilterExpression={"claiming": True}),
     ),
     KEYS: (IndexModel([("user", ASCENDING), ("createdAt", DESCENDING)]),),
     ROWS: (IndexModel([("user", ASCENDING), ("sequence", DESCENDING)]),),

@@ -84,8 +84,8 @@ class MongoStore:
     async def advance_applied(self, journal: str, epoch: int, pos: int) -> None:
         await self._connection.write(lambda place: journals.advance_applied(place, journal, epoch, pos))
 
-    async def end_journal(self, journal: str, state: str) -> None:
-        await journals.end_journal(self._connection, journal, state)
+    async def end_journal(self, journal: str, state: str, seen: JournalState | None = None) -> bool:
+        return await journals.end_journal(self._connection, journal, state, seen)
 
     # -- booking ---------------------------------------------------------------------------------------------
     async def book(
@@ -97,8 +97,12 @@ class MongoStore:
     async def log(self, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
         return await logs.log(self._connection, records, charged)
 
-    async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
-        await self._connection.transact(lambda place: logs.roll_up(place, journal, epoch, records, pos))
+    async def roll_up(
+        self, journal: str, epoch: int, records: Sequence[Settlement], rolled_from: int, pos: int
+    ) -> bool:
+        return await self._connection.transact(
+            lambda place: logs.roll_up(place, journal, epoch, records, rolled_from, pos)
+        )
 
     async def finish(
         self,
@@ -107,11 +111,20 @@ class MongoStore:
         to_log: Sequence[Settlement],
         charged: Mapping[str, int],
         to_roll_up: Sequence[Settlement],
+        rolled_from: int,
         rolled_pos: int,
         applied_pos: int,
     ) -> list[str]:
         return await logs.finish(
-            self._connection, journal, epoch, to_log, charged, to_roll_up, rolled_pos, applied_pos
+            self._connection,
+            journal,
+            epoch,
+            to_log,
+            charged,
+            to_roll_up,
+            rolled_from,
+            rolled_pos,
+            applied_pos,
         )
 
     async def expire_logs(self, before_ms: int, limit: int) -> int:
@@ -263,8 +276,8 @@ class MongoStore:
         async with self._turns.of((user,)):
             await self._connection.transact(lambda place: claims.drop(place, user, reference))
 
-    async def claims(self, limit: int) -> list[tuple[str, Claim]]:
-        return await self._connection.read(lambda place: claims.oldest(place, limit))
+    async def claims(self, limit: int, after: tuple[str, str] = ("", "")) -> list[tuple[str, Claim]]:
+        return await self._connection.read(lambda place: claims.page(place, limit, after))
 
     # -- records ---------------------------------------------------------------------------------------------
     async def record(self, kind: str, id_: str) -> Record | None:

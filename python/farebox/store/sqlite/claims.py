@@ -57,7 +57,8 @@ def collect(connection: sqlite3.Connection, user: str, reference: str, now_ms: i
         return None
     if account.parked is not None or is_damaged(account):
         return claim.amount_pico
-    moves.expire_due(connection, account, now_ms)
+    if moves.expire_due(connection, account, now_ms):
+        connection.execute("UPDATE users SET rev = rev + 1 WHERE user = ?", (user,))
     account = moves.loaded(connection, user)
     taken = collected(account, claim, now_ms)
     if taken.is_leased:
@@ -83,10 +84,13 @@ def _claim_of(account: Account | None, reference: str) -> Claim | None:
     return next((claim for claim in claims if claim.reference == reference), None)
 
 
-def oldest(connection: sqlite3.Connection, limit: int) -> list[tuple[str, Claim]]:
-    """Claims of all users, oldest first."""
+def page(
+    connection: sqlite3.Connection, limit: int, after_user: str, after_reference: str
+) -> list[tuple[str, Claim]]:
+    """Claims of all users, by user and reference, from behind one on."""
     rows = connection.execute(
-        f"SELECT user, {_COLUMNS} FROM claims ORDER BY since_ms, user, reference LIMIT ?",  # noqa: S608 - names of our own
-        (limit,),
+        f"SELECT user, {_COLUMNS} FROM claims WHERE (user, reference) > (?, ?)"  # noqa: S608 - names of our own
+        " ORDER BY user, reference LIMIT ?",
+        (after_user, after_reference, limit),
     )
     return [(user, Claim(*rest)) for user, *rest in rows]

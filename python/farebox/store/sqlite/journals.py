@@ -8,7 +8,7 @@ import sqlite3
 
 from farebox.base.errors import StoreRefusedError
 from farebox.store.base import JournalState
-from farebox.store.journal_rules import check_end, wrong_epoch
+from farebox.store.journal_rules import check_end, is_as_seen, wrong_epoch
 from farebox.store.sqlite import feed
 
 _STATE = "SELECT journal, epoch, applied, rolled, state, host, beat_ms FROM journals"
@@ -80,12 +80,22 @@ def advance_applied(connection: sqlite3.Connection, journal: str, epoch: int, po
     )
 
 
-def end_journal(connection: sqlite3.Connection, journal: str, ended: str) -> None:
+def rolled(connection: sqlite3.Connection, journal: str) -> int:
+    """How far a journal is in the rollups; 0 when it is unknown."""
+    found = connection.execute("SELECT rolled FROM journals WHERE journal = ?", (journal,)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+def end_journal(
+    connection: sqlite3.Connection, journal: str, ended: str, seen: JournalState | None = None
+) -> bool:
     """Retire a journal, or mark it lost, and return what it leased to the lots it came from.
 
     A retired journal's entries go; a lost one's stay, dead, until its next epoch: its charges may still come.
     """
     check_end(ended)
+    if seen is not None and not is_as_seen(state(connection, journal), seen):
+        return False
     connection.execute("UPDATE journals SET state = ? WHERE journal = ?", (ended, journal))
     connection.execute(
         """UPDATE lots SET leased_pico = leased_pico - lease_lots.amount_pico FROM lease_lots
@@ -104,3 +114,4 @@ def end_journal(connection: sqlite3.Connection, journal: str, ended: str) -> Non
         )
     for (user,) in users:
         feed.append(connection, "fence", user, journal)
+    return True

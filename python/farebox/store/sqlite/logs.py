@@ -106,16 +106,22 @@ def expire_logs(connection: sqlite3.Connection, before_ms: int, limit: int) -> i
 
 
 def roll_up(
-    connection: sqlite3.Connection, journal: str, epoch: int, records: Sequence[Settlement], pos: int
-) -> None:
-    """Add records to the rollups and raise `rolled` to `pos`; nothing when that is done already."""
+    connection: sqlite3.Connection,
+    journal: str,
+    epoch: int,
+    records: Sequence[Settlement],
+    rolled_from: int,
+    pos: int,
+) -> bool:
+    """Add records to the rollups and raise `rolled` from `rolled_from` to `pos`; see `Store.roll_up`."""
     raised = connection.execute(
-        "UPDATE journals SET rolled = ? WHERE journal = ? AND epoch = ? AND rolled < ?",
-        (pos, journal, epoch, pos),
+        "UPDATE journals SET rolled = ?1 WHERE journal = ?2 AND epoch = ?3 AND rolled = ?4 AND rolled < ?1",
+        (pos, journal, epoch, rolled_from),
     )
-    if raised.rowcount != 1:
-        return
-    statistics.add(connection, journal, usages_of(records))
+    if raised.rowcount == 1:
+        statistics.add(connection, journal, usages_of(records))
+        return True
+    return journals.rolled(connection, journal) >= pos
 
 
 def finish(
@@ -125,11 +131,12 @@ def finish(
     to_log: Sequence[Settlement],
     charged: Mapping[str, int],
     to_roll_up: Sequence[Settlement],
+    rolled_from: int,
     rolled_pos: int,
     applied_pos: int,
 ) -> list[str]:
     """What follows a booking, in the caller's one transaction; the ids of log rows that cannot be stored."""
     failed = log(connection, to_log, charged)
-    roll_up(connection, journal, epoch, to_roll_up, rolled_pos)
-    journals.advance_applied(connection, journal, epoch, applied_pos)
+    if roll_up(connection, journal, epoch, to_roll_up, rolled_from, rolled_pos):
+        journals.advance_applied(connection, journal, epoch, applied_pos)
     return failed

@@ -67,8 +67,8 @@ class SQLiteStore:
     async def advance_applied(self, journal: str, epoch: int, pos: int) -> None:
         await self._writer.run(journals.advance_applied, journal, epoch, pos)
 
-    async def end_journal(self, journal: str, state: str) -> None:
-        await self._writer.run(journals.end_journal, journal, state)
+    async def end_journal(self, journal: str, state: str, seen: JournalState | None = None) -> bool:
+        return await self._writer.run(journals.end_journal, journal, state, seen)
 
     # -- booking ---------------------------------------------------------------------------------------------
     async def book(
@@ -79,8 +79,10 @@ class SQLiteStore:
     async def log(self, records: Sequence[Settlement], charged: Mapping[str, int]) -> list[str]:
         return await self._writer.run(logs.log, records, charged)
 
-    async def roll_up(self, journal: str, epoch: int, records: Sequence[Settlement], pos: int) -> None:
-        await self._writer.run(logs.roll_up, journal, epoch, records, pos)
+    async def roll_up(
+        self, journal: str, epoch: int, records: Sequence[Settlement], rolled_from: int, pos: int
+    ) -> bool:
+        return await self._writer.run(logs.roll_up, journal, epoch, records, rolled_from, pos)
 
     async def finish(
         self,
@@ -89,12 +91,13 @@ class SQLiteStore:
         to_log: Sequence[Settlement],
         charged: Mapping[str, int],
         to_roll_up: Sequence[Settlement],
+        rolled_from: int,
         rolled_pos: int,
         applied_pos: int,
     ) -> list[str]:
         """One transaction."""
         return await self._writer.run(
-            logs.finish, journal, epoch, to_log, charged, to_roll_up, rolled_pos, applied_pos
+            logs.finish, journal, epoch, to_log, charged, to_roll_up, rolled_from, rolled_pos, applied_pos
         )
 
     async def expire_logs(self, before_ms: int, limit: int) -> int:
@@ -196,8 +199,8 @@ class SQLiteStore:
     async def drop_claim(self, user: str, reference: str) -> None:
         await self._writer.run(claims.drop, user, reference)
 
-    async def claims(self, limit: int) -> list[tuple[str, Claim]]:
-        return await self._reader.run(claims.oldest, limit)
+    async def claims(self, limit: int, after: tuple[str, str] = ("", "")) -> list[tuple[str, Claim]]:
+        return await self._reader.run(claims.page, limit, *after)
 
     # -- records ---------------------------------------------------------------------------------------------
     async def record(self, kind: str, id_: str) -> Record | None:
