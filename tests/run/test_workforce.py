@@ -62,6 +62,29 @@ def test_a_successor_that_dies_is_tried_again() -> None:
     assert sorted(gone) == [f"worker {number}" for number in (0, 1, 2, 4, 5)]
 
 
+def test_asked_again_while_a_successor_starts_every_slot_gets_a_worker_of_its_own() -> None:
+    made: list[tuple[int, Process]] = []
+
+    def make(slot: int) -> Any:
+        made.append((slot, Process(f"worker {len(made)}", serves=len(made) != 3)))
+        return made[-1][1]
+
+    workforce = Workforce(make, lambda _: None)
+    workforce.start(2)
+    workforce.replace_all()
+    for _ in range(3):
+        workforce.look()
+    assert (made[-1][0], made[-1][1].state()) == (1, "")
+    workforce.replace_all()
+    for _ in range(6):
+        workforce.look()
+        for child in workforce._retiring:
+            child.signal(9)  # type: ignore[arg-type]
+    slots = {process.name: slot for slot, process in made}
+    assert [slots[child.name] for child in workforce.current] == [0, 1]
+    assert made[3][1].signals
+
+
 @pytest.mark.parametrize("more", [[], [True, True]])
 def test_after_three_in_a_row_the_workers_that_run_stay(more: list[bool]) -> None:
     current, gone = replaced([False] * limits.replacement_attempts_max + more)

@@ -61,6 +61,8 @@ class Workforce:
         """Begin to replace every worker by a new process, one after the other."""
         if self._slots_to_replace:
             _log.warning("workers are being replaced already; asked again: it begins anew")
+        if self.successor is not None:  # it was made for another slot than the first
+            self._let_go(self.successor)
         self._slots_to_replace = list(range(len(self.current)))
         self._failed = 0
         _log.info("replacing %d workers, one after the other", len(self.current))
@@ -83,15 +85,19 @@ class Workforce:
 
     def _give_up(self, successor: Child) -> None:
         """End a successor that does not serve; what failed once may have been the moment's."""
-        successor.signal(signal.SIGKILL)
-        self.successor = None
-        self._retiring.append(successor)
+        self._let_go(successor)
         self._failed += 1
         if self._failed < limits.replacement_attempts_max:
             _log.warning("%s does not come to serve; trying again", successor.name)
             return
         _log.error("%s does not come to serve either; the workers that run stay", successor.name)
         self._slots_to_replace.clear()
+
+    def _let_go(self, successor: Child) -> None:
+        """End a process that nobody was handed to."""
+        successor.signal(signal.SIGKILL)
+        self.successor = None
+        self._retiring.append(successor)
 
     def _take_over(self, slot: int, successor: Child) -> None:
         predecessor = self.current[slot]
