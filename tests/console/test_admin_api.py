@@ -319,8 +319,12 @@ async def test_a_query_that_makes_no_sense_is_said_to(desk):
     ):
         status, document = await desk.send("GET", f"/admin/user-stats?{query}", "admin")
         assert (status, document["error"]["code"]) == (400, "invalid"), query
-    for query in ("limit=0", "limit=100000", "failed=perhaps", "before=x"):
+    for query in ("limit=0", "limit=100000", "failed=perhaps", "before=x", "before=\u00b2-1"):
         assert (await desk.send("GET", f"/api/admin/logs?{query}", "admin"))[0] in {400, 422}, query
+    for path in ("/api/admin/audit", "/api/admin/prices"):
+        for before in ("x", "\u00b2", "9" * 20, "-1"):
+            assert (await desk.send("GET", f"{path}?before={before}", "admin"))[0] == 400, (path, before)
+    assert (await desk.send("GET", "/api/admin/prices/\u00b2", "admin"))[0] == 404
 
 
 async def test_the_openapi_document_says_what_is_there(desk):

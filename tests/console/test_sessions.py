@@ -1,7 +1,9 @@
 """Sessions of browsers: what opens one, what ends it, and that no other site, name or guesser can use one."""
 
+import asyncio
 import random
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +14,8 @@ from credits.desk import Desk, running_desk
 from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.keys import key_digest
+from farebox.console import passwords
+from farebox.console.answers import Declined
 from farebox.console.lockout import Attempts
 from farebox.console.routes import ANYONE
 from farebox.console.server import ROUTES
@@ -230,6 +234,43 @@ def test_a_lockout_ends_by_itself_and_forgets_who_proves_himself():
     assert attempts.wait_s(["user a", "address b"], 10) == limits.login_lockout_s
     assert attempts.wait_s(["address b"], 9 + lasts_ms) == 1
     assert attempts.wait_s(["address b"], 10 + lasts_ms) == 0
+
+
+def test_tries_that_are_being_checked_count_as_failures():
+    attempts = Attempts()
+    for number in range(limits.login_failures_max):
+        assert attempts.wait_s(["user a", f"address {number}"], 0) == 0
+        attempts.begin(["user a", f"address {number}"])
+    assert attempts.wait_s(["user a", "address x"], 0) == 1
+    attempts.end(["user a", "address 0"])
+    assert attempts.wait_s(["user a", "address x"], 0) == 0
+    attempts.end(["user nobody"])
+
+
+async def test_a_key_of_ones_own_forgets_no_guess_at_another_users_password(desk, browser):
+    guess = {"user": "alice", "password": "wrong horse battery"}
+    for _ in range(limits.login_failures_max - 1):
+        assert (await browser.send("POST", "/api/login", guess))[0] == 401
+    both = {"key": desk.tokens["user"], "user": "alice"}
+    assert (await browser.send("POST", "/api/login", both))[0] == 422
+    assert (await browser.send("POST", "/api/login", {"key": desk.tokens["user"]}))[0] == 200
+    assert (await browser.send("POST", "/api/login", guess))[0] == 401
+    assert (await browser.send("POST", "/api/login", guess))[0] == 429
+
+
+async def test_guesses_at_once_are_no_more_than_one_after_the_other(desk, browser):
+    guess = {"user": "alice", "password": "wrong horse battery"}
+    answers = await asyncio.gather(*(browser.send("POST", "/api/login", guess) for _ in range(30)))
+    statuses = Counter(status for status, *_ in answers)
+    assert statuses == {401: limits.login_failures_max, 429: 30 - limits.login_failures_max}
+
+
+async def test_M10_only_so_many_passwords_wait_to_be_checked(desk, monkeypatch):
+    monkeypatch.setattr(limits, "password_checks_waiting_max", 2)
+    checks = [passwords.check_password(desk.store, "alice", PASSWORD) for _ in range(4)]
+    found = await asyncio.gather(*checks, return_exceptions=True)
+    assert [type(one) for one in found] == [type(None), type(None), Declined, Declined]
+    assert await passwords.check_password(desk.store, "alice", PASSWORD) is None
 
 
 def test_M10_of_many_names_the_quietest_is_forgotten(monkeypatch):

@@ -142,6 +142,7 @@ keys_per_user_max = 100
 login_failures_max = 10
 login_lockout_s = 300.0
 login_names_remembered_max = 10_000
+password_checks_waiting_max = 32
 password_chars_min = 12
 password_chars_max = 200
 session_lasts_s = 12 * 3600.0
@@ -169,6 +170,7 @@ account_cache_entries_max = 200_000
 unknown_key_cache_entries_max = 10_000
 unknown_key_cache_s = 5.0
 requests_per_minute = 600
+requests_per_minute_max = 10**6
 
 # Import and export
 legacy_document_bytes_max = 48 * 2**20

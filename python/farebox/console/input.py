@@ -135,7 +135,7 @@ class CreateUserInput(_Input):
 class KeyLimitsInput(_Input):
     """What a key may do; null: the service's rate, every model."""
 
-    requests_per_minute: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1, le=limits.requests_per_minute_max)] | None = None
     allowed_models: Annotated[list[ModelName], Field(max_length=200)] | None = None
 
 

@@ -26,20 +26,26 @@ async def log_in(call: Call) -> Reply:
     wait_s = call.attempts.wait_s(names, call.now_ms)
     if wait_s:
         raise Declined(429, "locked_out", f"too many failed logins; try again in {wait_s} s", wait_s)
-    found = await _proved(call, body)
+    call.attempts.begin(names)
+    try:
+        found = await _proved(call, body)
+    finally:
+        call.attempts.end(names)
     if found is None:
         if call.attempts.failed(names, call.now_ms):
             _log.warning("logins are locked: %s", ", ".join(names))
             await call.store.audit("console", "login.locked", names[-1], {"names": names}, call.now_ms)
         raise Declined(401, "unauthorized", "this credential is not valid")
-    for name in names:
-        call.attempts.succeeded(name)
     caller, credential = found
+    if credential.kind == PASSWORD:
+        call.attempts.succeeded(f"user {caller.name}")
     token = await sessions.begin(call.store, caller, credential, call.now_ms)
     return Reply(_session_view(caller, token), session=token)
 
 
 async def _proved(call: Call, body: LoginInput) -> tuple[Caller, Credential] | None:
+    if body.key and (body.user or body.password):
+        raise Declined(422, "invalid", "send a key alone, or a user and a password")
     if body.key:
         return await credential_of(call.store, body.key, call.now_ms)
     if not body.user or not body.password:

@@ -15,7 +15,7 @@ from farebox.console.input import (
     TokenInput,
 )
 from farebox.console.once import once
-from farebox.console.paging import before_of, limit_of, next_of, page_of
+from farebox.console.paging import before_of, limit_of, next_of, number_of, page_of
 from farebox.console.routes import ADMINS, READERS, Call, Route
 from farebox.credits import admins
 
@@ -77,7 +77,7 @@ async def leases(call: Call) -> Document:
 async def prices(call: Call) -> Document:
     """Versions of the price book, newest first."""
     asked = cast("PageQuery", call.asked)
-    before = int(asked.before) if asked.before.isdigit() else 2**62
+    before = number_of(asked.before) or 2**62
     found = [one for one in reversed(await call.store.price_versions()) if one[0] < before]
     page, last = page_of(found, asked.limit)
     return {
@@ -92,10 +92,14 @@ async def prices(call: Call) -> Document:
 async def price_book(call: Call) -> Document:
     """One version of the price book."""
     text = call.path["version"]
-    book = await call.store.price_book(int(text)) if text.isdigit() and len(text) <= 9 else None
+    book = await call.store.price_book(int(text)) if _is_version(text) else None
     if book is None:
         raise Declined(404, "unknown_version", "there is no such version")
     return book
+
+
+def _is_version(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
 
 
 async def parked(call: Call) -> Document:
@@ -123,7 +127,7 @@ async def void(call: Call) -> Document:
 async def audit_log(call: Call) -> Document:
     """Every change and who made it, newest first."""
     asked = cast("AuditQuery", call.asked)
-    before = int(asked.before) if asked.before.isdigit() else None
+    before = number_of(asked.before)
     found = await call.store.audit_entries(before, asked.limit, asked.actor, asked.subject)
     return {
         "entries": [

@@ -8,6 +8,8 @@ from farebox.console.routes import Call
 from farebox.store.base import Record
 
 Item = TypeVar("Item")
+_NUMBER_END = 2**63
+"""Of numbers a store can hold."""
 
 
 def page_of(found: list[Item], limit: int) -> tuple[list[Item], Item | None]:
@@ -34,6 +36,15 @@ def place_of(text: str | None) -> tuple[int, str] | None:
     if not created.isascii() or not created.isdigit() or len(created) > 16:
         raise Declined(400, "invalid", "before must be what `next` said")
     return int(created), id_
+
+
+def number_of(text: str) -> int | None:
+    """The number a page begins before, as `next` gave it; None for the first page. Raises Declined."""
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) >= _NUMBER_END:
+        raise Declined(400, "invalid", "before must be what `next` said")
+    return int(text)
 
 
 def place_after(record: Record) -> str:

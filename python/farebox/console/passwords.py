@@ -1,19 +1,22 @@
 """Passwords of users, kept as scrypt digests with a salt each; a password opens the console, never the proxy.
 
 Promises: an unknown user costs the same time as a wrong password; digests are made one at a time, because
-each takes 32 MiB. A new password ends every session that began with the old one.
+each takes 32 MiB, and only so many wait for theirs. A new password ends every session that began with the
+old one.
 """
 
 import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
 from farebox.base import limits
 from farebox.base.errors import UsageError
+from farebox.console.answers import Declined
 from farebox.store.base import Event, EventResult, Record, RecordChange, Store
 
 _KIND: Final = "password"
@@ -21,6 +24,7 @@ _COST: Final = 2**15
 _BLOCK: Final = 8
 _MEMORY_BYTES_MAX: Final = 64 * 2**20
 _NOBODYS: Final = {"salt": "00" * 16, "digest": "", "cost": _COST}
+_waiting: Final[set[Callable[[], str]]] = set()
 _thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
 
 
@@ -57,9 +61,17 @@ async def check_password(store: Store, user: str, password: str) -> int | None:
 
 
 async def _digest(password: str, salt: str, cost: int) -> str:
+    """Raises Declined when too many wait already."""
+
     def work() -> str:
         raw = password.encode("utf-8", "surrogatepass")
         made = hashlib.scrypt(raw, salt=bytes.fromhex(salt), n=cost, r=_BLOCK, p=1, maxmem=_MEMORY_BYTES_MAX)
         return made.hex()
 
-    return await asyncio.get_running_loop().run_in_executor(_thread, work)
+    if len(_waiting) >= limits.password_checks_waiting_max:
+        raise Declined(429, "busy", "too many passwords are being checked; try again", 1)
+    _waiting.add(work)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_thread, work)
+    finally:
+        _waiting.discard(work)

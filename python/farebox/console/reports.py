@@ -214,7 +214,7 @@ def _place(before: str) -> tuple[int, int] | None:
     if not before:
         return None
     created_ms, _, sequence = before.partition("-")
-    if not (created_ms.isdigit() and sequence.isdigit() and len(before) <= 40):
+    if not (before.isascii() and created_ms.isdigit() and sequence.isdigit() and len(before) <= 40):
         raise UsageError("before must be the `next` of the page before")
     return min(int(created_ms), 2**62), min(int(sequence), 2**62)
 

@@ -5,13 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
+from farebox.base import limits
 from farebox.base.clock import wall_ms
 from farebox.base.errors import UsageError
 from farebox.base.records import POOLS, Account, KeyRecord
 from farebox.base.units import moment, usd_from_pico
 from farebox.credits import accounts
 from farebox.run.cli_output import answer, table
-from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, actor, place_of, with_store
+from farebox.run.cli_place import (
+    ConfigOption,
+    JsonOption,
+    StoreOption,
+    actor,
+    of_known_user,
+    place_of,
+    with_store,
+)
 from farebox.run.durations import expiry_ms
 from farebox.store.base import Store
 
@@ -21,6 +30,12 @@ key_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 UserArgument = Annotated[str, typer.Argument(metavar="USER", help="User name.")]
 KeyArgument = Annotated[
     str, typer.Argument(metavar="KEY", help="Digest, prefix or label; never the key itself.")
+]
+RateOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Requests a minute; default: the service's.", min=1, max=limits.requests_per_minute_max
+    ),
 ]
 OfUserOption = Annotated[str | None, typer.Option("--user", help="Whose key, when named by prefix or label.")]
 
@@ -116,7 +131,7 @@ def _set_active(user: str, active: bool, config: ConfigOption, store: StoreOptio
 def key_create(
     user: UserArgument,
     label: Annotated[str, typer.Option(help="A name for people.")] = "default",
-    rpm: Annotated[int | None, typer.Option(help="Requests a minute; default: the service's.", min=1)] = None,
+    rpm: RateOption = None,
     model: Annotated[list[str] | None, typer.Option(help="Allow only this model; repeatable.")] = None,
     expires: Annotated[str, typer.Option(help="When it ends: 30d, 12h, or a date.")] = "",
     config: ConfigOption = None,
@@ -146,7 +161,7 @@ def key_list(
     user: UserArgument, config: ConfigOption = None, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
     """A user's keys, newest first."""
-    keys = with_store(place_of(config, store), lambda s: s.keys_of(user))
+    keys = with_store(place_of(config, store), lambda s: of_known_user(s, user, s.keys_of(user)))
     answer([key_document(key) for key in keys], as_json, keys_table(keys))
 
 
@@ -170,7 +185,7 @@ def key_rotate(
 def key_limit(
     key: KeyArgument,
     user: OfUserOption = None,
-    rpm: Annotated[int | None, typer.Option(help="Requests a minute; default: the service's.", min=1)] = None,
+    rpm: RateOption = None,
     model: Annotated[list[str] | None, typer.Option(help="Allow only this model; repeatable.")] = None,
     config: ConfigOption = None,
     store: StoreOption = None,

@@ -9,7 +9,14 @@ import typer
 from farebox.base.units import moment, usd_from_pico
 from farebox.credits.explained import explained, row_document
 from farebox.run.cli_output import answer, table
-from farebox.run.cli_place import ConfigOption, JsonOption, StoreOption, place_of, with_store
+from farebox.run.cli_place import (
+    ConfigOption,
+    JsonOption,
+    StoreOption,
+    of_known_user,
+    place_of,
+    with_store,
+)
 
 logs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 transactions_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -34,7 +41,7 @@ def logs_show(
     as_json: JsonOption = False,
 ) -> None:
     """A user's exchanges, newest first."""
-    found = with_store(place_of(config, store), lambda s: s.request_logs(user, limit))
+    found = with_store(place_of(config, store), lambda s: of_known_user(s, user, s.request_logs(user, limit)))
     columns = (
         "_id",
         "createdAt",
@@ -58,7 +65,7 @@ def transactions_show(
     as_json: JsonOption = False,
 ) -> None:
     """A user's ledger rows, newest first."""
-    found = with_store(place_of(config, store), lambda s: s.transactions(user, limit))
+    found = with_store(place_of(config, store), lambda s: of_known_user(s, user, s.transactions(user, limit)))
     columns = ("time", "type", "pool", "USD", "reference", "cause")
     rows = [
         (moment(row.created_ms), row.type, row.pool, usd_from_pico(row.amount_pico), row.reference, row.cause)

@@ -89,6 +89,16 @@ def with_store(place: Place, work: Callable[["Store"], Awaitable[T]], *, create:
     return asyncio.run(session())
 
 
+async def of_known_user(store: "Store", user: str, found: Awaitable[list[T]]) -> list[T]:
+    """What was found of a user. Raises UsageError where it is nothing because there is no such user."""
+    from farebox.credits.accounts import unknown_user  # noqa: PLC0415 - the same
+
+    rows = await found
+    if not rows and await store.account(user) is None:
+        raise UsageError(unknown_user(user))
+    return rows
+
+
 def actor() -> str:
     """Who is named in the audit log for what this command does."""
     try:
