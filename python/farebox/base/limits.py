@@ -18,7 +18,7 @@ scan_in_thread_bytes_min = 2**20
 client_write_timeout_s = 60.0
 linger_timeout_s = 2.0
 drain_unasked_s = 2.0
-accept_backlog = 2048
+accept_backlog = 4096
 hosts_remembered_max = 1024
 
 # Answers
