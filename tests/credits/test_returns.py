@@ -41,6 +41,19 @@ async def claims(shop, user="alice"):
     return {(claim.lot is not None, claim.amount_pico) for claim in account.claims}
 
 
+async def collect(shop):
+    """What the writer does with claims, once."""
+    for user, claim in await shop.store.claims(10):
+        await shop.store.collect(user, claim.reference, shop.now)
+
+
+async def come_back(shop):
+    """A worker gives back what it leased, and claims are collected."""
+    journal, grant = shop.leased
+    await shop.store.give_back("alice", journal, 1, grant.op, [grant.added[0][0]], shop.now)
+    await collect(shop)
+
+
 async def test_a_full_refund_takes_the_purchase_and_its_bonus_and_no_other_lot(shop):
     shop.opens_with(promotions=[PROMOTION])
     await shop.pays(await shop.order("20"))
@@ -77,10 +90,7 @@ async def test_hole_16_a_refund_waits_for_what_exchanges_hold_and_takes_the_rest
     await shop.returns("sepay:1", "50000")
     assert await shop.balance() == "15"
     assert await claims(shop) == {(True, pico_from_usd("15"))}
-    journal, grant = shop.leased
-    await shop.store.give_back("alice", journal, 1, grant.op, [grant.added[0][0]], shop.now)
-    for user, claim in await shop.store.claims(10):
-        await shop.store.collect(user, claim.reference, shop.now)
+    await come_back(shop)
     assert await shop.balance() == "0"
     assert await claims(shop) == set()
 
@@ -169,14 +179,52 @@ async def test_a_lost_dispute_takes_the_lot_and_what_was_spent_of_it_from_the_ne
     assert await claims(shop) == {(False, pico_from_usd("15"))}
     assert (await shop.disputes("sepay:1", "lost")).word == "duplicate"
     await shop.pays(await shop.order("40"))
-    for user, claim in await shop.store.claims(10):
-        await shop.store.collect(user, claim.reference, shop.now)
+    await collect(shop)
     assert await shop.balance() == "25"
     assert await claims(shop) == set()
     assert (await shop.disputes("sepay:1", "lost")).word == "duplicate"
     assert (await shop.disputes("sepay:1", "open")).word == "duplicate"
     assert await claims(shop) == set()
     assert (await shop.payment_record()).status == "lost"
+
+
+@pytest.mark.parametrize(
+    ("disputed", "frozen", "refunded", "end", "left"),
+    [
+        ("50000", "20", "50000", "won", "0"),
+        ("50000", "20", "50000", "lost", "0"),
+        ("50000", "20", "25000", "won", "10"),
+        ("50000", "20", "25000", "lost", "0"),
+        ("20000", "8", "30000", "won", "8"),
+        ("20000", "8", "40000", "lost", "0"),
+    ],
+)
+async def test_hole_16_a_refund_during_a_dispute_takes_what_is_frozen(
+    shop, disputed, frozen, refunded, end, left
+):
+    """A provider refunds what is disputed: that is how an inquiry of the payer's bank is answered."""
+    await shop.pays(await shop.order("20"))
+    await shop.disputes("sepay:1", "open", disputed)
+    assert await claims(shop) == {(True, pico_from_usd(frozen))}
+    assert (await shop.returns("sepay:1", refunded)).word == "returned"
+    assert (await shop.returns("sepay:1", refunded)).word == "duplicate"
+    assert (await shop.disputes("sepay:1", end, disputed)).word == end
+    assert await claims(shop) == set()
+    assert await shop.balance() == left
+
+
+async def test_hole_16_a_refund_during_a_dispute_waits_for_what_exchanges_hold(shop):
+    await shop.pays(await shop.order("20"))
+    await shop.lease("15")
+    await shop.disputes("sepay:1", "open")
+    await shop.returns("sepay:1", "50000")
+    assert await shop.balance() == "15"
+    await come_back(shop)
+    assert await shop.balance() == "0"
+    assert await claims(shop) == {(True, pico_from_usd("20"))}
+    await shop.disputes("sepay:1", "won")
+    assert (await shop.payment_record()).status == "refunded"
+    assert await claims(shop) == set()
 
 
 async def test_a_dispute_lost_without_having_been_told_of_before(shop):

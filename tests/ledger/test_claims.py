@@ -17,6 +17,8 @@ def claim(amount: int, on: str | None = None, since: int = 5, reference: str = "
 
 OLDER = claim(4, since=1, reference="older")
 YOUNGER = claim(4, since=9, reference="younger")
+FREEZE = Claim("dispute", "credits", "a", 9, since_ms=1)
+OLDER_REFUND = Claim("refund", "credits", "a", 4, "refund", since_ms=1)
 COLLECTED = {
     "all of it": (account(lot("a", 10)), claim(6), [part("a", 6)], 0, False),
     "what is free, and the rest is worth recalling": (
@@ -56,6 +58,27 @@ COLLECTED = {
         claim(8, "a"),
         [part("a", 5)],
         0,
+        False,
+    ),
+    "of its lot, frozen or not": (
+        account(lot("a", 10, leased=2), claims=[FREEZE]),
+        claim(10, "a"),
+        [part("a", 8)],
+        2,
+        True,
+    ),
+    "of its lot what an older claim on it leaves": (
+        account(lot("a", 10), claims=[FREEZE, OLDER_REFUND]),
+        claim(10, "a"),
+        [part("a", 6)],
+        0,
+        False,
+    ),
+    "nothing of another lot that is frozen": (
+        account(lot("a", 10), lot("b", 3), claims=[FREEZE]),
+        claim(9),
+        [part("a", 1), part("b", 3)],
+        5,
         False,
     ),
     "nothing of a lot that has gone": (account(lot("b", 9)), claim(8, "a"), [], 0, False),

@@ -27,12 +27,16 @@ class Collected:
 
 
 def collected(account: Account, claim: Claim, now_ms: int) -> Collected:
-    """What a claim can reach now. One with a lot is over once nobody leases the lot: with what there was."""
+    """What a claim can reach now. One with a lot is over once nobody leases the lot: with what there was.
+
+    A freeze keeps its lot from grants and from what the pool owes, not from a debit of that very lot: a
+    refund of a disputed payment would find nothing there, and be over.
+    """
     if claim.lot is None:
         free = pool_parts(account, claim.pool, now_ms, claim.reference)
         leased_pico = sum(lot.leased_pico for lot in account.lots if lot.pool == claim.pool)
     else:
-        free = lot_parts(account, claim.pool, claim.lot, now_ms, claim.reference)
+        free = lot_parts(_thawed(account, claim.lot), claim.pool, claim.lot, now_ms, claim.reference)
         leased_pico = sum(lot.leased_pico for lot in account.lots if lot.lot == claim.lot)
     parts = take_in_order(free, claim.amount_pico)
     asked_pico = claim.amount_pico - sum(part.amount_pico for part in parts)
@@ -61,6 +65,11 @@ def part_row(user: str, rev: int, claim: Claim, taken: Collected, now_ms: int) -
     """The row of a later part: reference `{reference}:{rev}`, so that each part is booked once."""
     row = Transaction(user, claim.type, f"{claim.reference}:{rev}", claim.pool, 0, (), claim.cause, now_ms)
     return _taking(row, taken, {ASKED: claim.amount_pico})
+
+
+def _thawed(account: Account, lot: str) -> Account:
+    """The account without the freezes of a lot: claims on it that no row collects."""
+    return replace(account, claims=tuple(one for one in account.claims if one.lot != lot or one.type))
 
 
 def _taking(row: Transaction, taken: Collected, charge: Mapping[str, object]) -> Transaction:
