@@ -1,6 +1,7 @@
 """What a payment provider's delivery causes: the one place where notices meet the rooms that act on them."""
 
 from farebox.config.credits import CreditsSettings
+from farebox.credits.disputes import take_dispute
 from farebox.credits.invoices import take_change, take_invoice
 from farebox.credits.notices import (
     DisputeChanged,
@@ -11,7 +12,7 @@ from farebox.credits.notices import (
     SubscriptionChanged,
 )
 from farebox.credits.payments import Outcome, take_payment
-from farebox.credits.returns import take_dispute, take_return
+from farebox.credits.returns import take_return
 from farebox.store.base import Store
 
 

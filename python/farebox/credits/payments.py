@@ -5,7 +5,8 @@ number of deliveries, in parallel, repeated or cut off by a crash, credit once; 
 store. Whether it credits is decided by what is *credited*, never by what was seen before. A payment that does
 not fit its order (late, short, over, twice, none) is kept for review with the reason.
 
-Status of a payment: review -> credited | refused; credited -> disputed, refunded or lost (`returns`).
+Status of a payment: review -> credited | refused; credited -> disputed, refunded or lost (`returns`,
+`disputes`).
 """
 
 import hashlib
@@ -28,6 +29,13 @@ from farebox.credits.orders import PAID, PENDING
 from farebox.store.base import Event, EventResult, Record, RecordChange, Store
 
 REVIEW, CREDITED, REFUSED = "review", "credited", "refused"
+NEVER_ARRIVED_RETURNED = "money of it was returned, but it never arrived here"
+NEVER_ARRIVED_DISPUTED = "it was disputed, but it never arrived here"
+_ARRIVED_LATE: Final = {
+    NEVER_ARRIVED_RETURNED: "money of it was returned before it arrived here",
+    NEVER_ARRIVED_DISPUTED: "it was disputed before it arrived here",
+}
+"""Why a payment that has not arrived is under review -> why it still is once it has."""
 _ATTEMPTS: Final = 8
 
 
@@ -59,6 +67,11 @@ async def take_payment(
     """Credit a payment, or put it aside for review. Raises the store's errors: then it must come again."""
     for _ in range(_ATTEMPTS):
         known = await store.record("payment", notice.payment)
+        if known is not None and known.status == REVIEW and known.document.get("reason") in _ARRIVED_LATE:
+            late = await _arrived_late(store, known, notice, now_ms)
+            if late is None:
+                continue
+            return late
         if known is not None:
             return await _again(store, settings, known, notice, now_ms)
         order = await store.record("order", notice.order) if notice.order else None
@@ -232,6 +245,14 @@ async def known_payment(store: Store, payment: str) -> Record:
     return found
 
 
+def gone_back(payment: Record) -> Decimal:
+    """How much of a payment has gone back, never more than it: refunds, which its provider tells as a total
+    that counts no dispute, and lost disputes.
+    """
+    returned, lost = (Decimal(str(payment.document.get(name, "0"))) for name in ("returned", "lost"))
+    return min(Decimal(str(payment.document["amount"])), returned + lost)
+
+
 def document_of(notice: MoneyReceived) -> dict[str, object]:
     """What a payment's record keeps of how it arrived."""
     return {
@@ -264,6 +285,24 @@ async def _put_aside(
     payment = replace(_new_payment(notice, user, document, now_ms), status=REVIEW)
     event = Event((), records=(RecordChange.insert(payment),), actor=_actor(payment))
     return await store.apply_event(event, now_ms) is EventResult.DONE
+
+
+async def _arrived_late(store: Store, known: Record, notice: MoneyReceived, now_ms: int) -> Outcome | None:
+    """Complete what was kept of a payment that had not arrived; it stays in review. None: try again."""
+    reason = _ARRIVED_LATE[str(known.document["reason"])]
+    order = await store.record("order", notice.order) if notice.order else None
+    told = document_of(notice)
+    arrived = {name: told[name] for name in ("amount", "currency", "order", "paid_ms", "details")}
+    payment = replace(
+        known,
+        user=order.user if order is not None else "",
+        reference=notice.reference,
+        document={**known.document, **arrived, "reason": reason},
+    )
+    event = Event((), records=(RecordChange.update(payment),), actor=_actor(payment))
+    if await store.apply_event(event, now_ms) is EventResult.STALE:
+        return None
+    return Outcome(REVIEW, known.id, reason)
 
 
 async def _again(
@@ -301,7 +340,10 @@ def _accepted_purchase(
     credits_given: str,
 ) -> Purchase:
     """What an operator lets a payment buy: the order's purchase where the amount is right, else pro rata."""
-    left = Decimal(str(payment.document["amount"])) - Decimal(str(payment.document["returned"]))
+    disputes = payment.document.get("disputes")
+    if isinstance(disputes, Mapping) and "open" in disputes.values():
+        raise UsageError(f"payment {payment.id} is disputed: wait until that is decided, or refuse it")
+    left = Decimal(str(payment.document["amount"])) - gone_back(payment)
     if left <= 0:
         raise UsageError(f"the money of payment {payment.id} has gone back; refuse it")
     exact = order is not None and left == Decimal(str(order.document["amount"]))
@@ -342,7 +384,7 @@ def _waiting(payment: Record) -> Record:
 
 def _decided(payment: Record, actor: str, note: str, now_ms: int) -> Record:
     decision = {"decided_by": actor, "decided_ms": now_ms, "note": note}
-    decision["returned_before"] = payment.document["returned"]
+    decision["returned_before"] = plain(gone_back(payment))
     return replace(payment, document={**payment.document, **decision})
 
 

@@ -20,7 +20,7 @@ async def payment_findings(store: Store, user: str) -> tuple[int, list[Finding]]
     """(how many payments a user has, what does not fit between them and his rows)."""
     payments = await _payments_of(store, user)
     types = {"earned_purchase", *(str(said["type"]) for payment in payments for said in _rows(payment))}
-    rows = [row for kind in sorted(types) for row in await _rows_of(store, user, kind)]
+    rows = [row for kind in sorted(types) for row in await rows_of_type(store, user, kind)]
     return len(payments), [*_missing(payments, rows), *await _unpaid(store, payments, rows)]
 
 
@@ -33,7 +33,8 @@ async def _payments_of(store: Store, user: str) -> list[Record]:
     return found
 
 
-async def _rows_of(store: Store, user: str, kind: str) -> list[Transaction]:
+async def rows_of_type(store: Store, user: str, kind: str) -> list[Transaction]:
+    """A user's ledger rows of one type that come from events: they are few, unlike those of exchanges."""
     found: list[Transaction] = []
     before = ""
     while page := await store.transactions(user, limits.records_page_max, before, kind=kind):
