@@ -154,6 +154,21 @@ async def test_hole_16_a_refund_ends_with_what_there_was_once_nobody_leases_its_
         await refund(scene, 99, (lot._replace(amount_pico=99),))
 
 
+async def test_hole_51_a_frozen_lot_is_open_to_its_own_debit_and_to_nobody_else(scene):
+    lot, part = await leased(scene, 100, 60)
+    assert await scene.store.set_claim("alice", claim(100, "frozen", lot.lot))
+    assert await refund(scene, 30, reference="debt") is EventResult.DONE
+    assert await scene.balance("alice") == 100
+    assert await refund(scene, 100, (lot,)) is EventResult.DONE
+    assert await scene.balance("alice") == 60
+    await give_back(scene, part, 1)
+    assert (await grant(scene, 1, op=2)).reason == "short"
+    assert await collect(scene, "debt") == 30
+    assert await collect(scene) is None
+    assert await scene.balance("alice") == 0
+    assert {one.reference for one in await claims_of(scene)} == {"debt", "frozen"}
+
+
 async def test_hole_16_a_disputes_rest_stays_as_debt_and_takes_the_next_purchase(scene):
     await scene.user("alice")
     await scene.journal()

@@ -139,8 +139,8 @@ async def _lost_rows(store: Store, payment: Record, dispute: str, now_ms: int) -
 async def _unspent(store: Store, account: Account, payment: Record) -> dict[str, int]:
     """What of each lot was never spent and no refund or dispute before has asked for; may be negative.
 
-    Refunds are met from unspent credit first: that order asks the payer for all he has used, and the
-    operator for no more than he chose to give back.
+    What went back before counts as met from unspent credit, whether that was still there or had ended: when
+    a lot is swept does not change what is owed.
     """
     unspent_pico = {lot.lot: -reversed_pico(payment).get(lot.lot, 0) for lot in bought(payment)}
     for lot in account.lots:
