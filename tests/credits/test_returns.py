@@ -367,6 +367,23 @@ async def test_of_a_lost_dispute_only_what_was_spent_is_owed(shop, events, owed)
     assert await claims(shop) == set()
 
 
+async def test_what_is_swept_while_a_lost_dispute_is_worked_out_counts_once(shop, monkeypatch):
+    await shop.pays(await shop.order("20"))
+    await spend(shop, "8")
+    shop.now += 8 * DAY
+    transactions, swept = shop.store.transactions, []
+
+    async def swept_meanwhile(*asked, **more):
+        if not swept:
+            swept.append(await sweep_expired_lots(shop.store, shop.now))
+        return await transactions(*asked, **more)
+
+    monkeypatch.setattr(shop.store, "transactions", swept_meanwhile)
+    assert (await shop.disputes("sepay:1", "lost")).word == "lost"
+    assert swept == [1]
+    assert await claims(shop) == {(False, pico_from_usd("8"))}
+
+
 async def test_what_paid_another_debt_is_spent_money(shop):
     """A lot that paid an older debt is no less used than one that paid exchanges."""
     await shop.pays(await shop.order("20"))

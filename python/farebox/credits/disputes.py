@@ -65,23 +65,34 @@ async def take_dispute(store: Store, notice: DisputeChanged, now_ms: int) -> Out
         if known == notice.state:
             return Outcome("duplicate", payment.id, "noted before")
         event = await _event(store, await counted_apart(store, payment), notice, now_ms)
-        result = await store.apply_event(event, now_ms)
+        result = EventResult.STALE if event is None else await store.apply_event(event, now_ms)
         if result is EventResult.PARKED:
             raise StoreConflictError(
                 f"{payment.user} is on hold; the dispute of {payment.id} must come again"
             )
-        if result is not EventResult.STALE:
+        if event is not None and result is not EventResult.STALE:
             await _make_up(store, event.records[0].record, notice, notice.state, now_ms)
-            return Outcome("disputed" if notice.state == "open" else notice.state, payment.id)
+            word = "disputed" if notice.state == "open" else notice.state
+            return Outcome(word if result is EventResult.DONE else "duplicate", payment.id)
     raise StoreConflictError(f"payment {notice.payment} keeps changing; deliver it again")
 
 
-async def _event(store: Store, payment: Record, notice: DisputeChanged, now_ms: int) -> Event:
-    """The transaction of a dispute's news: its rows, and the payment's record with it."""
+async def _event(store: Store, payment: Record, notice: DisputeChanged, now_ms: int) -> Event | None:
+    """The transaction of a dispute's news: its rows, and the payment's record with it.
+
+    None: money moved while it was read.
+    """
     told = _with_dispute(payment, notice)
     if payment.status in _WITHOUT_CREDIT or notice.state != "lost":
         return Event((), records=(RecordChange.update(told),), actor=webhook(payment.id))
-    rows = await _lost_rows(store, told, notice.dispute, now_ms)
+    account = await store.account(payment.user)
+    if account is None:
+        raise StoreConflictError(f"payment {payment.id}: its user is gone")
+    unspent_pico = await _unspent(store, account, payment)
+    there = await store.account(payment.user)
+    if there is None or there.rev != account.rev:
+        return None
+    rows = _lost_rows(account, told, unspent_pico, notice.dispute, now_ms)
     records = (RecordChange.update(with_reversed(told)),)
     return Event(rows, source="dispute", actor=webhook(payment.id), records=records, claims=True)
 
@@ -105,7 +116,9 @@ def _status(payment: Record, notice: DisputeChanged, disputes: Mapping[str, str]
     return REFUNDED if Decimal(str(payment.document["returned"])) >= whole else CREDITED
 
 
-async def _lost_rows(store: Store, payment: Record, dispute: str, now_ms: int) -> tuple[Transaction, ...]:
+def _lost_rows(
+    account: Account, payment: Record, unspent_pico: Mapping[str, int], dispute: str, now_ms: int
+) -> tuple[Transaction, ...]:
     """Rows that take what is due of a payment's lots, and of each pool what was spent of it.
 
     A row asks for all that is due of its lot, as a refund's does; of a lot that exchanges hold only for what
@@ -114,10 +127,6 @@ async def _lost_rows(store: Store, payment: Record, dispute: str, now_ms: int) -
     Their references name the account's revision: what there is to take differs from one to the next, and a
     delivery that comes too late is to find the payment changed, not rows of another content.
     """
-    account = await store.account(payment.user)
-    if account is None:
-        raise StoreConflictError(f"payment {payment.id}: its user is gone")
-    unspent_pico = await _unspent(store, account, payment)
     at = f"{dispute}:{account.rev}"
     rows: list[Transaction] = []
     owed_pico: dict[str, int] = {}
@@ -175,12 +184,14 @@ async def _make_up(store: Store, payment: Record, notice: DisputeChanged, state:
 
 
 async def _freeze(store: Store, payment: Record, notice: DisputeChanged, now_ms: int) -> None:
+    """Keep the disputed part of each lot from grants, where it is not kept yet."""
+    account = await store.account(payment.user)
+    kept = {claim.reference for claim in account.claims} if account is not None else set()
     for number, lot in enumerate(bought(payment)):
         amount_pico = share(payment, lot, notice.disputed)
-        if amount_pico > 0:
-            await store.set_claim(
-                payment.user, _frozen(payment, notice.dispute, number, lot, amount_pico, now_ms)
-            )
+        claim = _frozen(payment, notice.dispute, number, lot, amount_pico, now_ms)
+        if amount_pico > 0 and claim.reference not in kept:
+            await store.set_claim(payment.user, claim)
 
 
 def _frozen(payment: Record, dispute: str, number: int, lot: Bought, amount_pico: int, now_ms: int) -> Claim:
