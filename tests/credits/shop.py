@@ -4,16 +4,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from farebox.base.ids import new_lot_id
 from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.config.credits import CreditsSettings, credits_settings
 from farebox.config.credits_document import CreditsEntry
 from farebox.config.problems import Problems
 from farebox.credits.intake import take
+from farebox.credits.moves import Move
 from farebox.credits.notices import DisputeChanged, MoneyReceived, MoneyReturned
 from farebox.credits.orders import place_order
 from farebox.credits.payments import Outcome
+from farebox.credits.transfers import perform
 from farebox.ledger.conservation import differences
-from farebox.store.base import Record, Store
+from farebox.store.base import EventResult, Record, Store
 
 NOW = 1_760_000_000_000
 DAY = 86_400_000
@@ -105,6 +108,28 @@ class Shop:
         )
         assert grant.reason == "", grant
         self.leased = (journal, grant)
+
+    async def come_back(self, user: str = "alice") -> None:
+        """The worker gives back what it leased, and claims are collected."""
+        journal, grant = self.leased
+        await self.store.give_back(user, journal, 1, grant.op, [grant.added[0][0]], self.now)
+        await self.collect()
+
+    async def spend(self, usd: str, user: str = "alice") -> None:
+        """Take money as an exchange would, for the balance's sake."""
+        move = Move("correction", new_lot_id(), user, "creditsNew", -pico_from_usd(usd), "spent", "test")
+        assert (await perform(self.store, move, self.now)).result is EventResult.DONE
+
+    async def claims(self, user: str = "alice") -> set[tuple[bool, int]]:
+        """(is it on a lot, what it asks for) of a user's claims."""
+        account = await self.store.account(user)
+        assert account is not None
+        return {(claim.lot is not None, claim.amount_pico) for claim in account.claims}
+
+    async def collect(self) -> None:
+        """What the writer does with claims, once."""
+        for user, claim in await self.store.claims(10):
+            await self.store.collect(user, claim.reference, self.now)
 
     async def sound(self) -> None:
         """M1 and M2 hold for everybody."""
