@@ -83,6 +83,14 @@ async def test_a_change_of_plan_between_periods_grants_nothing_by_itself(plans):
     assert (await plans.payment_record("stripe:in_91")).document["details"]["plan"] == "p1"
 
 
+async def test_an_invoice_whose_money_went_back_before_it_came_waits_for_an_operator(plans):
+    back = MoneyReturned("stripe:pi_1", Decimal("4.99"), Decimal("4.99"), "USD", NOW)
+    assert await told(plans, back) == "review"
+    assert await told(plans, PAID) == "review"
+    assert await told(plans, PAID) == "duplicate"
+    assert await plans.balance("credits_monthly") == "0"
+
+
 async def test_a_period_that_costs_nothing_is_granted_too(plans):
     assert await told(plans, replace(PAID, amount=Decimal(0))) == "credited"
     assert await plans.balance("credits_monthly") == "5"

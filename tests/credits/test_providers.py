@@ -199,6 +199,7 @@ def test_refunds_and_disputes_name_their_payment(cards):
         "stripe:pi_1", Decimal(5), Decimal(20), "USD", NOW
     )
     states = {"needs_response": "open", "under_review": "open", "won": "won", "lost": "lost"}
+    states |= {"warning_closed": "won", "prevented": "won"}
     for status, state in states.items():
         notice = signed(cards, "charge.dispute.closed", {**DISPUTE, "status": status})
         assert notice == DisputeChanged("stripe:pi_1", "dp_1", Decimal(20), "USD", state, NOW)

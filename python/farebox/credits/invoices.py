@@ -15,7 +15,10 @@ from farebox.store.base import EventResult, Record, Store
 
 
 async def take_invoice(store: Store, settings: CreditsSettings, notice: InvoicePaid, now_ms: int) -> Outcome:
-    """Grant what an invoice paid for. Raises the store's errors: then it must be delivered again."""
+    """Grant what an invoice paid for. Raises the store's errors: then it must be delivered again.
+
+    Where a refund or a dispute was told before it, under its payment intent, an operator decides on both.
+    """
     provider = notice.payment.partition(":")[0]
     subscription = f"{provider}:{notice.subscription}"
     known = await store.record("payment", notice.payment)
@@ -23,6 +26,8 @@ async def take_invoice(store: Store, settings: CreditsSettings, notice: InvoiceP
         return Outcome("duplicate", notice.payment, known.status)
     if not notice.begins_period:
         return await _between_periods(store, settings, notice, now_ms)
+    if notice.reference and await store.record("payment", notice.reference) is not None:
+        return await take_payment(store, settings, _unmatched(notice), now_ms)
     current = await store.record("subscription", subscription)
     user = current.user if current is not None else notice.metadata.get("user", "")
     plan = settings.plan(notice.plan) or settings.plan(notice.metadata.get("plan", ""))

@@ -28,7 +28,7 @@ from farebox.credits.notices import (
     WebhookRefusedError,
 )
 
-_DISPUTE_STATES: Final = {"won": "won", "lost": "lost", "warning_closed": "won"}
+_DISPUTE_STATES: Final = {"won": "won", "lost": "lost", "warning_closed": "won", "prevented": "won"}
 _PERIODS: Final = frozenset({"subscription_create", "subscription_cycle", "subscription", ""})
 """Reasons of an invoice that begins a period; the last two are of old versions of the API."""
 _PAID: Final = frozenset({"checkout.session.completed", "checkout.session.async_payment_succeeded"})
