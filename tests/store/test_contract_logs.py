@@ -128,6 +128,7 @@ async def test_hole_27_rollups_are_added_once_per_position(scene, outside):
     assert not await scene.store.roll_up(scene.J, 1, records, 0, 7)  # and one that came late
     assert not await scene.store.roll_up(scene.J, 2, records[:2], 5, 9)
     assert await scene.store.roll_up(scene.J, 1, records[2:], 5, 7)
+    assert await scene.store.roll_up(scene.J, 1, [], 7, 7)
     assert outside.rollups() == [(3, 1, 3 * 1200, 2400, 30), (1, 0, 1200, 800, 40)]
     assert (await scene.store.journal_states())[0].rolled == 7
 

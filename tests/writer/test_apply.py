@@ -557,8 +557,9 @@ async def test_hole_27_what_was_rolled_up_before_a_crash_is_not_again_when_more_
     assert len(world.dump()["request_logs"]) == 6
 
 
+@pytest.mark.parametrize("apart", [False, True])
 async def test_hole_27_rollups_of_a_call_whose_effect_comes_late_are_not_added_again(
-    world: Any, faulty: Any, in_memory: Any
+    world: Any, faulty: Any, in_memory: Any, apart: bool
 ) -> None:
     """The state was read before the first call had its effect, and more has been read since."""
     records = await three_users(world)
@@ -568,6 +569,8 @@ async def test_hole_27_rollups_of_a_call_whose_effect_comes_late_are_not_added_a
     applier = applier_of(world, store, source)
     before = await world.state()
     store.fail("finish", 0, "after", StoreUnknownError("no answer in time"))
+    if apart:
+        store.fail("finish", 1, "before", InvariantBrokenError("a value cannot be stored"))
     with pytest.raises(StoreUnknownError):
         await applier.step(before, world.NOW)
     source.rest = in_memory(records, after=position(1, 4)).rest

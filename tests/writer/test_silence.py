@@ -41,6 +41,24 @@ def test_an_ended_journal_is_not_watched_and_a_new_epoch_begins_anew() -> None:
         assert silence.look([state("a", 1, ended="lost"), state("b", 1, epoch=look)], now_s) == []
 
 
+async def test_hole_40_a_host_that_comes_back_while_it_is_given_up_keeps_its_leases(
+    world: Any, tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    await world.user("alice", 10)
+    await world.lease("alice", 8)
+    (seen,) = await world.store.journal_states()
+
+    class Silent:
+        def look(self, *_: object) -> list[JournalState]:
+            return [seen]
+
+    assert await world.store.beat(world.J, 1, world.NOW + 5000)
+    await Writer(world.store, tmp_path)._abandon_silent(Silent())  # type: ignore[arg-type]
+    assert [one.state for one in await world.store.journal_states()] == ["live"]
+    assert [lot.leased_pico for lot in (await world.store.account("alice")).lots] == [8 * 10**12]
+    assert "abandoned" not in caplog.text
+
+
 async def test_hole_06_a_silent_hosts_leases_are_abandoned_and_its_money_serves_others(
     world: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
