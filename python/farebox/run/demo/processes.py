@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -28,6 +29,7 @@ LOG_TAIL_LINES: Final = 20
 _POLL_S = 0.05
 _SERVICE_PORTS: Final = range(10_000, 32_000)
 """Below the ports of outgoing connections (32768 on, by default)."""
+_given: Final[deque[int]] = deque(maxlen=1000)
 
 
 class DemoError(FareboxError):
@@ -136,9 +138,14 @@ def packaged_config() -> str:
 
 
 def free_port() -> int:
-    """A port nobody listens on now, and that the system gives to no connection going out meanwhile."""
+    """A port nobody listens on now, that the system gives to no connection going out meanwhile, and that this
+    process was not given lately: it may not listen there yet.
+    """
     while True:
         port = secrets.choice(_SERVICE_PORTS)
+        if port in _given:
+            continue
+        _given.append(port)
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
