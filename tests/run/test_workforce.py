@@ -65,8 +65,17 @@ def test_a_successor_that_dies_is_tried_again() -> None:
 def test_asked_again_while_a_successor_starts_every_slot_gets_a_worker_of_its_own() -> None:
     made: list[tuple[int, Process]] = []
 
+    class Starting(Process):
+        """It runs, and does not serve at first."""
+
+        is_ready = False
+
+        def state(self) -> str:
+            return "serving" if self.is_ready else ""
+
     def make(slot: int) -> Any:
-        made.append((slot, Process(f"worker {len(made)}", serves=len(made) != 3)))
+        kind = Starting if len(made) == 3 else Process
+        made.append((slot, kind(f"worker {len(made)}", serves=True)))
         return made[-1][1]
 
     workforce = Workforce(make, lambda _: None)
@@ -74,15 +83,18 @@ def test_asked_again_while_a_successor_starts_every_slot_gets_a_worker_of_its_ow
     workforce.replace_all()
     for _ in range(3):
         workforce.look()
-    assert (made[-1][0], made[-1][1].state()) == (1, "")
+    slot, starting = made[-1]
+    assert (slot, starting.state()) == (1, "")
+    assert isinstance(starting, Starting)
     workforce.replace_all()
+    starting.is_ready = True
     for _ in range(6):
         workforce.look()
         for child in workforce._retiring:
             child.signal(9)  # type: ignore[arg-type]
     slots = {process.name: slot for slot, process in made}
     assert [slots[child.name] for child in workforce.current] == [0, 1]
-    assert made[3][1].signals
+    assert starting.signals
 
 
 @pytest.mark.parametrize("more", [[], [True, True]])
