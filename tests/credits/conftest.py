@@ -50,3 +50,11 @@ def tamper(implementation: tuple[Store, Tamper]) -> Tamper:
 @pytest.fixture
 def shop(store: Store) -> Shop:
     return Shop(store)
+
+
+@pytest.fixture
+async def sound(shop):
+    """Alice shops, and at the end her rows, lots and balances add up."""
+    await shop.user("alice")
+    yield
+    await shop.sound()

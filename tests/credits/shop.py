@@ -21,6 +21,12 @@ from farebox.store.base import EventResult, Record, Store
 NOW = 1_760_000_000_000
 DAY = 86_400_000
 MINUTE = 60_000
+PROMOTION = {
+    "name": "always",
+    "begins": "2020-01-01T00:00:00Z",
+    "ends": "2040-01-01T00:00:00Z",
+    "percent": "10",
+}
 SECTION: dict[str, Any] = {"rates": {"VND": "2500", "USD": "1"}}
 
 

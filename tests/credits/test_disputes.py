@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from credits.shop import DAY
+from credits.shop import DAY, PROMOTION
 from farebox.base.errors import UsageError
 from farebox.base.records import LotAmount, Transaction
 from farebox.base.units import pico_from_usd, usd_from_pico
@@ -14,19 +14,7 @@ from farebox.store.base import Booked, Event, EventResult, RecordChange
 from farebox.writer.batch import stand_in
 from farebox.writer.sweep import sweep_expired_lots
 
-PROMOTION = {
-    "name": "always",
-    "begins": "2020-01-01T00:00:00Z",
-    "ends": "2040-01-01T00:00:00Z",
-    "percent": "10",
-}
-
-
-@pytest.fixture(autouse=True)
-async def sound(shop):
-    await shop.user("alice")
-    yield
-    await shop.sound()
+pytestmark = pytest.mark.usefixtures("sound")
 
 
 async def test_a_dispute_freezes_its_lot_and_a_won_one_frees_it(shop):

@@ -8,12 +8,7 @@ from credits.shop import DAY
 from farebox.base.units import pico_from_usd
 from farebox.writer.sweep import sweep_expired_lots
 
-
-@pytest.fixture(autouse=True)
-async def sound(shop):
-    await shop.user("alice")
-    yield
-    await shop.sound()
+pytestmark = pytest.mark.usefixtures("sound")
 
 
 async def test_E3_many_sweepers_and_a_purchase_at_once_take_what_ended_and_nothing_else(shop):

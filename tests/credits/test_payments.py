@@ -19,11 +19,7 @@ PROMOTION = {
 }
 
 
-@pytest.fixture(autouse=True)
-async def sound(shop):
-    await shop.user("alice")
-    yield
-    await shop.sound()
+pytestmark = pytest.mark.usefixtures("sound")
 
 
 async def test_checklist_a_purchase_credits_creditsNew_and_nothing_else(shop):

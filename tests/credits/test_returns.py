@@ -4,26 +4,16 @@ import asyncio
 
 import pytest
 
-from credits.shop import DAY
+from credits.shop import DAY, PROMOTION
 from farebox.base.errors import StoreConflictError, UsageError
 from farebox.base.units import pico_from_usd
 from farebox.credits.payments import accept
 from farebox.credits.referrals import refer
 
-PROMOTION = {
-    "name": "always",
-    "begins": "2020-01-01T00:00:00Z",
-    "ends": "2040-01-01T00:00:00Z",
-    "percent": "10",
-}
 REFERRAL = {"percent": "50", "min_bonus": "5", "max_bonus": "30"}
 
 
-@pytest.fixture(autouse=True)
-async def sound(shop):
-    await shop.user("alice")
-    yield
-    await shop.sound()
+pytestmark = pytest.mark.usefixtures("sound")
 
 
 async def test_a_full_refund_takes_the_purchase_and_its_bonus_and_no_other_lot(shop):

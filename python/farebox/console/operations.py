@@ -16,7 +16,7 @@ from farebox.console.input import (
 )
 from farebox.console.once import once
 from farebox.console.paging import before_of, limit_of, next_of, number_of, page_of
-from farebox.console.routes import ADMINS, READERS, Call, Route
+from farebox.console.routes import ADMINS, READERS, Call, Route, whole_number
 from farebox.credits import admins
 
 Document = Mapping[str, object]
@@ -91,15 +91,11 @@ async def prices(call: Call) -> Document:
 
 async def price_book(call: Call) -> Document:
     """One version of the price book."""
-    text = call.path["version"]
-    book = await call.store.price_book(int(text)) if _is_version(text) else None
+    version = whole_number(call.path["version"], 9)
+    book = None if version is None else await call.store.price_book(version)
     if book is None:
         raise Declined(404, "unknown_version", "there is no such version")
     return book
-
-
-def _is_version(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 9
 
 
 async def parked(call: Call) -> Document:

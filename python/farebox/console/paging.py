@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from farebox.base import limits
 from farebox.console.answers import Declined
-from farebox.console.routes import Call
+from farebox.console.routes import Call, whole_number
 from farebox.store.base import Record
 
 Item = TypeVar("Item")
@@ -33,18 +33,20 @@ def place_of(text: str | None) -> tuple[int, str] | None:
     if text is None:
         return None
     created, _, id_ = text.partition(",")
-    if not created.isascii() or not created.isdigit() or len(created) > 16:
+    created_ms = whole_number(created, 16)
+    if created_ms is None:
         raise Declined(400, "invalid", "before must be what `next` said")
-    return int(created), id_
+    return created_ms, id_
 
 
 def number_of(text: str) -> int | None:
     """The number a page begins before, as `next` gave it; None for the first page. Raises Declined."""
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) >= _NUMBER_END:
+    found = whole_number(text, 19)
+    if found is None or found >= _NUMBER_END:
         raise Declined(400, "invalid", "before must be what `next` said")
-    return int(text)
+    return found
 
 
 def place_after(record: Record) -> str:

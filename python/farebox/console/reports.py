@@ -23,7 +23,7 @@ from farebox.console.output import (
     usd_number,
 )
 from farebox.console.periods import ALL, Period, period_of
-from farebox.console.routes import ADMINS, READERS, USERS, Call, Route
+from farebox.console.routes import ADMINS, READERS, USERS, Call, Route, whole_number
 from farebox.console.statistics import Burned
 from farebox.credits.pool_use import pools_document
 from farebox.store.rollups import Sums
@@ -213,10 +213,11 @@ async def _logs(call: Call, user: str) -> Document:
 def _place(before: str) -> tuple[int, int] | None:
     if not before:
         return None
-    created_ms, _, sequence = before.partition("-")
-    if not (before.isascii() and created_ms.isdigit() and sequence.isdigit() and len(before) <= 40):
+    created, _, number = before.partition("-")
+    created_ms, sequence = whole_number(created, 40), whole_number(number, 40)
+    if created_ms is None or sequence is None or len(before) > 40:
         raise UsageError("before must be the `next` of the page before")
-    return min(int(created_ms), 2**62), min(int(sequence), 2**62)
+    return min(created_ms, 2**62), min(sequence, 2**62)
 
 
 def _period(call: Call) -> Period:

@@ -75,10 +75,15 @@ class Call:
 
     def number(self, name: str, default: int, most: int) -> int:
         """A whole number of the query between 0 and `most`. Raises Declined."""
-        text = self.query.get(name, str(default))
-        if not text.isascii() or not text.isdigit() or len(text) > 16 or int(text) > most:
+        found = whole_number(self.query.get(name, str(default)), 16)
+        if found is None or found > most:
             raise Declined(400, "invalid", f"{name} must be a whole number of at most {most}")
-        return int(text)
+        return found
+
+
+def whole_number(text: str, digits_max: int) -> int | None:
+    """The number that so many decimal digits say; None for anything else, digits of other scripts too."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits_max else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from farebox.base.records import Account, Claim, Transaction
 from farebox.credits import referrals
 from farebox.credits.currencies import plain
 from farebox.credits.notices import DisputeChanged
-from farebox.credits.payments import CREDITED, NEVER_ARRIVED_DISPUTED, REFUSED, REVIEW, Outcome
+from farebox.credits.payments import CREDITED, NEVER_ARRIVED_DISPUTED, REFUSED, REVIEW, Outcome, webhook
 from farebox.credits.returns import (
     ATTEMPTS,
     LOST,
@@ -33,7 +33,6 @@ from farebox.credits.returns import (
     reversed_pico,
     share,
     unseen_payment,
-    webhook,
     with_reversed,
 )
 from farebox.ledger.claims import claim_of, collected

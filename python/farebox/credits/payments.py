@@ -272,7 +272,7 @@ async def _credit_order(
 ) -> EventResult:
     payment = _new_payment(notice, order.user, document_of(notice), now_ms)
     event = purchase_event(
-        settings, payment, ordered_purchase(order), _paid(order, notice.payment), _actor(payment), now_ms
+        settings, payment, ordered_purchase(order), _paid(order, notice.payment), webhook(payment.id), now_ms
     )
     return await store.apply_event(event, now_ms)
 
@@ -283,7 +283,7 @@ async def _put_aside(
     user = order.user if order is not None else ""
     document = {**document_of(notice), "reason": reason}
     payment = replace(_new_payment(notice, user, document, now_ms), status=REVIEW)
-    event = Event((), records=(RecordChange.insert(payment),), actor=_actor(payment))
+    event = Event((), records=(RecordChange.insert(payment),), actor=webhook(payment.id))
     return await store.apply_event(event, now_ms) is EventResult.DONE
 
 
@@ -299,7 +299,7 @@ async def _arrived_late(store: Store, known: Record, notice: MoneyReceived, now_
         reference=notice.reference,
         document={**known.document, **arrived, "reason": reason},
     )
-    event = Event((), records=(RecordChange.update(payment),), actor=_actor(payment))
+    event = Event((), records=(RecordChange.update(payment),), actor=webhook(payment.id))
     if await store.apply_event(event, now_ms) is EventResult.STALE:
         return None
     return Outcome(REVIEW, known.id, reason)
@@ -439,5 +439,6 @@ def _refusal_of(result: EventResult) -> str:
     return "its user's account is on hold" if result is EventResult.PARKED else ""
 
 
-def _actor(payment: Record) -> str:
-    return f"webhook:{payment.id.partition(':')[0]}"
+def webhook(payment: str) -> str:
+    """Who acts when a payment's provider tells of it."""
+    return f"webhook:{payment.partition(':')[0]}"

@@ -20,7 +20,7 @@ from farebox.base.units import pico_from_usd, usd_from_pico
 from farebox.credits import referrals
 from farebox.credits.currencies import plain, rounded
 from farebox.credits.notices import MoneyReturned
-from farebox.credits.payments import NEVER_ARRIVED_RETURNED, REFUSED, REVIEW, Outcome, gone_back
+from farebox.credits.payments import NEVER_ARRIVED_RETURNED, REFUSED, REVIEW, Outcome, gone_back, webhook
 from farebox.ledger.claims import ASKED
 from farebox.store.base import Event, EventResult, Record, RecordChange, Store
 from farebox.writer.verify_payments import rows_of_type
@@ -191,11 +191,6 @@ def unseen_payment(
     }
     record = Record("payment", payment, 1, document, status=REVIEW, created_ms=now_ms)
     return Event((), records=(RecordChange.insert(record),), actor=webhook(payment))
-
-
-def webhook(payment: str) -> str:
-    """Who acts when a payment's provider tells of it."""
-    return f"webhook:{payment.partition(':')[0]}"
 
 
 def _paid_for_credit(payment: Record) -> Decimal:

@@ -15,7 +15,7 @@ from farebox.console.pages.shown import log_rows, transaction_rows
 from farebox.console.pages.site import Page, Visit
 from farebox.console.paging import page_of, place_after, place_of
 from farebox.console.purchases import payment_view
-from farebox.console.routes import ADMIN, ADMINS, READERS, SUPPORTERS
+from farebox.console.routes import ADMIN, ADMINS, READERS, SUPPORTERS, whole_number
 from farebox.console.statistics import Point
 from farebox.console.wallets import wallet_view
 from farebox.credits import admins
@@ -195,9 +195,10 @@ async def prices(visit: Visit) -> Shown:
 def _number(text: str, default: Sequence[int]) -> int:
     if not text:
         return default[0]
-    if not text.isascii() or not text.isdigit() or len(text) > 12:
+    version = whole_number(text, 12)
+    if version is None:
         raise UsageError("a version is a whole number")
-    return int(text)
+    return version
 
 
 async def _lines(visit: Visit, version: int) -> Mapping[tuple[str, str], str]:
